@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/lock.py
 
-pip resolves pyproject.toml's dependencies and extras as if nothing were installed. Each file repeats nothing of
-the file before it, so that `pip install -r requirements/runtime.txt -r requirements/test.txt` states each
+pip resolves pyproject.toml's dependencies and extras as if nothing were installed. Each file repeats nothing
+of the one before it, so that `pip install -r requirements/runtime.txt -r requirements/test.txt` states each
 package once. Run it with the oldest supported Python: what only that one needs does no harm on newer ones.
 """
 

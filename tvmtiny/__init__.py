@@ -1,7 +1,7 @@
 """tvmtiny: small transformers as int8 C with one static arena for Cortex-M microcontrollers.
 
     import tvmtiny
-    artifact = tvmtiny.compile("model.onnx", target="stm32f746", calibration="calibration.npz", output="build/model")
+    artifact = tvmtiny.compile("model.onnx", target="stm32f746", calibration="data.npz", output="build/model")
 
 The compiler is imported on first use, because importing TVM takes about a second.
 """

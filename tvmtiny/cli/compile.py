@@ -1,0 +1,174 @@
+"""`tvmtiny compile`: a trained model becomes a directory of C."""
+
+from __future__ import annotations
+
+import enum
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tvmtiny.cli import console
+from tvmtiny.errors import UserError
+
+if TYPE_CHECKING:
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.cli.figures import Figures
+    from tvmtiny.target import Target
+
+# A model of a hundred layers must not fill the screen: the worst ones say what is wrong.
+LAYERS_SHOWN = 8
+DEFAULT_PARENT = Path("build")
+
+
+class RangeMethod(enum.StrEnum):
+    """How ranges of activations are chosen from calibration data."""
+
+    auto = "auto"
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+
+
+def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
+    """Read INPUT=1x32 options; raises UserError that quotes the one that is not of this form."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        # The last "=": names of inputs may hold one.
+        match = re.fullmatch(r"(.+)=([1-9]\d*(?:x[1-9]\d*)*)", text)
+        if match is None:
+            raise UserError(
+                f"--shape {text} is not INPUT=SIZES.",
+                "Write the input's name and its sizes joined by x, as in --shape input_ids=1x32.",
+            )
+        if match[1] in shapes:
+            raise UserError(f"--shape names the input {match[1]} twice.", "Give each input one shape.")
+        shapes[match[1]] = tuple(int(size) for size in match[2].split("x"))
+    return shapes or None
+
+
+def _quality(artifact: Artifact) -> dict[str, Any]:
+    """What the compiler measured against the float model, where it had calibration data."""
+    return artifact.metadata.get("quality", {})
+
+
+def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]]) -> dict[str, Any]:
+    return {
+        "name": artifact.name,
+        "target": artifact.target,
+        "directory": artifact.directory,
+        "sources": [artifact.directory / source for source in artifact.sources],
+        "max_tokens": artifact.max_tokens,
+        **figures.to_json(),
+        **{key: value for key, value in _quality(artifact).items() if key != "layers"},
+        "rows": _quality(artifact).get("layers", []),
+        "stages": [{"stage": name, "seconds": round(seconds, 4)} for name, seconds in stages],
+    }
+
+
+def _quality_table(layers: list[dict[str, Any]]) -> Any:
+    title = "Signal to quantization noise" + (", worst layers" if len(layers) > LAYERS_SHOWN else "")
+    table = console.table(title, "layer", "SNR (dB)", right=("SNR (dB)",))
+    for layer in sorted(layers, key=lambda layer: layer["snr_db"])[:LAYERS_SHOWN]:
+        table.add_row(layer["name"], f"{layer['snr_db']:.1f}")
+    return table
+
+
+def _show(artifact: Artifact, figures: Figures, target: Target) -> None:
+    from tvmtiny.cli import figures as figures_of
+
+    console.show(figures_of.table(figures, target))
+    quality = _quality(artifact)
+    if quality.get("layers"):
+        console.show(_quality_table(quality["layers"]))
+    if quality.get("agreement") is not None:
+        console.show(
+            f"Same class as the float model: {100 * quality['agreement']:.1f} % of calibration samples"
+        )
+    console.show(f"{artifact.name} {figures_of.verdict(figures, target)}")
+    console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
+
+
+def command(
+    model: Annotated[
+        Path,
+        typer.Argument(help="ONNX file, or an ExportedProgram (.pt2).", exists=True, dir_okay=False),
+    ],
+    target: Annotated[
+        str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
+    ],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="NPZ file of typical inputs: keys are input names, batches along the first axis.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Prefix of the C names.", show_default="the output directory's name"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Text file with one class name a line.", exists=True, dir_okay=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="INPUT=1x32: fix the sizes of an input; may be repeated.", show_default=False),
+    ] = None,
+    range_method: Annotated[
+        RangeMethod,
+        typer.Option(help="How activation ranges are chosen; auto takes the best one of each layer."),
+    ] = RangeMethod.auto,
+    dump_dir: Annotated[
+        Path | None,
+        typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Output directory.", file_okay=False, show_default="build/NAME"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the time of each stage.")] = False,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Compile MODEL to a directory of C for one target."""
+    shapes = parse_shapes(shape or [])
+
+    from tvmtiny.cli import figures as figures_of
+    from tvmtiny.target import load_target
+
+    board = load_target(target)  # an unknown target is reported before TVM is imported
+    stages: list[tuple[str, float]] = []
+    with console.progress(f"compiling {model}: loading TVM") as update:
+        from tvmtiny.compiler import compile as compile_model
+
+        def on_stage(stage: str, seconds: float) -> None:
+            stages.append((stage, seconds))
+            update(f"compiling {model}: {stage} done")
+
+        update(f"compiling {model}")
+        artifact = compile_model(
+            model,
+            target=target,
+            calibration=calibration,
+            name=name,
+            labels=labels,
+            max_tokens=max_tokens,
+            shapes=shapes,
+            range_method=range_method.value,
+            dump_dir=dump_dir,
+            output=output or DEFAULT_PARENT / (name or model.stem),
+            on_stage=on_stage,
+        )
+    if verbose:
+        for stage, seconds in (*stages, ("total", sum(seconds for _, seconds in stages))):
+            console.message(f"{seconds:8.2f} s  {stage}")
+    figures = figures_of.collect(artifact, board)
+    if as_json:
+        console.show_json(_report(artifact, figures, stages))
+    else:
+        _show(artifact, figures, board)

@@ -1,0 +1,162 @@
+"""`tvmtiny run`: build a compiled model, run it, compare every byte with the integer reference."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tvmtiny.cli import console
+from tvmtiny.errors import ResultMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.cli.figures import Figures
+    from tvmtiny.cli.predictions import Prediction
+    from tvmtiny.target import Target
+
+
+class Where(enum.StrEnum):
+    """What executes the model."""
+
+    host = "host"
+    qemu = "qemu"
+
+
+Outputs = list[dict[str, "np.ndarray"]]
+
+
+def first_difference(found: Outputs, expected: Sequence[dict[str, np.ndarray]]) -> str:
+    """Describe the first element that differs and count the rest; empty when all bytes are equal."""
+    import numpy as np
+
+    differing, first = 0, ""
+    for sample, (have, want) in enumerate(zip(found, expected, strict=True)):
+        for name, reference in want.items():
+            values = have[name].reshape(reference.shape)
+            wrong = np.flatnonzero(values != reference)
+            differing += len(wrong)
+            if len(wrong) and not first:
+                at = int(wrong[0])
+                got, must = values.flat[at], reference.flat[at]
+                first = f"sample {sample}, output {name}, element {at}: {got} instead of {must}"
+    return f"{differing} values differ from the integer reference; first {first}" if differing else ""
+
+
+def _place(where: Where, target: Target) -> str:
+    """Name what computed the outputs, for people."""
+    if where is Where.host:
+        return "this computer"
+    emulator = target.emulator()
+    core = emulator.cpu.replace("cortex-m", "Cortex-M")
+    return f"an emulated {core} (QEMU {emulator.qemu_machine})"
+
+
+def _report(
+    artifact: Artifact, where: Where, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
+) -> dict[str, Any]:
+    import dataclasses
+
+    from tvmtiny.cli import predictions
+
+    plain = [{name: values.tolist() for name, values in output.items()} for output in outputs]
+    details = [dataclasses.asdict(row) for row in rows] or [{} for _ in plain]
+    return {
+        "name": artifact.name,
+        "target": artifact.target,
+        "on": where.value,
+        "directory": artifact.directory,
+        "samples": len(outputs),
+        "accuracy": predictions.accuracy(rows),
+        **figures.to_json(),
+        "rows": [{**detail, "outputs": values} for detail, values in zip(details, plain, strict=True)],
+    }
+
+
+def _show(
+    artifact: Artifact, where: Where, figures: Figures, rows: Sequence[Prediction], target: Target
+) -> None:
+    from tvmtiny.cli import figures as figures_of
+    from tvmtiny.cli import predictions
+
+    if rows:
+        console.show(predictions.table(rows, _place(where, target)))
+        if len(rows) > predictions.ROWS_SHOWN:
+            console.show(f"... and {len(rows) - predictions.ROWS_SHOWN} more samples (--json lists all)\n")
+    share = predictions.accuracy(rows)
+    if share is not None:
+        console.show(f"{100 * share:.2f} % of {len(rows)} samples have the expected class.\n")
+    console.show(figures_of.table(figures, target))
+    console.show(f"{artifact.name} {figures_of.verdict(figures, target)}")
+    console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
+
+
+def command(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="What `tvmtiny compile` wrote.", exists=True, file_okay=False),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--input",
+            help="NPZ file keyed by the model's input names, batches along the first axis; "
+            "with `labels`, the accuracy is reported.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ],
+    where: Annotated[
+        Where, typer.Option("--on", help="This computer, or the core of the target in QEMU.")
+    ] = Where.qemu,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with a line a sample to show beside the result: TEXT, or LABEL<TAB>TEXT.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds until a run counts as hung.", min=1)] = 60,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Run a compiled model and compare its outputs, byte for byte, with the integer reference."""
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.cli import figures as figures_of
+    from tvmtiny.cli import predictions
+    from tvmtiny.frontend.data import load_samples
+    from tvmtiny.runner import run
+    from tvmtiny.target import load_target
+    from tvmtiny.verify import expected_outputs
+
+    artifact = Artifact.load(directory)
+    target = load_target(artifact.target)
+    samples = load_samples(artifact, data)
+    truth = predictions.read_truth(artifact, data, texts, len(samples))
+    with console.progress(f"running {len(samples)} samples on {where.value}") as update:
+        result = run(artifact, on=where.value, samples=samples, timeout_s=timeout)
+        update("computing the integer reference")
+        expected = expected_outputs(artifact, samples)
+    difference = "" if expected is None else first_difference(result.outputs, expected)
+
+    rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
+    figures = figures_of.collect(artifact, target, result)
+    if as_json:
+        report = _report(artifact, where, figures, rows, result.outputs)
+        console.show_json({**report, "bit_exact": None if expected is None else not difference})
+    else:
+        _show(artifact, where, figures, rows, target)
+    if difference:
+        raise ResultMismatch(
+            f"{difference}.",
+            "This is a defect of tvmtiny or of the C compiler: please report it with the model.",
+        )
+    if expected is not None and not as_json:
+        console.show("All outputs equal the integer reference, byte for byte.")
