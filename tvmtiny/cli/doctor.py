@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -53,17 +52,21 @@ def _first_line(text: str | None) -> str | None:
 
 
 def _package(name: str) -> str | None:
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return None
 
 
 def _pinned(name: str) -> str | None:
     """The exact version of package `name` that tvmtiny's own metadata asks for."""
+    from importlib import metadata
+
     try:
-        requirements = importlib.metadata.requires("tvmtiny") or []
-    except importlib.metadata.PackageNotFoundError:
+        requirements = metadata.requires("tvmtiny") or []
+    except metadata.PackageNotFoundError:
         return None
     for requirement in requirements:
         match = re.match(rf"{re.escape(name)}==([^\s;]+)", requirement)
@@ -128,7 +131,7 @@ def _check_qemu() -> Check:
 
 
 def _check_torch() -> Check:
-    remedy = f"{sys.executable} -m pip install 'tvmtiny[train]'"
+    remedy = f"{sys.executable} -m pip install torch=={_pinned('torch')}"
     return Check("torch", "training, torch.export models", _package("torch"), remedy, required=False)
 
 
