@@ -84,12 +84,14 @@ apt_install() {
     $sudo env DEBIAN_FRONTEND=noninteractive $line >&2 || fail "failed: $line"
 }
 
-python=$(find_python)
-packages=$(missing_packages)
-if [ -n "$packages" ]; then
-    apt_install "$packages"
+# Twice, because the lists of a fresh machine are empty: which Python it can install is known after the first time.
+for _ in 1 2; do
     python=$(find_python)
-fi
+    packages=$(missing_packages)
+    [ -n "$packages" ] || break
+    apt_install "$packages"
+done
+python=$(find_python)
 [ -n "$python" ] || fail "no Python 3.11, 3.12 or 3.13 found; set PYTHON to one"
 
 # --- .venv ------------------------------------------------------------------------------------------------------
