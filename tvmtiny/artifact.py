@@ -1,0 +1,102 @@
+"""The emitted model directory, as Python sees it: `metadata.json` and the paths beside it.
+
+The schema is documented in docs/metadata.md. Sizes are bytes, offsets are bytes from the start of the arena.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tvmtiny.errors import UserError
+
+SCHEMA = 1
+METADATA_FILE = "metadata.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of the model as it lies in the arena.
+
+    Attributes:
+        name: the tensor's name in the source model.
+        kind: "tokens" (ids), "features" (scaled sensor values) or "output".
+        dtype: NumPy name of the element type in the arena ("uint16", "int8", "int16").
+        shape: without the batch axis, e.g. (32,) for 32 token ids or (32, 24) for features.
+        arena_offset: bytes from the start of the arena.
+        scale: real = (value - zero_point) * scale; one entry, or one a column (last axis). Empty for tokens.
+        zero_point: as many entries as `scale`.
+        limit: number of admissible ids for tokens (the vocabulary), else 0.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    arena_offset: int
+    bytes: int
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[int, ...] = ()
+    limit: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What `tvmtiny compile` wrote to `directory`."""
+
+    directory: Path
+    name: str
+    target: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    max_tokens: int
+    has_length: bool
+    arena_bytes: int
+    arena_align: int
+    sources: tuple[str, ...]
+    include_dirs: tuple[str, ...]
+    labels: tuple[str, ...]
+    metadata: dict[str, Any] = dataclasses.field(repr=False)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Artifact:
+        """Read a model directory; raises UserError when it is not one."""
+        directory = Path(directory)
+        path = directory / METADATA_FILE
+        remedy = "Give the directory that `tvmtiny compile MODEL -o DIR` wrote."
+        if not path.is_file():
+            raise UserError(f"{directory} is not a compiled model: it has no {METADATA_FILE}.", remedy)
+        try:
+            data = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not JSON: {error}", remedy) from error
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise UserError(
+                f"{path} has schema {found}; this version reads schema {SCHEMA}.", "Compile the model again."
+            )
+        try:
+            return cls(
+                directory=directory,
+                name=data["name"],
+                target=data["target"],
+                inputs=tuple(_tensor(row) for row in data["inputs"]),
+                outputs=tuple(_tensor(row) for row in data["outputs"]),
+                max_tokens=data["max_tokens"],
+                has_length=data["has_length"],
+                arena_bytes=data["arena"]["bytes"],
+                arena_align=data["arena"]["align"],
+                sources=tuple(data["sources"]),
+                include_dirs=tuple(data["include_dirs"]),
+                labels=tuple(data["labels"]),
+                metadata=data,
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} lacks a field: {error}", "Compile the model again.") from error
+
+
+def _tensor(row: dict[str, Any]) -> TensorInfo:
+    fields = {**row, **{key: tuple(row[key]) for key in ("shape", "scale", "zero_point")}}
+    return TensorInfo(**fields)

@@ -1,0 +1,149 @@
+"""Matrix products with constant weights become `tvmtiny.dense`, with bias, input scaling and activation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import ir, relax
+
+from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.numeric import ELEMENTWISE, evaluate, literal
+from tvmtiny.passes.operators import attributes, call, kind
+from tvmtiny.passes.views import as_matrix, is_identity, matrix_of, reshaped, trace
+
+Array = npt.NDArray[Any]
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+}
+"""The activations of a dense layer, by their function of real numbers."""
+
+_PROBE = np.linspace(-8, 8, 1601)
+
+
+def FuseDense() -> tvm.transform.Pass:  # noqa: N802
+    """`matmul(x, W) + b` with constant W and b, whatever the rank of x.
+
+    Scaling and shifting x by constants a column (the normalization of sensor values) goes into W and b.
+    """
+    return function_pass("FuseDense", lambda function: rebuild(function, _dense))
+
+
+def FuseActivation() -> tvm.transform.Pass:  # noqa: N802
+    """Any spelling of an activation behind a dense layer: recognised by its values, not by its graph."""
+    return function_pass("FuseActivation", lambda function: rebuild(function, _activation))
+
+
+def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    if not isinstance(value, relax.Call):
+        return None
+    product, bias = _product_and_bias(graph, value)
+    if product is None:
+        return None
+    weight = as_array(product.args[1])
+    if weight is None or weight.ndim != 2:
+        return None
+    x, weight, bias = _fold_input(graph, product.args[0], weight.T.astype(np.float64), bias)
+    args = [as_matrix(graph, x, emit), constant(weight.astype(np.float32)), constant(bias.astype(np.float32))]
+    return reshaped(call("dense", args, activation="none"), value, emit)
+
+
+def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Array]:
+    """The matmul behind `value` and its bias (N,), with `add` on either side and reshapes between."""
+    if op_name(value) == "matmul":
+        return value, np.zeros(shape_of(value)[-1])
+    if op_name(value) == "add":
+        for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
+            array = literal(graph.producer(other))
+            root = graph.producer(trace(graph, operand).root) if array is not None else None
+            if not graph.is_call(root, "matmul") or as_array(root.args[1]) is None:
+                continue
+            width = shape_of(value)[-1]
+            view = trace(graph, operand)
+            if np.size(array) in (1, width) and is_identity(view) and shape_of(root)[-1] == width:
+                return root, np.broadcast_to(np.asarray(array, np.float64).reshape(-1), (width,))
+    return None, np.zeros(0)
+
+
+def _fold_input(graph: Graph, x: Any, weight: Array, bias: Array) -> tuple[Any, Array, Array]:
+    """Fold constant scale and offset a column of x (…, K) into weight (N, K) and bias (N,)."""
+    view = trace(graph, x, affine=True)
+    rows, cols = matrix_of(graph, x)
+    scale, offset = view.scale.reshape(rows, cols), view.offset.reshape(rows, cols)
+    count = int(np.prod(shape_of(view.root)))
+    in_order = np.array_equal(view.index.reshape(-1), np.arange(count)) and not isinstance(
+        view.root, ir.GenericConst
+    )
+    if view.is_plain or not in_order or np.any(scale != scale[0]) or np.any(offset != offset[0]):
+        return x, weight, bias
+    return _reshape_like(view.root, shape_of(x)), weight * scale[0], bias + weight @ offset[0]
+
+
+def _reshape_like(root: Any, shape: tuple[int, ...]) -> Any:
+    return root if shape_of(root) == shape else relax.op.reshape(root, shape)
+
+
+def _activation(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    if not isinstance(value, relax.Call) or op_name(value) not in ELEMENTWISE:
+        return None
+    roots: set[Any] = set()
+    if not _unary_roots(graph, value, roots) or len(roots) != 1:
+        return None
+    root = roots.pop()
+    dense = graph.producer(root)
+    if attributes(dense).get("activation") != "none":
+        return None
+    values = _probe(graph, value, root)
+    for name, function in ACTIVATIONS.items():
+        if values is not None and np.allclose(values, function(_PROBE), rtol=0, atol=3e-5):
+            args = list(dense.args)
+            return reshaped(call("dense", args, activation=name), value, emit)
+    return None
+
+
+def _unary_roots(graph: Graph, expr: Any, roots: set[Any]) -> bool:
+    """Collect the dense layers that an elementwise expression depends on; False when there is anything else."""
+    value = graph.producer(expr)
+    if kind(value) == "dense":
+        roots.add(value)
+        return True
+    scalar = literal(value)
+    if scalar is not None:
+        return np.size(scalar) == 1
+    if not isinstance(value, relax.Call):
+        return False
+    if op_name(value) == "reshape":
+        return _unary_roots(graph, value.args[0], roots)
+    return op_name(value) in ELEMENTWISE and all(_unary_roots(graph, arg, roots) for arg in value.args)
+
+
+def _probe(graph: Graph, expr: Any, root: Any) -> Array | None:
+    """The values of a unary expression of `root` on the probe points."""
+    known: dict[Any, Any] = {root: _PROBE}
+    pending = [expr]
+    while pending:  # reshapes between the layer and the activation do not change values
+        value = graph.producer(pending.pop())
+        if isinstance(value, relax.Call) and op_name(value) == "reshape":
+            known[value] = _PROBE
+        elif isinstance(value, relax.Call) and not value.same_as(root):
+            pending += list(value.args)
+    return evaluate(graph, expr, known)
+
+

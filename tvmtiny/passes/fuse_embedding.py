@@ -1,0 +1,51 @@
+"""Token embedding and what is added to it (positions, token types) become `tvmtiny.embed`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import ir, relax
+
+from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.operators import call
+from tvmtiny.passes.views import matrix_of, reshaped, trace
+
+
+def FuseEmbedding() -> tvm.transform.Pass:  # noqa: N802
+    """`take(table, ids) * scale + positions`: the scale goes into the table, constants into positions."""
+    return function_pass("FuseEmbedding", lambda function: rebuild(function, _rewrite))
+
+
+def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    if not graph.is_call(value, "take", "multiply", "divide", "add", "subtract") or len(shape_of(value)) < 2:
+        return None
+    view = trace(graph, var, affine=True)
+    gather = graph.producer(view.root)
+    if not graph.is_call(gather, "take") or int(gather.attrs.axis or 0) != 0:
+        return None
+    table = as_array(gather.args[0])
+    ids = trace(graph, _uncast(graph, gather.args[1])).root
+    if table is None or table.ndim != 2 or not isinstance(ids, ir.Var) or graph.bound(ids) is not None:
+        return None
+    rows, cols = matrix_of(graph, value)
+    scale, offset = view.scale.reshape(rows, cols), view.offset.reshape(rows, cols)
+    in_order = np.array_equal(view.index.reshape(-1), np.arange(rows * cols))
+    if not in_order or cols != table.shape[1] or np.any(scale != scale[0]):
+        return None
+    args = [
+        relax.op.reshape(ids, (rows,)),
+        constant((table * scale[0]).astype(np.float32)),
+        constant(offset.astype(np.float32)),
+    ]
+    return reshaped(call("embed", [emit(args[0]), *args[1:]]), value, emit)
+
+
+def _uncast(graph: Graph, expr: Any) -> Any:
+    """The indices below casts between integer types."""
+    value = graph.producer(expr)
+    while isinstance(value, relax.Call) and op_name(value) == "astype":
+        expr = value.args[0]
+        value = graph.producer(expr)
+    return expr

@@ -1,0 +1,114 @@
+"""The fused operators that the passes speak: ordinary Relax operators under `relax.tvmtiny`.
+
+All work on one sequence: matrices are (S, E) without a batch axis. `n` is a scalar int64 tensor, the number of tokens
+that are present; rows from n on are undefined. After `quantize` the same operators return as `relax.tvmtiny.q_*`.
+
+| operator | arguments | attributes |
+|---|---|---|
+| embed | ids (S,), token_table (V, E), position_table (S, E) | residual, norm |
+| dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
+| attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo (E,), n | heads, scale, residual, norm |
+| ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
+| layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
+| mean | x (S, E), n | - |
+| first | x (S, E) | - |
+| softmax | scores (..., S), n | an intermediate form: attention absorbs it |
+
+With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
+the LayerNorm (attribute `epsilon`) that follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm_ffi
+from tvm import ir, relax
+
+PREFIX = "relax.tvmtiny."
+
+_CORE_ARGUMENTS = {"embed": 3, "dense": 3, "attention": 10, "ffn": 5, "layer_norm": 3, "mean": 2, "first": 1}
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "ffn")
+}
+
+
+def _matrix(rows: Any, cols: Any) -> relax.TensorType:
+    return relax.TensorType([rows, cols], "float32")
+
+
+def _shape(expr: Any) -> list[int]:
+    return [int(extent) for extent in expr.ty.shape]
+
+
+def _infer_embed(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(_shape(call.args[0])[0], _shape(call.args[1])[1])
+
+
+def _infer_dense(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(_shape(call.args[0])[0], _shape(call.args[1])[0])
+
+
+def _infer_same(call: Any, _: Any) -> relax.TensorType:
+    return relax.TensorType(_shape(call.args[0]), "float32")
+
+
+def _infer_row(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(1, _shape(call.args[0])[1])
+
+
+_INFER = {
+    "embed": _infer_embed,
+    "dense": _infer_dense,
+    "attention": _infer_same,
+    "ffn": _infer_same,
+    "layer_norm": _infer_same,
+    "mean": _infer_row,
+    "first": _infer_row,
+    "softmax": _infer_same,
+}
+
+
+def register_operator(name: str, infer: Any) -> None:
+    """Register `relax.tvmtiny.<name>` once; `infer(call, builder)` returns its result type."""
+    full = PREFIX + name
+    if full in ir.Op.list_op_names():
+        return
+    tvm_ffi.get_global_func("ir.RegisterOp")(full, f"tvmtiny {name}")
+    ir.register_op_attr(full, "FInferType", infer)
+    ir.register_op_attr(full, "FPurity", True)
+
+
+for _name, _infer in _INFER.items():
+    register_operator(_name, _infer)
+
+
+def call(name: str, args: list[Any], **attrs: Any) -> relax.Call:
+    """A call of `relax.tvmtiny.<name>`; attributes are plain Python values."""
+    attrs = {**_DEFAULTS.get(name, {}), **attrs}
+    node = ir.make_node("ir.DictAttrs", **attrs) if attrs else None
+    return relax.Call(ir.Op.get(PREFIX + name), args, node)
+
+
+def kind(expr: Any) -> str:
+    """The name after `relax.tvmtiny.` when expr calls one of these operators, else an empty string."""
+    if isinstance(expr, relax.Call) and isinstance(expr.op, ir.Op) and expr.op.name.startswith(PREFIX):
+        return expr.op.name[len(PREFIX) :]
+    return ""
+
+
+def attributes(expr: relax.Call) -> dict[str, Any]:
+    """The attributes of a call as Python values."""
+    return {} if expr.attrs is None else {key: expr.attrs[key] for key in expr.attrs.keys()}
+
+
+def parts(expr: relax.Call) -> tuple[list[Any], Any | None, tuple[Any, Any] | None]:
+    """Split the arguments of a fused call into (core, residual or None, (gamma, beta) or None)."""
+    attrs = attributes(expr)
+    args = list(expr.args)
+    count = _CORE_ARGUMENTS[kind(expr)]
+    core, rest = args[:count], args[count:]
+    residual = rest.pop(0) if attrs.get("residual") else None
+    norm = (rest[0], rest[1]) if attrs.get("norm") else None
+    return core, residual, norm

@@ -1,0 +1,54 @@
+"""The float half of the compiler as the Relax pipeline `tvmtiny`, and its order, a line a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmtiny.passes.fuse_attention import FuseAttention
+from tvmtiny.passes.fuse_dense import FuseActivation, FuseDense
+from tvmtiny.passes.fuse_embedding import FuseEmbedding
+from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
+from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
+from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
+from tvmtiny.passes.recognize_length import RecognizeLength
+from tvmtiny.passes.simplify import Simplify
+from tvmtiny.passes.strip_views import FuseFirstToken, StripViews
+
+
+def fusion_passes() -> list[tvm.transform.Pass]:
+    """From an imported float module to one whose operators are those of `tvmtiny.passes.operators`."""
+    return [
+        Simplify(),
+        RecognizeLength(),
+        FuseFirstToken(),
+        FuseLayerNorm(),
+        FuseEmbedding(),
+        FuseDense(),
+        FuseActivation(),
+        FuseAttention(),
+        FuseFeedForward(),
+        StripViews(),
+        FuseResidual(),
+        StripViews(),
+        FuseNorm(),
+        StripViews(),
+    ]
+
+
+@relax.register_pipeline("tvmtiny")
+def tvmtiny_pipeline() -> tvm.transform.Pass:
+    """`relax.get_pipeline("tvmtiny")`: fuse a transformer, then lower its operators to plain Relax.
+
+    The result builds for any target of TVM; the micro back end continues from the fused form instead
+    (see `tvmtiny.compiler`).
+    """
+    from tvmtiny.passes.decompose import Decompose
+
+    @tvm.transform.module_pass(opt_level=0, name="tvmtiny")
+    def run(module: tvm.IRModule, _context: Any) -> tvm.IRModule:
+        return tvm.transform.Sequential([*fusion_passes(), Decompose()])(module)
+
+    return run

@@ -1,0 +1,221 @@
+"""A mask input becomes `n_tokens`, the number of tokens that are present.
+
+What a mask does is found by evaluating the exporter's arithmetic on the masks 1..10..0 of several lengths n: in front
+of a softmax it must leave the columns below n alone and remove those from n on; in front of a sum over tokens it must
+weigh rows below n equally and drop the others. How it was written does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+
+from tvmtiny.errors import UserError
+from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.numeric import evaluate, literal
+from tvmtiny.passes.operators import call
+from tvmtiny.passes.views import as_matrix, reshaped
+
+Array = npt.NDArray[Any]
+
+LENGTH_PARAMETER = "n_tokens"
+LENGTH_INPUT_ATTRIBUTE = "tvmtiny.length_input"
+REMOVED = -1e4
+"""Logits at or below this are taken as removed by a mask (fp16 exporters use -1e4, others -3.4e38 or -inf)."""
+
+_HOLES = "A mask must mark the first n tokens (1..10..0), with no holes."
+
+
+def RecognizeLength() -> tvm.transform.Pass:  # noqa: N802
+    """The pass. Softmax over tokens and mean over tokens take `n` afterwards, with or without a mask input."""
+    return function_pass("RecognizeLength", _recognize)
+
+
+def _recognize(function: relax.Function) -> relax.Function:
+    graph = Graph(function)
+    mask = _mask_parameter(graph)
+    if mask is None:
+        finder = _MaskFinder(graph, None, None)
+        return rebuild(function, finder.rewrite)
+    length = relax.Var(LENGTH_PARAMETER, relax.TensorType((), "int64"))
+    finder = _MaskFinder(graph, mask, length)
+    params = [param for param in graph.params if not param.same_as(mask)] + [length]
+    _require_replaced(function, finder, mask, [*graph.params, length])
+    result = rebuild(function, finder.rewrite, params)
+    return result.with_attr(LENGTH_INPUT_ATTRIBUTE, mask.name)
+
+
+def _require_replaced(
+    function: relax.Function, finder: _MaskFinder, mask: relax.Var, params: list[relax.Var]
+) -> None:
+    trial = Graph(rebuild(function, finder.rewrite, params))
+    left = [var for var, value in trial if _uses(value, mask)]
+    if left:
+        raise UserError(
+            f"The mask input '{mask.name}' is used in a way that is not a length (at node '{left[0].name}').",
+            f"{_HOLES} Use it only for attention and for the mean over tokens.",
+        )
+
+
+def _uses(value: Any, var: relax.Var) -> bool:
+    return isinstance(value, relax.Call) and any(var.same_as(arg) for arg in value.args)
+
+
+def _mask_parameter(graph: Graph) -> relax.Var | None:
+    """The input that is no token id and no feature matrix: at most one; a model's only input is data."""
+    if len(graph.params) < 2:
+        return None
+    candidates = [
+        param for param in graph.params if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)
+    ]
+    if len(candidates) > 1:
+        names = ", ".join(f"'{param.name}'" for param in candidates)
+        raise UserError(f"More than one input looks like a mask: {names}.", "Export the model with one mask input.")
+    return candidates[0] if candidates else None
+
+
+def _is_gathered(graph: Graph, param: relax.Var) -> bool:
+    """Whether `param`, perhaps through casts and reshapes, is the index of a gather."""
+    frontier = [param]
+    while frontier:
+        var = frontier.pop()
+        for user in graph.users(var):
+            value = graph.bound(user)
+            if op_name(value) == "take" and var.same_as(value.args[1]):
+                return True
+            if op_name(value) in ("astype", "reshape", "squeeze", "expand_dims"):
+                frontier.append(user)
+    return False
+
+
+class _MaskFinder:
+    """Rewrites what consumes the mask; with `mask` None every token is present."""
+
+    def __init__(self, graph: Graph, mask: relax.Var | None, length: relax.Var | None) -> None:
+        self.mask = mask
+        self.length = length
+        self.probes: list[tuple[int, dict[Any, Array | None]]] = []
+        if mask is not None:
+            shape = shape_of(mask)
+            tokens = shape[-1]
+            for n in sorted({1, 2, tokens // 2, tokens - 1, tokens} - {0}):
+                row = (np.arange(tokens) < n).astype(str(mask.ty.dtype))
+                self.probes.append((n, {mask: np.broadcast_to(row, shape).copy()}))
+
+    def rewrite(self, graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+        if not isinstance(value, relax.Call):
+            return None
+        name = op_name(value)
+        if name == "nn.softmax":
+            return self._softmax(graph, var, value)
+        if name in ("divide", "sum", "mean"):
+            return self._mean(graph, value, emit)
+        return None
+
+    def _n(self, tokens: int) -> Any:
+        return constant(np.asarray(tokens, np.int64)) if self.length is None else self.length
+
+    def _values(self, graph: Graph, expr: Any) -> list[tuple[int, Array]] | None:
+        """(n, value) of an expression for every probed length, or None when it is not a function of the mask."""
+        values = []
+        for n, known in self.probes:
+            value = evaluate(graph, expr, known)
+            if value is None:
+                return None
+            values.append((n, value))
+        return values
+
+    def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call) -> Any:
+        scores = value.args[0]
+        tokens = shape_of(scores)[-1]
+        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1):
+            return None
+        if self.mask is None:
+            return call("softmax", [scores, self._n(tokens)])
+        unmasked = self._unmasked_scores(graph, scores)
+        if unmasked is None:
+            raise UserError(
+                f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length.",
+                f"{_HOLES} It must remove keys before every softmax over tokens.",
+            )
+        return call("softmax", [unmasked, self._n(tokens)])
+
+    def _unmasked_scores(self, graph: Graph, scores: Any) -> Any | None:
+        producer = graph.producer(scores)
+        if not isinstance(producer, relax.Call):
+            return None
+        args = list(producer.args)
+        shape = shape_of(scores)
+        name = op_name(producer)
+        if name == "add":
+            for other, mask in ((args[0], args[1]), (args[1], args[0])):
+                values = self._values(graph, mask)
+                if values is not None and all(_removes_keys(v, n, shape) for n, v in values):
+                    return other
+        if name == "where":
+            return self._where_scores(graph, args, shape)
+        if name in ("reshape", "squeeze", "expand_dims") and shape_of(args[0])[-1] == shape[-1]:
+            inner = self._unmasked_scores(graph, args[0])
+            return None if inner is None else relax.op.reshape(inner, shape)
+        return None
+
+    def _where_scores(self, graph: Graph, args: list[Any], shape: tuple[int, ...]) -> Any | None:
+        """`where(keep, scores, -inf)` or `where(drop, -inf, scores)`."""
+        keep = self._values(graph, args[0])
+        for scores, removed, kept_when in ((args[1], args[2], True), (args[2], args[1], False)):
+            fill = literal(graph.producer(removed))
+            if keep is None or fill is None or np.any(np.asarray(fill) > REMOVED):
+                continue
+            if all(_removes_keys(np.where(v == kept_when, 0.0, fill), n, shape) for n, v in keep):
+                return scores
+        return None
+
+    def _mean(self, graph: Graph, value: relax.Call, emit: Emit) -> Any | None:
+        """mean(x), or sum(x * mask) / sum(mask) in any spelling, over the tokens of x (1, S, E)."""
+        if self.mask is None:
+            return self._plain_mean(graph, value, emit)
+        numerator, weights = value, None
+        if op_name(value) == "divide":
+            numerator, weights = graph.producer(value.args[0]), self._values(graph, value.args[1])
+            if weights is None:
+                return None
+        if not graph.is_call(numerator, "sum") or not graph.is_call(numerator.args[0], "multiply"):
+            return None
+        product = graph.producer(numerator.args[0])
+        for x, factor in ((product.args[0], product.args[1]), (product.args[1], product.args[0])):
+            values = self._values(graph, factor)
+            if values is None or list(map(int, numerator.attrs.axis)) not in ([1], [-2]):
+                continue
+            divisors = [np.asarray(1.0)] * len(values) if weights is None else [w for _, w in weights]
+            if all(_is_mean(v, d, n, shape_of(x)) for (n, v), d in zip(values, divisors, strict=True)):
+                return self._emit_mean(graph, x, value, emit)
+        return None
+
+    def _plain_mean(self, graph: Graph, value: relax.Call, emit: Emit) -> Any | None:
+        if op_name(value) != "mean" or len(shape_of(value.args[0])) != 3:
+            return None
+        if list(map(int, value.attrs.axis)) not in ([1], [-2]):
+            return None
+        return self._emit_mean(graph, value.args[0], value, emit)
+
+    def _emit_mean(self, graph: Graph, x: Any, like: Any, emit: Emit) -> Any:
+        matrix = as_matrix(graph, x, emit)
+        return reshaped(call("mean", [matrix, self._n(shape_of(matrix)[0])]), like, emit)
+
+
+def _removes_keys(value: Array, n: int, shape: tuple[int, ...]) -> bool:
+    """Whether an additive mask leaves keys below n alone and removes the others, for the queries below n."""
+    full = np.broadcast_to(value, shape)
+    rows = full[..., : min(n, shape[-2]), :]
+    return bool(np.all(rows[..., :n] == 0) and np.all(rows[..., n:] <= REMOVED))
+
+
+def _is_mean(weight: Array, divisor: Array, n: int, shape: tuple[int, ...]) -> bool:
+    """Whether weight / divisor is 1/n for the tokens below n and 0 for the others; x is (1, S, E)."""
+    full = np.broadcast_to(np.broadcast_to(weight, shape) / np.reshape(divisor, (-1, 1, np.shape(divisor)[-1] if np.ndim(divisor) else 1)), shape)
+    expected = (np.arange(shape[1]) < n)[None, :, None] / n
+    return bool(np.allclose(full, expected, rtol=1e-5, atol=1e-7))

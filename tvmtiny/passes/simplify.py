@@ -1,0 +1,52 @@
+"""Fold constants and shape arithmetic, and remove what exporters put in only to be safe.
+
+- every expression of constants becomes a constant (weights transposed, position tables gathered, shapes)
+- `where(isnan(p), 0, p)` after a softmax: integer arithmetic has no NaN
+- `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
+- casts to the type that a value already has
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild
+from tvmtiny.passes.numeric import evaluate
+
+
+def Simplify() -> tvm.transform.Pass:  # noqa: N802 - passes are named like TVM's own
+    """The pass; idempotent."""
+    return function_pass("Simplify", _simplify)
+
+
+def _simplify(function: relax.Function) -> relax.Function:
+    known: dict[Any, Any] = {}
+
+    def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
+        if not isinstance(value, relax.Call):
+            return None
+        array = evaluate(graph, var, known)
+        if array is not None:
+            return constant(array)
+        return _drop_guard(graph, value)
+
+    return rebuild(function, rewrite)
+
+
+def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
+    name = op_name(call)
+    if name == "astype" and str(call.args[0].ty.dtype) == str(call.attrs.dtype):
+        return call.args[0]
+    if name != "where":
+        return None
+    condition, taken, otherwise = call.args
+    if graph.is_call(condition, "isnan") and graph.producer(condition).args[0].same_as(otherwise):
+        return otherwise
+    if graph.is_call(condition, "less") and graph.is_call(taken, "add"):
+        compared = graph.producer(condition).args[0]
+        if compared.same_as(otherwise) and graph.producer(taken).args[0].same_as(otherwise):
+            return otherwise
+    return None
