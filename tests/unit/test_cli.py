@@ -5,7 +5,6 @@ Compiler, runner and reference are replaced by stand-ins of a few lines: what th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import resource
@@ -25,6 +24,7 @@ from tvmtiny.cli import app, doctor
 from tvmtiny.cli.compile import parse_shapes
 from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
+from tvmtiny.runner import RunResult, Sizes
 
 COMMANDS = ("doctor", "targets", "compile", "run")
 LABELS = ["GetWeather", "PlayMusic", "RateBook"]
@@ -83,13 +83,28 @@ def model_directory(tmp_path: Path) -> Path:
     return directory
 
 
-@dataclasses.dataclass
-class Result:
-    """What the command line reads of a RunResult."""
-
-    outputs: list[dict[str, np.ndarray]]
-    instructions: int | None = 1_234_567
-    stack_bytes: int | None = 640
+def run_result(outputs: list[dict[str, np.ndarray]], status: int = 0) -> RunResult:
+    sizes = Sizes(
+        code_bytes=6000,
+        table_bytes=600,
+        weight_bytes=40000,
+        runtime_bytes=3000,
+        data_bytes=0,
+        bss_bytes=0,
+        stack_reserved_bytes=4096,
+        arena_section_bytes=17000,
+        sections={},
+    )
+    return RunResult(
+        outputs=outputs,
+        status=[status] * len(outputs),
+        instructions=1_234_567,
+        total_instructions=2_469_134,
+        stack_bytes=640,
+        elf=Path("board.elf"),
+        run_elf=Path("qemu.elf"),
+        sizes=sizes,
+    )
 
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch, **functions: object) -> None:
@@ -99,16 +114,23 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch, **functions: object) -> N
 
 
 @pytest.fixture
-def run_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two samples that the model classifies as 1 and 2; their labels say 1 and 0."""
-    outputs = [{"logits": np.array([0, 300, 10], np.int16)}, {"logits": np.array([0, 1, 200], np.int16)}]
+def sample_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An NPZ file that is read as two samples, whose labels say 1 and 0."""
     module("tvmtiny.frontend", monkeypatch)
     module("tvmtiny.frontend.data", monkeypatch, load_samples=lambda artifact, path: ["a", "b"])
-    module("tvmtiny.runner", monkeypatch, run=lambda artifact, **options: Result(outputs))
-    module("tvmtiny.verify", monkeypatch, expected_outputs=lambda artifact, samples: outputs)
+    module("tvmtiny.verify", monkeypatch, expected_outputs=lambda artifact, samples: None)
     path = tmp_path / "sample.npz"
     np.savez(path, input_ids=np.zeros((2, 8), np.int64), labels=np.array([1, 0]))
     return path
+
+
+@pytest.fixture
+def run_data(sample_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with a run that classifies the samples as 1 and 2, as the reference does."""
+    outputs = [{"logits": np.array([0, 300, 10], np.int16)}, {"logits": np.array([0, 1, 200], np.int16)}]
+    monkeypatch.setattr("tvmtiny.runner.run", lambda artifact, **options: run_result(outputs))
+    module("tvmtiny.verify", monkeypatch, expected_outputs=lambda artifact, samples: outputs)
+    return sample_file
 
 
 # --- The program itself
@@ -340,6 +362,13 @@ def test_run_reports_classes_accuracy_and_figures(model_directory: Path, run_dat
     assert found["accuracy"] == 0.5
     assert found["bit_exact"] is True
     assert (found["instructions"], found["stack_bytes"]) == (1_234_567, 640)
+    assert (found["code_bytes"], found["flash_bytes"]) == (6000, 46600)
+
+
+def test_run_on_the_host_tells_nothing_about_the_board(model_directory: Path, run_data: Path) -> None:
+    found = report("run", model_directory, "--on", "host", "--input", run_data)
+    assert found["bit_exact"] is True
+    assert (found["code_bytes"], found["stack_bytes"], found["instructions"]) == (None, None, None)
 
 
 def test_run_shows_texts_and_where_they_were_computed(
@@ -386,6 +415,21 @@ def test_run_refuses_a_directory_that_is_no_model(tmp_path: Path, run_data: Path
     result = invoke("run", tmp_path, "--input", run_data)
     assert result.exit_code == 2
     assert "metadata.json" in result.stderr
+
+
+def test_run_reports_a_sample_that_the_model_refuses(
+    model_directory: Path, run_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvmtiny.runner.run", lambda artifact, **options: run_result([{}, {}], status=-5))
+    result = invoke("run", model_directory, "--input", run_data)
+    assert result.exit_code == 2
+    assert "sample 0 with status -5" in result.stderr
+
+
+def test_run_on_an_unknown_place_is_the_users_error(model_directory: Path, sample_file: Path) -> None:
+    result = invoke("run", model_directory, "--on", "moon", "--input", sample_file)
+    assert result.exit_code == 2
+    assert "moon" in result.stderr
 
 
 def test_first_difference_counts_all() -> None:

@@ -52,10 +52,11 @@ class Figures:
 
 
 def collect(artifact: Artifact, target: Target, result: RunResult | None = None) -> Figures:
-    """Put together what the compiler wrote down and what a run measured."""
+    """Put together what the compiler wrote down and what a run on the target's core measured."""
     known = {key: artifact.metadata.get("figures", {}).get(key) for key in _FROM_METADATA}
-    measured = {key: getattr(result, key, None) for key in _FROM_RUN}
-    known.update({key: value for key, value in measured.items() if value is not None})
+    if result is not None:
+        known.update({key: getattr(result.sizes, key) for key in _FROM_ELF})
+        known.update({key: getattr(result, key) for key in _FROM_RUN if getattr(result, key) is not None})
     return Figures(
         arena_bytes=artifact.arena_bytes,
         arena_available_bytes=target.ram_bytes or None,
@@ -65,7 +66,8 @@ def collect(artifact: Artifact, target: Target, result: RunResult | None = None)
 
 
 _FROM_METADATA = ("weight_bytes", "table_bytes", "code_bytes", "stack_bytes", "instructions", "macs")
-_FROM_RUN = ("code_bytes", "stack_bytes", "instructions")
+_FROM_ELF = ("weight_bytes", "table_bytes", "code_bytes")
+_FROM_RUN = ("stack_bytes", "instructions")
 
 
 def _share(used: int, available: int | None) -> tuple[str, str]:

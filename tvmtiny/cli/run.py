@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tvmtiny.cli import console
-from tvmtiny.errors import ResultMismatch
+from tvmtiny.errors import ResultMismatch, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
     from tvmtiny.cli.figures import Figures
     from tvmtiny.cli.predictions import Prediction
     from tvmtiny.target import Target
-
-
-class Where(enum.StrEnum):
-    """What executes the model."""
-
-    host = "host"
-    qemu = "qemu"
 
 
 Outputs = list[dict[str, "np.ndarray"]]
@@ -49,17 +41,29 @@ def first_difference(found: Outputs, expected: Sequence[dict[str, np.ndarray]]) 
     return f"{differing} values differ from the integer reference; first {first}" if differing else ""
 
 
-def _place(where: Where, target: Target) -> str:
+def _place(where: str, target: Target) -> str:
     """Name what computed the outputs, for people."""
-    if where is Where.host:
+    if where == "host":
         return "this computer"
+    if where != "qemu":
+        return where
     emulator = target.emulator()
     core = emulator.cpu.replace("cortex-m", "Cortex-M")
     return f"an emulated {core} (QEMU {emulator.qemu_machine})"
 
 
+def _check_status(artifact: Artifact, status: Sequence[int]) -> None:
+    """Refuse a run of which the model itself refused a sample."""
+    for sample, value in enumerate(status):
+        if value != 0:
+            raise UserError(
+                f"{artifact.name} refused sample {sample} with status {value}.",
+                f"See enum {artifact.name}_status in {artifact.directory / artifact.name}.h for its meaning.",
+            )
+
+
 def _report(
-    artifact: Artifact, where: Where, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
+    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
 ) -> dict[str, Any]:
     import dataclasses
 
@@ -70,7 +74,7 @@ def _report(
     return {
         "name": artifact.name,
         "target": artifact.target,
-        "on": where.value,
+        "on": where,
         "directory": artifact.directory,
         "samples": len(outputs),
         "accuracy": predictions.accuracy(rows),
@@ -80,7 +84,7 @@ def _report(
 
 
 def _show(
-    artifact: Artifact, where: Where, figures: Figures, rows: Sequence[Prediction], target: Target
+    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], target: Target
 ) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
@@ -114,8 +118,9 @@ def command(
         ),
     ],
     where: Annotated[
-        Where, typer.Option("--on", help="This computer, or the core of the target in QEMU.")
-    ] = Where.qemu,
+        str,
+        typer.Option("--on", metavar="host|qemu", help="This computer, or the core of the target in QEMU."),
+    ] = "qemu",
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -140,14 +145,15 @@ def command(
     target = load_target(artifact.target)
     samples = load_samples(artifact, data)
     truth = predictions.read_truth(artifact, data, texts, len(samples))
-    with console.progress(f"running {len(samples)} samples on {where.value}") as update:
-        result = run(artifact, on=where.value, samples=samples, timeout_s=timeout)
+    with console.progress(f"running {len(samples)} samples on {where}") as update:
+        result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
+        _check_status(artifact, result.status)
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
     difference = "" if expected is None else first_difference(result.outputs, expected)
 
     rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
-    figures = figures_of.collect(artifact, target, result)
+    figures = figures_of.collect(artifact, target, None if where == "host" else result)
     if as_json:
         report = _report(artifact, where, figures, rows, result.outputs)
         console.show_json({**report, "bit_exact": None if expected is None else not difference})
