@@ -1,0 +1,53 @@
+"""What a kind of runner is: the interface of the modules in kinds/."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+from tvmtiny.artifact import Artifact
+from tvmtiny.runner.plugin import Counts
+from tvmtiny.runner.project import Project
+from tvmtiny.target import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to run.
+
+    Attributes:
+        artifact: the compiled model.
+        target: whose flags and memory to build with.
+        argument: what follows the colon in `--on KIND:ARGUMENT`, else "".
+        build_dir: where to build, or None for the default.
+        blocks: whether the execution counts of code blocks are wanted (a profiler's).
+    """
+
+    artifact: Artifact
+    target: Target
+    argument: str = ""
+    build_dir: Path | None = None
+    blocks: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The bytes of a response (protocol.py), and exact counts where the place of execution can tell."""
+
+    response: bytes
+    counts: Counts | None = None
+
+
+class Runner(Protocol):
+    """A module of kinds/."""
+
+    def prepare(self, job: Job) -> Project:
+        """Build (and load) the program. Raises UserError or EnvironmentProblem."""
+
+    def execute(self, job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
+        """Run the program on one request; may be called from several threads.
+
+        Raises EnvironmentProblem, with what the program said last, when it crashes, faults or takes longer
+        than `timeout_s` seconds.
+        """

@@ -1,0 +1,79 @@
+"""Runs a program on the QEMU machine of its target's core, and counts its instructions exactly.
+
+QEMU has no model of cycles: counts are of instructions, and the same on every run with the same compiler.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import tempfile
+from pathlib import Path
+
+from tvmtiny.errors import EnvironmentProblem
+from tvmtiny.runner.base import Answer, Job
+from tvmtiny.runner.build import build
+from tvmtiny.runner.exchange import exchange
+from tvmtiny.runner.plugin import COUNT_FILE, plugin_argument, plugins_supported, read_counts
+from tvmtiny.runner.process import Finished, find_tool
+from tvmtiny.runner.project import Project
+from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS
+from tvmtiny.runner.size import read_symbols, symbol_at
+
+EMULATOR = "qemu-system-arm"
+BEGIN_SYMBOL = "tvmt_measure_begin"
+END_SYMBOL = "tvmt_measure_end"
+_FAULT_PC = re.compile(r"at pc (0x[0-9a-f]+)")
+
+
+def prepare(job: Job) -> Project:
+    """Build for the target and for the machine that stands in for it."""
+    find_tool(EMULATOR)
+    job.target.emulator()
+    return build(job.artifact, job.target, job.build_dir)
+
+
+def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
+    """Run the program on the emulated core, with the counting plugin where this QEMU loads plugins."""
+    command = [
+        find_tool(EMULATOR),
+        *("-machine", job.target.emulator().qemu_machine),
+        *("-display", "none", "-monitor", "none", "-serial", "null"),
+        *("-semihosting-config", "enable=on,target=native"),
+        *("-kernel", str(project.run_elf.resolve())),
+    ]
+    if plugins_supported():
+        command += ["-plugin", _measure(project, blocks=job.blocks)]
+    with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
+        finished, response = exchange(job, command, request, Path(folder), timeout_s)
+        counts = read_counts(Path(folder) / COUNT_FILE)
+    if finished.status != 0:
+        raise EnvironmentProblem(_explain(job, project, finished))
+    return Answer(response, counts)
+
+
+def _measure(project: Project, *, blocks: bool) -> str:
+    address = {symbol.name: symbol.address for symbol in read_symbols(project.run_elf)}
+    return plugin_argument(address[BEGIN_SYMBOL], address[END_SYMBOL], blocks=blocks)
+
+
+def _explain(job: Job, project: Project, finished: Finished) -> str:
+    machine = job.target.emulator().qemu_machine
+    if finished.status < 0:
+        reason = f"QEMU crashed with {signal.Signals(-finished.status).name}"
+    elif finished.status > EXIT_FAULT:
+        reason = "the core faulted"
+    else:
+        reason = EXIT_MEANINGS.get(finished.status, f"ended with status {finished.status}")
+    said = f":\n{_with_function(project, finished.tail)}" if finished.tail else "."
+    return f"{job.artifact.name} on QEMU {machine}: {reason} ({project.run_elf}){said}"
+
+
+def _with_function(project: Project, text: str) -> str:
+    """Add the function's name to the address of a fault."""
+    match = _FAULT_PC.search(text)
+    symbol = symbol_at(read_symbols(project.run_elf), int(match[1], 16)) if match else None
+    if match is None or symbol is None:
+        return text
+    offset = int(match[1], 16) - symbol.address
+    return text.replace(match[0], f"{match[0]} ({symbol.name}+{offset:#x})")
