@@ -1,0 +1,65 @@
+/* LayerNorm of rows of int32 sums to int8, in integers: no float, no division. */
+#ifndef TVMT_LAYER_NORM_S8_H
+#define TVMT_LAYER_NORM_S8_H
+
+#include "tvmt_arith.h"
+
+/* 1 / sqrt(value) = result * 2**-*exponent, for a positive number below 2**63; result in about [2**30, 2**31]. */
+TVMT_INLINE uint32_t tvmt_reciprocal_sqrt(uint64_t value, int32_t *exponent) {
+  /* value = m * 2**(32 - lead), m in [2**30, 2**32): an even shift, so that the root of 2**-lead is exact. */
+  const int32_t lead = (int32_t)((uint32_t)tvmt_leading_zeros_u64(value) & ~1U);
+  const uint32_t m = (uint32_t)((value << lead) >> 32);
+  /* The line 2.1875 - 1.1875 m, then Newton steps y (3 - m y^2) / 2; y has 30 fractional bits. */
+  uint32_t y = 2348810240U - tvmt_multiply_high_u32(m, 1275068416U);
+  for (int step = 0; step < 4; step++) {
+    const uint32_t square = tvmt_multiply_high_u32(y, y);
+    const uint32_t product = tvmt_multiply_high_u32(m, square);
+    y = (uint32_t)(((uint64_t)y * (805306368U - product)) >> 29);
+  }
+  *exponent = 30 + (64 - lead) / 2;
+  return y;
+}
+
+/* sqrt(cols / variance) of a row times 2**24, as multiplier * 2**(left - 32) with multiplier in [2**30, 2**31).
+ *
+ * variance: sum of the squares of u = cols * t - sum(t), and epsilon. root_extent: sqrt(cols) * 2**24.
+ */
+TVMT_INLINE int32_t tvmt_norm_rate(uint64_t variance, uint32_t root_extent, int32_t *left) {
+  int32_t exponent;
+  const uint32_t mantissa = tvmt_reciprocal_sqrt(variance, &exponent);
+  const uint64_t product = (uint64_t)root_extent * mantissa;
+  const int32_t lead = tvmt_leading_zeros_u64(product) - 1;
+  *left = 64 - lead - exponent;
+  return (int32_t)((product << lead) >> 32);
+}
+
+/* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = (cols * t - sum) * sqrt(cols / variance) * 2**24.
+ *
+ * t: rows of `cols` int32 with cols * |t| <= 2**25. cols: at most 1024. gamma, beta: [cols], |beta| <= 2**30.
+ * root_extent: floor(sqrt(cols) * 2**24). epsilon: at least 1. Strides in elements. out must not overlap t.
+ */
+TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_layer_norm_s8(const int32_t *t, const int32_t *gamma, const int32_t *beta,
+                                                        int8_t *out, int32_t rows, int32_t cols, int32_t t_stride,
+                                                        int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
+  for (int32_t i = 0; i < rows; i++) {
+    const int32_t *row = t + i * t_stride;
+    int8_t *y = out + i * out_stride;
+    int32_t sum = 0, left;
+    int64_t squares = 0;
+    for (int32_t j = 0; j < cols; j++) {
+      sum += row[j];
+      squares += (int64_t)row[j] * row[j];
+    }
+    /* sum((cols * t - sum)^2) = cols * (cols * sum(t^2) - sum^2). */
+    const int64_t spread = cols * (cols * squares - (int64_t)sum * sum);
+    const int32_t multiplier = tvmt_norm_rate((uint64_t)(spread + epsilon), root_extent, &left);
+    const int32_t up = left > 0 ? left : 0, down = up - left;
+    for (int32_t j = 0; j < cols; j++) {
+      const int32_t centred = tvmt_shift_left(cols * row[j] - sum, up) >> down;
+      const int32_t normalized = tvmt_multiply_high(centred, multiplier);
+      y[j] = tvmt_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]) >> 8);
+    }
+  }
+}
+
+#endif

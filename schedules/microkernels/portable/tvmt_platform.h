@@ -1,0 +1,34 @@
+/* Where the generated code and its constants go, and how micro-kernels are declared. Define any of these macros on
+ * the compiler's command line to change it, for example
+ *   -D'TVMT_CODE_SECTION=__attribute__((section(".itcm")))'
+ */
+#ifndef TVMT_PLATFORM_H
+#define TVMT_PLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "tvmtiny's micro-kernels need a little-endian core"
+#endif
+
+/* Attribute of the functions that run during an inference (fast code memory such as ITCM). */
+#ifndef TVMT_CODE_SECTION
+#define TVMT_CODE_SECTION
+#endif
+
+/* Attribute of the constant tables: weights, biases, multipliers. */
+#ifndef TVMT_WEIGHTS_SECTION
+#define TVMT_WEIGHTS_SECTION
+#endif
+
+/* Linkage of a micro-kernel: one copy in the one C file that includes it. */
+#ifndef TVMT_FUNCTION
+#define TVMT_FUNCTION static
+#endif
+
+/* Helpers of a few instructions: a call would cost more than they do, also at -Os. */
+#define TVMT_INLINE static inline __attribute__((always_inline))
+
+#endif
