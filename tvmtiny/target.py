@@ -163,7 +163,7 @@ class Target:
 
     def tvm_target(self) -> tvm.target.Target:
         """The target as TVM's own object; imports TVM, which takes seconds."""
-        from tvm.target import Target as TVMTarget  # noqa: PLC0415 - takes seconds
+        from tvm.target import Target as TVMTarget
 
         return TVMTarget(self.tvm_config())
 
@@ -191,7 +191,7 @@ def list_targets() -> list[Target]:
 
 def register_tags() -> None:
     """Make every target known to TVM as a tag: `tvm.target.Target("tvmtiny/<name>")`; imports TVM."""
-    from tvm.target import tag  # noqa: PLC0415 - takes seconds
+    from tvm.target import tag
 
     for target in list_targets():
         tag.register_tag(TAG_PREFIX + target.name, target.tvm_config(), override=True)

@@ -22,7 +22,7 @@ TVMT_WEIGHTS_SECTION static const int8_t weights[S + FAKE_EXTRA_WEIGHTS] = {3, -
 static const tvmt_tensor inputs[] = {{"input_ids", 0, S * 2}};
 static const tvmt_tensor outputs[] = {{"logits", 16, OUTPUTS * 2}};
 
-static int deep(volatile uint8_t *arena, int depth) {
+__attribute__((noinline)) static int deep(volatile uint8_t *arena, int depth) {
   volatile uint8_t frame[64];
   frame[0] = arena[0];
   return depth == 0 ? frame[0] : deep(arena, depth - 1) + frame[0];
