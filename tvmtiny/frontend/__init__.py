@@ -1,0 +1,46 @@
+"""From a model file or object to Relax, float32, static shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmtiny.errors import UserError
+
+if TYPE_CHECKING:
+    import tvm
+
+
+def import_model(
+    model: Any, shapes: dict[str, tuple[int, ...]] | None = None, max_tokens: int | None = None
+) -> tvm.IRModule:
+    """Import an ONNX file, a .pt2 file or a torch ExportedProgram.
+
+    Args:
+        model: a path (.onnx, .pt2), or an ExportedProgram.
+        shapes: sizes of dynamic inputs by name, batch included.
+        max_tokens: the size of a dynamic axis 1.
+
+    Raises:
+        UserError: not one of these, or a model that cannot be used.
+        EnvironmentProblem: torch is needed and missing.
+    """
+    if isinstance(model, str | Path):
+        path = Path(model)
+        if path.suffix.lower() == ".onnx":
+            from tvmtiny.frontend.onnx import import_onnx
+
+            return import_onnx(path, shapes=shapes, max_tokens=max_tokens)
+        if path.suffix.lower() != ".pt2":
+            raise UserError(
+                f"{path} is neither an ONNX file (.onnx) nor an ExportedProgram (.pt2).",
+                "Export the model with torch.onnx.export or torch.export.save.",
+            )
+    elif type(model).__name__ != "ExportedProgram":  # by name: looking at the type must not import torch
+        raise UserError(
+            f"A model is a path (.onnx, .pt2) or an ExportedProgram, not {type(model).__name__}.",
+            "Export a torch module first: torch.export.export(module, example_inputs).",
+        )
+    from tvmtiny.frontend.torch import import_exported
+
+    return import_exported(model, shapes=shapes, max_tokens=max_tokens)

@@ -1,0 +1,300 @@
+"""Inputs of a model in .npz files: calibration data and samples, checked before anything runs on them.
+
+Keys are the model's input names, batches along the first axis. The lengths are either the model's own mask
+input (1 for the tokens that are there, 0 after them) or `n_tokens`; without either every token is present.
+`labels`, the true classes, may lie in the same file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmtiny.errors import UserError
+from tvmtiny.frontend.names import listed, suggestion
+
+if TYPE_CHECKING:
+    import tvm
+
+    from tvmtiny.artifact import Artifact, TensorInfo
+    from tvmtiny.runner import Sample
+
+Array = npt.NDArray[Any]
+
+LENGTH_KEY = "n_tokens"
+LABELS_KEY = "labels"
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """One input of the model.
+
+    Attributes:
+        name: as in the model.
+        kind: "tokens" (ids) or "features" (real numbers).
+        shape: without the batch axis.
+        limit: number of admissible token ids; 0 for features.
+        dtype: NumPy name of the element type that the imported model takes.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    limit: int = 0
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Checked samples: `arrays` name -> (N, *shape), `n_tokens` int64 (N,), `labels` (N,) or None."""
+
+    arrays: dict[str, Array]
+    n_tokens: Array
+    labels: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.n_tokens)
+
+
+def input_specs(module: tvm.IRModule) -> tuple[list[InputSpec], str | None, int]:
+    """What a fused module (after `fusion_passes()`) takes.
+
+    Returns:
+        its data inputs; the name of the mask input that became `n_tokens`, or None; S, the most tokens.
+    """
+    from tvmtiny.passes.graph import Graph, shape_of
+    from tvmtiny.passes.operators import kind
+    from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
+
+    graph = Graph(module["main"])
+    attributes = dict(module["main"].attrs or {})
+    length_input = attributes.get(LENGTH_INPUT_ATTRIBUTE)
+    limits = _table_rows(graph)
+    specs = []
+    for param in graph.params:
+        if length_input is not None and param.name == LENGTH_KEY:
+            continue
+        dtype = str(param.ty.dtype)
+        found = "features" if dtype.startswith("float") else "tokens"
+        specs.append(InputSpec(param.name, found, shape_of(param)[1:], limits.get(param.name, 0), dtype))
+    rows = [shape_of(var)[0] for var, value in graph if kind(value)]
+    return specs, None if length_input is None else str(length_input), max(rows, default=1)
+
+
+def _table_rows(graph: Any) -> dict[str, int]:
+    """Rows of the embedding table that each input of ids selects from."""
+    from tvmtiny.passes.graph import shape_of
+    from tvmtiny.passes.operators import kind
+    from tvmtiny.passes.views import trace
+
+    rows: dict[str, int] = {}
+    for _, value in graph:
+        if kind(value) == "embed":
+            name = trace(graph, value.args[0]).root.name
+            rows[name] = min(rows.get(name, 1 << 62), shape_of(value.args[1])[0])
+    return rows
+
+
+def read_npz(
+    path: Path | str,
+    specs: Sequence[InputSpec],
+    length_input: str | None,
+    max_tokens: int,
+    *,
+    minimum: int = 1,
+) -> Batch:
+    """Read and check samples.
+
+    Args:
+        path: the .npz file.
+        specs: the model's data inputs.
+        length_input: name of the model's mask input; None for a model without a length.
+        max_tokens: S.
+        minimum: the fewest samples that will do.
+
+    Raises:
+        UserError: anything that is not as the model needs it, with the sample and what to do.
+    """
+    path = Path(path)
+    contents = _load(path)
+    _check_keys(path, contents, specs, length_input)
+    arrays = {spec.name: _check_array(path, contents[spec.name], spec) for spec in specs}
+    counts = {name: len(array) for name, array in arrays.items()}
+    counts |= {
+        name: len(contents[name]) for name in contents if np.ndim(contents[name]) and name not in counts
+    }
+    _check_counts(path, counts, minimum)
+    lengths = _lengths(path, contents, length_input, max_tokens, next(iter(counts.values())))
+    return Batch(arrays, lengths, contents.get(LABELS_KEY))
+
+
+def _load(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", "Give the path of an .npz file.")
+    remedy = "Write it with numpy.savez(path, input_name=array, ...)."
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} is one array, not an .npz file.", remedy)
+            return {name: archive[name] for name in archive.files}
+    # What NumPy and zipfile raise for damaged files; zlib.error has no better base than Exception.
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise UserError(
+            f"{path} is not an .npz file of plain arrays, or is damaged: {error}", remedy
+        ) from error
+
+
+def _check_keys(
+    path: Path, contents: Mapping[str, Array], specs: Sequence[InputSpec], length_input: str | None
+) -> None:
+    needed = [spec.name for spec in specs]
+    optional = [LENGTH_KEY, LABELS_KEY] + ([length_input] if length_input else [])
+    missing = [name for name in needed if name not in contents]
+    unknown = [name for name in contents if name not in (*needed, *optional)]
+    expected = f"The model's inputs are {listed(needed + ([length_input] if length_input else []))}."
+    if missing:
+        hint = f"'{unknown[0]}' is not one of them: rename it? " if unknown else ""
+        raise UserError(
+            f"{path} lacks {listed(missing)}; it has {listed(contents) or 'nothing'}.", hint + expected
+        )
+    if unknown:
+        near = suggestion(unknown[0], [*needed, *optional])
+        raise UserError(f"{path} has {listed(unknown)}, which the model does not take.", f"{near} {expected}")
+    if length_input in contents and LENGTH_KEY in contents:
+        raise UserError(
+            f"{path} gives the lengths twice: as '{length_input}' and as '{LENGTH_KEY}'.",
+            "Leave one of them out.",
+        )
+
+
+def _check_array(path: Path, values: Array, spec: InputSpec) -> Array:
+    kinds, wanted = ("iu", "integers") if spec.kind == "tokens" else ("fiu", "real numbers")
+    if values.dtype.kind not in kinds:
+        raise UserError(f"'{spec.name}' in {path} has elements of type {values.dtype}; it must be {wanted}.")
+    if values.shape[1:] != spec.shape or values.ndim != len(spec.shape) + 1:
+        found, need = "x".join(map(str, values.shape)), "x".join(map(str, ("N", *spec.shape)))
+        hint = "Samples lie along the first axis"
+        if values.shape == spec.shape:
+            hint += ": add one, as in array[None]"
+        raise UserError(f"'{spec.name}' in {path} has the shape {found}; {need} is needed.", f"{hint}.")
+    return _check_ids(path, values, spec) if spec.kind == "tokens" else _check_features(path, values, spec)
+
+
+def _check_ids(path: Path, values: Array, spec: InputSpec) -> Array:
+    outside = (values < 0) | (values >= spec.limit) if spec.limit else values < 0
+    if np.any(outside):
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise UserError(
+            f"'{spec.name}' in {path}: sample {at[0]} has the token id {values[at]}; "
+            f"the model knows 0 to {spec.limit - 1}.",
+            "Use the tokenizer that the model was trained with.",
+        )
+    return values.astype(np.int64)
+
+
+def _check_features(path: Path, values: Array, spec: InputSpec) -> Array:
+    with np.errstate(over="ignore"):
+        real = values.astype(np.float32)
+    if not np.all(np.isfinite(real)):
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(real))[0])
+        raise UserError(
+            f"'{spec.name}' in {path}: sample {at[0]} has the value {values[at]} at {list(at[1:])}.",
+            "Remove samples with missing (NaN) or infinite values.",
+        )
+    return real
+
+
+def _check_counts(path: Path, counts: Mapping[str, int], minimum: int) -> None:
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise UserError(
+            f"The arrays of {path} have different numbers of samples: {found}.", "Give each one row a sample."
+        )
+    count = next(iter(counts.values()))
+    if count < minimum:
+        raise UserError(
+            f"{path} has {count} sample{'s' * (count != 1)}; at least {minimum} are needed.",
+            "Add typical inputs: what they do not show, the ranges of the integer model cannot cover.",
+        )
+
+
+def _lengths(
+    path: Path, contents: Mapping[str, Array], length_input: str | None, max_tokens: int, count: int
+) -> Array:
+    if length_input is not None and length_input in contents:
+        return _lengths_of_mask(path, contents[length_input], length_input, max_tokens)
+    if LENGTH_KEY not in contents:
+        return np.full(count, max_tokens, np.int64)
+    lengths = contents[LENGTH_KEY]
+    if lengths.dtype.kind not in "iu" or lengths.shape != (count,):
+        raise UserError(
+            f"'{LENGTH_KEY}' in {path} is {lengths.dtype} of shape {lengths.shape}.",
+            "One integer a sample is needed.",
+        )
+    lowest = 1 if length_input is not None else max_tokens
+    wrong = np.flatnonzero((lengths < lowest) | (lengths > max_tokens))
+    if len(wrong):
+        allowed = (
+            f"1 to {max_tokens}" if length_input is not None else f"{max_tokens}, as it has no mask input"
+        )
+        raise UserError(
+            f"'{LENGTH_KEY}' in {path}: sample {wrong[0]} has {lengths[wrong[0]]}; the model takes {allowed}."
+        )
+    return lengths.astype(np.int64)
+
+
+def _lengths_of_mask(path: Path, mask: Array, name: str, max_tokens: int) -> Array:
+    if mask.ndim != 2 or mask.shape[1] != max_tokens:
+        found = "x".join(map(str, mask.shape))
+        raise UserError(f"The mask '{name}' in {path} has the shape {found}; Nx{max_tokens} is needed.")
+    if mask.dtype.kind not in "biuf" or np.any((mask != 0) & (mask != 1)):
+        raise UserError(f"The mask '{name}' in {path} has values other than 0 and 1.")
+    present = mask != 0
+    lengths = present.sum(axis=1).astype(np.int64)
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise UserError(
+            f"The mask '{name}' in {path} marks no token of sample {empty[0]}.", "Remove empty samples."
+        )
+    holes = np.flatnonzero(np.any(present != (np.arange(max_tokens) < lengths[:, None]), axis=1))
+    if len(holes):
+        raise UserError(
+            f"The mask '{name}' in {path} has holes: in sample {holes[0]} a 0 comes before a 1.",
+            "The first n tokens must be marked (1..10..0): put padding after the text, nowhere else.",
+        )
+    return lengths
+
+
+def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
+    """Samples for a compiled model, in the element types and shapes of its arena.
+
+    Raises:
+        UserError: as `read_npz`.
+    """
+    from tvmtiny.runner import Sample
+
+    shapes = {row["name"]: tuple(row.get("model_shape", row["shape"])) for row in artifact.metadata["inputs"]}
+    specs = [InputSpec(info.name, info.kind, shapes[info.name], info.limit) for info in artifact.inputs]
+    batch = read_npz(path, specs, artifact.metadata.get("length_input"), artifact.max_tokens)
+    arrays = {info.name: _in_arena(info, batch.arrays[info.name]) for info in artifact.inputs}
+    return [
+        Sample({name: values[i] for name, values in arrays.items()}, n_tokens=int(batch.n_tokens[i]))
+        for i in range(len(batch))
+    ]
+
+
+def _in_arena(info: TensorInfo, values: Array) -> Array:
+    """Samples (N, *model shape) as (N, *arena shape): the same elements, row by row."""
+    shaped = values.reshape(len(values), *info.shape)
+    if info.kind == "tokens":
+        return shaped.astype(info.dtype)
+    from tvmtiny.quant.qparams import quantize_features
+
+    scale, zero_point = np.asarray(info.scale), np.asarray(info.zero_point)
+    return np.asarray(quantize_features(shaped, scale, zero_point)).astype(info.dtype)

@@ -1,0 +1,27 @@
+"""Names: what a model calls its layers, and the nearest one to what a user wrote."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+def identifier(name: str) -> str:
+    """A layer's name in the characters [A-Za-z0-9_], for reports: "/enc/layer.0/Add" is enc_layer_0_Add."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    return f"n{plain}" if not plain or plain[0].isdigit() else plain
+
+
+def listed(names: Iterable[str]) -> str:
+    """Quoted and joined by commas."""
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest known name, or all of them when none is near."""
+    choices = list(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {listed(choices)}." if choices else ""
