@@ -87,11 +87,13 @@ def rebuild(
     function: relax.Function,
     rewrite: Callable[[Graph, relax.Var, Any, Emit], Any | None],
     params: list[relax.Var] | None = None,
+    outputs: list[Any] | None = None,
 ) -> relax.Function:
     """Copy a function, asking `rewrite(graph, var, value, emit)` for each binding.
 
     `rewrite` returns None to keep the binding, or an expression over the *old* variables; `emit` binds an
     intermediate expression (also over old variables) and returns a variable for it. Dead bindings are removed.
+    Expressions in `outputs`, read after the last binding, are returned after the function's own result.
     """
     graph = Graph(function)
     builder = relax.BlockBuilder()
@@ -109,17 +111,23 @@ def rebuild(
             return relax.TupleGetItem(substitute(expr.tuple_value), expr.index)
         return expr
 
+    current = ""
+
     def emit(expr: Any) -> Any:
-        return builder.emit(substitute(expr))
+        # A fused operator keeps the layer's name, for reports; helpers around it need none.
+        fused = isinstance(expr, relax.Call) and op_name(expr).startswith("tvmtiny.")
+        return builder.emit(substitute(expr), name_hint=current if fused else "")
 
     with builder.function("main", new_params):
         with builder.dataflow():
             for var, value in graph:
+                current = var.name
                 replacement = rewrite(graph, var, value, emit)
                 expr = substitute(value if replacement is None else replacement)
                 bound = isinstance(expr, ir.Var | ir.GenericConst)
                 mapping[var] = expr if bound else builder.emit(expr, name_hint=var.name)
-            output = builder.emit_output(substitute(graph.result))
+            result = substitute(graph.result)
+            output = builder.emit_output(result if outputs is None else relax.Tuple([result, *outputs]))
         builder.emit_func_output(output)
     module = relax.transform.DeadCodeElimination()(builder.get())
     return module["main"].with_attrs({k: v for k, v in dict(function.attrs or {}).items() if k != "global_symbol"})

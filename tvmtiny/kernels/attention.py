@@ -1,0 +1,120 @@
+"""Multi-head self-attention with its output projection: depth first, so that the S x S matrix never exists.
+
+Heads run in series; K and V of one head exist at a time. For a block of rows: Q, scores, exponentials, values. The
+contexts of all heads meet in the output projection, which goes row block by row block into the epilogue. V is kept
+transposed, a row a channel, so that the sum over tokens runs along memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax, tirx
+from tvm.script import tirx as T
+
+from tvmtiny.kernels import tile
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
+from tvmtiny.quant import integer
+
+
+def _infer(o: Operands) -> relax.TensorType:
+    return relax.TensorType([o.shape("x")[0], o.shape("wo")[0]], "int8")
+
+
+def _reference(o: Operands, n: int) -> Array:
+    x, a = o["x"][:n], o.attrs
+    heads, width = a["heads"], o.shape("wq")[0] // a["heads"]
+    context = np.zeros((n, heads * width), np.int8)
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        q, k, v = (
+            integer.dense_s8(x, o[f"w{p}"][part], o[f"b{p}"][part], o[f"m{p}"][part], a[f"{p}_shift"], 0)
+            for p in "qkv"
+        )
+        scores = integer.scores_s32(q, k)
+        p, total = integer.softmax_u8(scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"])
+        context[:, part] = integer.values_s8(
+            p, np.ascontiguousarray(v.T), total, int(o["ratio"][head]), a["value_shift"], 0
+        )
+    t = integer.dense_s32(context, o["wo"], o["bo"], o["mo"], a["o_shift"])
+    return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
+
+
+def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
+    H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
+    q_shift, k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "qkvo")
+    score_shift, value_shift, e = o.attrs["score_shift"], o.attrs["value_shift"], Epilogue.of(o.attrs)
+
+    @T.prim_func(private=True, s_tir=True)
+    def attention(
+        x: T.Buffer((S, E), "int8"),
+        wq: T.Buffer((D, E), "int8"),
+        bq: T.Buffer((D,), "int32"),
+        mq: T.Buffer((D,), "int32"),
+        wk: T.Buffer((D, E), "int8"),
+        bk: T.Buffer((D,), "int32"),
+        mk: T.Buffer((D,), "int32"),
+        wv: T.Buffer((D, E), "int8"),
+        bv: T.Buffer((D,), "int32"),
+        mv: T.Buffer((D,), "int32"),
+        wo: T.Buffer((N, D), "int8"),
+        bo: T.Buffer((N,), "int32"),
+        mo: T.Buffer((N,), "int32"),
+        exp_table: T.Buffer((256,), "uint8"),
+        score_multiplier: T.Buffer((H,), "int32"),
+        ratio: T.Buffer((H,), "uint32"),
+        residual: T.Buffer((S, N), "int8"),
+        gamma: T.Buffer((N,), "int32"),
+        beta: T.Buffer((N,), "int32"),
+        n: T.int32,
+        out: T.Buffer((S, N), "int8"),
+    ):
+        context = T.sblock_alloc_buffer((S, D), "int8")
+        k = T.sblock_alloc_buffer((S, P), "int8")
+        v = T.sblock_alloc_buffer((P, S), "int8")
+        q = T.sblock_alloc_buffer((R, P), "int8")
+        scores = T.sblock_alloc_buffer((R, S), "int32")
+        p = T.sblock_alloc_buffer((R, S), "uint8")
+        row_sum = T.sblock_alloc_buffer((R,), "int32")
+        t = T.sblock_alloc_buffer((R, N), "int32")
+        for head in T.serial(H):
+            tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, n, P, E, k_shift, 0)
+            tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, n, P, E, v_shift, 0)
+            for block in T.serial((n + (R - 1)) // R):
+                tile.dense_s8(
+                    x, block * R, wq, bq, mq, head * P, q, 0, 0, T.min(R, n - block * R), P, E, q_shift, 0
+                )
+                tile.scores_s32(q, k, scores, T.min(R, n - block * R), n, P)
+                tile.softmax_u8(
+                    scores, exp_table, score_multiplier, head, p, row_sum, T.min(R, n - block * R), n, score_shift
+                )
+                tile.values_s8(
+                    p, v, row_sum, ratio, head, context, block * R, head * P,
+                    T.min(R, n - block * R), P, n, value_shift, 0,
+                )  # fmt: skip
+        for block in T.serial((n + (R - 1)) // R):
+            tile.dense_s32(context, block * R, wo, bo, mo, t, T.min(R, n - block * R), N, D, o_shift)
+            finish(t, residual, gamma, beta, out, block * R, T.min(R, n - block * R), N, e)
+
+    return attention
+
+
+def _macs(o: Operands, n: int) -> int:
+    (_, embedding), width = o.shape("x"), o.shape("wq")[0]
+    return n * width * (3 * embedding + o.shape("wo")[0]) + 2 * n * n * width
+
+
+KERNEL = Kernel(
+    name="attention",
+    arguments=(
+        "x", "wq", "bq", "mq", "wk", "bk", "mk", "wv", "bv", "mv", "wo", "bo", "mo",
+        "exp_table", "score_multiplier", "ratio", "residual", "gamma", "beta",
+    ),  # fmt: skip
+    activations=("x", "residual"),
+    infer=_infer,
+    reference=_reference,
+    prim_func=_prim_func,
+    macs=_macs,
+    inplace=("x", "residual"),
+)

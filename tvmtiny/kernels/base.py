@@ -1,0 +1,95 @@
+"""What a kernel is: an integer operator with its exact NumPy meaning, its TIR and its place in the memory plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tvm import relax, tirx
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocking:
+    """The choices of a schedule that change the loops of a kernel (and its scratch memory), not its bytes.
+
+    Attributes:
+        rows: tokens that an attention or feed-forward operator works on at a time.
+    """
+
+    rows: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One integer operator `relax.tvmtiny.q_<name>`.
+
+    Attributes:
+        name: e.g. "attention".
+        arguments: names of all tensor arguments in order; those of `optional` may be absent (see `Operands`).
+        activations: the arguments that are tensors of the arena; the others are constants.
+        inplace: activations whose memory the output may overwrite, because every row of them is read before that
+            row of the output is written.
+        infer: result type from the operands.
+        reference: the bytes, by `tvmtiny.quant.integer`; rows from n on are zero.
+        prim_func: TIR whose parameters are the arguments, n and the output; parameters of absent arguments are
+            dropped by the lowering.
+        macs: multiply-accumulates of a run with n tokens.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    activations: tuple[str, ...]
+    infer: Callable[[Operands], relax.TensorType]
+    reference: Callable[[Operands, int], Array]
+    prim_func: Callable[[Operands, Blocking], tirx.PrimFunc]
+    macs: Callable[[Operands, int], int]
+    inplace: tuple[str, ...] = ()
+    rows_are_tokens: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """The arguments of one q operator by name, with its attributes.
+
+    A call lists its tensors in the kernel's order; the attribute `operands` names those that are present, in that
+    order, and the last argument is the number of tokens.
+
+    Attributes:
+        tensors: name to Relax expression (or NumPy array, when the reference runs).
+        n: the number of tokens: a Relax value, or None when the reference runs.
+        attrs: integer parameters.
+    """
+
+    tensors: dict[str, Any]
+    n: Any
+    attrs: dict[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def __getitem__(self, name: str) -> Any:
+        return self.tensors[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Static shape of an operand; (1, 1) or (1,) as a stand-in when it is absent."""
+        if name not in self.tensors:
+            return (1, 1)
+        value = self.tensors[name]
+        return tuple(value.shape) if isinstance(value, np.ndarray) else tuple(int(e) for e in value.ty.shape)
+
+    def dtype(self, name: str) -> str:
+        """Element type of an operand."""
+        value = self.tensors[name]
+        return str(value.dtype) if isinstance(value, np.ndarray) else str(value.ty.dtype)
+
+
+def padded(rows: Array, total: int) -> Array:
+    """Rows of the present tokens, followed by zeros for the absent ones."""
+    result = np.zeros((total, *rows.shape[1:]), rows.dtype)
+    result[: len(rows)] = rows
+    return result

@@ -1,0 +1,99 @@
+"""Dense layer: x (M, K), weight (N, K) -> (M, N).
+
+Either int8 straight from the accumulator with an optional activation table, or int32 with an epilogue (residual,
+LayerNorm, int16 logits).
+"""
+
+from __future__ import annotations
+
+from tvm import relax, tirx
+from tvm.script import tirx as T
+
+from tvmtiny.kernels import tile
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
+from tvmtiny.quant import integer
+
+
+def _infer(o: Operands) -> relax.TensorType:
+    dtype = Epilogue.of(o.attrs).dtype if o.attrs["epilogue"] else "int8"
+    return relax.TensorType([o.shape("x")[0], o.shape("weight")[0]], dtype)
+
+
+def _reference(o: Operands, n: int) -> Array:
+    rows = o.shape("x")[0]
+    x = o["x"][: min(n, rows)]
+    if o.attrs["epilogue"]:
+        t = integer.dense_s32(x, o["weight"], o["bias"], o["multiplier"], o.attrs["shift"])
+        return padded(finish_reference(t, o, Epilogue.of(o.attrs)), rows)
+    y = integer.dense_s8(x, o["weight"], o["bias"], o["multiplier"], o.attrs["shift"], o.attrs["zero_point"])
+    return padded(integer.lookup_s8(y, o["table"]) if "table" in o else y, rows)
+
+
+def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    return _with_epilogue(o, blocking) if o.attrs["epilogue"] else _plain(o)
+
+
+def _plain(o: Operands) -> tirx.PrimFunc:
+    (M, K), N = o.shape("x"), o.shape("weight")[0]
+    shift, zero_point, activated = o.attrs["shift"], o.attrs["zero_point"], "table" in o
+
+    @T.prim_func(private=True, s_tir=True)
+    def dense(
+        x: T.Buffer((M, K), "int8"),
+        weight: T.Buffer((N, K), "int8"),
+        bias: T.Buffer((N,), "int32"),
+        multiplier: T.Buffer((N,), "int32"),
+        table: T.Buffer((256,), "int8"),
+        n: T.int32,
+        out: T.Buffer((M, N), "int8"),
+    ):
+        tile.dense_s8(
+            x, 0, weight, bias, multiplier, 0, out, 0, 0, T.min(n, M), N, K, shift, zero_point
+        )
+        if activated:
+            tile.lookup_s8(out, table, T.min(n, M), N)
+
+    return dense
+
+
+def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    (M, K), N = o.shape("x"), o.shape("weight")[0]
+    R, shift, e = min(blocking.rows, M), o.attrs["shift"], Epilogue.of(o.attrs)
+
+    @T.prim_func(private=True, s_tir=True)
+    def dense(
+        x: T.Buffer((M, K), "int8"),
+        weight: T.Buffer((N, K), "int8"),
+        bias: T.Buffer((N,), "int32"),
+        multiplier: T.Buffer((N,), "int32"),
+        residual: T.Buffer((M, N), "int8"),
+        gamma: T.Buffer((N,), "int32"),
+        beta: T.Buffer((N,), "int32"),
+        n: T.int32,
+        out: T.Buffer((M, N), e.dtype),
+    ):
+        t = T.sblock_alloc_buffer((R, N), "int32")
+        for block in T.serial((T.min(n, M) + (R - 1)) // R):
+            tile.dense_s32(
+                x, block * R, weight, bias, multiplier, t, T.min(R, T.min(n, M) - block * R), N, K, shift
+            )
+            finish(t, residual, gamma, beta, out, block * R, T.min(R, T.min(n, M) - block * R), N, e)
+
+    return dense
+
+
+def _macs(o: Operands, n: int) -> int:
+    return min(n, o.shape("x")[0]) * o.shape("weight")[0] * o.shape("weight")[1]
+
+
+KERNEL = Kernel(
+    name="dense",
+    arguments=("x", "weight", "bias", "multiplier", "table", "residual", "gamma", "beta"),
+    activations=("x", "residual"),
+    infer=_infer,
+    reference=_reference,
+    prim_func=_prim_func,
+    macs=_macs,
+    inplace=("residual",),
+)

@@ -1,0 +1,58 @@
+"""Token embedding plus positions, gathered straight from flash; ids (S,) uint16 -> (S, E) int8."""
+
+from __future__ import annotations
+
+from tvm import relax, tirx
+from tvm.script import tirx as T
+
+from tvmtiny.kernels import tile
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
+from tvmtiny.quant import integer
+
+
+def _infer(o: Operands) -> relax.TensorType:
+    return relax.TensorType(list(o.shape("positions")), "int8")
+
+
+def _reference(o: Operands, n: int) -> Array:
+    t = integer.embed_s32(
+        o["ids"][:n], o["tokens"], o["positions"], o.attrs["token_factor"], o.attrs["position_factor"]
+    )
+    return padded(finish_reference(t, o, Epilogue.of(o.attrs)), o.shape("positions")[0])
+
+
+def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    (S, E), V = o.shape("positions"), o.shape("tokens")[0]
+    R, e = min(blocking.rows, S), Epilogue.of(o.attrs)
+    token_factor, position_factor = o.attrs["token_factor"], o.attrs["position_factor"]
+
+    @T.prim_func(private=True, s_tir=True)
+    def embed(
+        ids: T.Buffer((S,), "uint16"),
+        tokens: T.Buffer((V, E), "int8"),
+        positions: T.Buffer((S, E), "int8"),
+        gamma: T.Buffer((E,), "int32"),
+        beta: T.Buffer((E,), "int32"),
+        n: T.int32,
+        out: T.Buffer((S, E), "int8"),
+    ):
+        t = T.sblock_alloc_buffer((R, E), "int32")
+        for block in T.serial((n + (R - 1)) // R):
+            tile.embed_s32(
+                ids, tokens, positions, block * R, t, T.min(R, n - block * R), E, token_factor, position_factor
+            )
+            finish(t, positions, gamma, beta, out, block * R, T.min(R, n - block * R), E, e)
+
+    return embed
+
+
+KERNEL = Kernel(
+    name="embed",
+    arguments=("ids", "tokens", "positions", "gamma", "beta"),
+    activations=("ids",),
+    infer=_infer,
+    reference=_reference,
+    prim_func=_prim_func,
+    macs=lambda o, n: 0,
+)

@@ -1,0 +1,75 @@
+"""Feed-forward: dense, activation, dense, epilogue, by tiles of tokens, so that the S x F hidden layer never exists."""
+
+from __future__ import annotations
+
+from tvm import relax, tirx
+from tvm.script import tirx as T
+
+from tvmtiny.kernels import tile
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
+from tvmtiny.quant import integer
+
+
+def _infer(o: Operands) -> relax.TensorType:
+    return relax.TensorType([o.shape("x")[0], o.shape("w2")[0]], "int8")
+
+
+def _reference(o: Operands, n: int) -> Array:
+    a = o.attrs
+    hidden = integer.dense_s8(o["x"][:n], o["w1"], o["b1"], o["m1"], a["shift1"], a["hidden_zero_point"])
+    if "table" in o:
+        hidden = integer.lookup_s8(hidden, o["table"])
+    t = integer.dense_s32(hidden, o["w2"], o["b2"], o["m2"], a["shift2"])
+    return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
+
+
+def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    (S, E), F, N = o.shape("x"), o.shape("w1")[0], o.shape("w2")[0]
+    R, e, activated = min(blocking.rows, S), Epilogue.of(o.attrs), "table" in o
+    shift1, shift2, zero_point = o.attrs["shift1"], o.attrs["shift2"], o.attrs["hidden_zero_point"]
+
+    @T.prim_func(private=True, s_tir=True)
+    def ffn(
+        x: T.Buffer((S, E), "int8"),
+        w1: T.Buffer((F, E), "int8"),
+        b1: T.Buffer((F,), "int32"),
+        m1: T.Buffer((F,), "int32"),
+        table: T.Buffer((256,), "int8"),
+        w2: T.Buffer((N, F), "int8"),
+        b2: T.Buffer((N,), "int32"),
+        m2: T.Buffer((N,), "int32"),
+        residual: T.Buffer((S, N), "int8"),
+        gamma: T.Buffer((N,), "int32"),
+        beta: T.Buffer((N,), "int32"),
+        n: T.int32,
+        out: T.Buffer((S, N), "int8"),
+    ):
+        hidden = T.sblock_alloc_buffer((R, F), "int8")
+        t = T.sblock_alloc_buffer((R, N), "int32")
+        for block in T.serial((n + (R - 1)) // R):
+            tile.dense_s8(
+                x, block * R, w1, b1, m1, 0, hidden, 0, 0, T.min(R, n - block * R), F, E, shift1, zero_point
+            )
+            if activated:
+                tile.lookup_s8(hidden, table, T.min(R, n - block * R), F)
+            tile.dense_s32(hidden, 0, w2, b2, m2, t, T.min(R, n - block * R), N, F, shift2)
+            finish(t, residual, gamma, beta, out, block * R, T.min(R, n - block * R), N, e)
+
+    return ffn
+
+
+def _macs(o: Operands, n: int) -> int:
+    return n * o.shape("w1")[0] * (o.shape("w1")[1] + o.shape("w2")[0])
+
+
+KERNEL = Kernel(
+    name="ffn",
+    arguments=("x", "w1", "b1", "m1", "table", "w2", "b2", "m2", "residual", "gamma", "beta"),
+    activations=("x", "residual"),
+    infer=_infer,
+    reference=_reference,
+    prim_func=_prim_func,
+    macs=_macs,
+    inplace=("x", "residual"),
+)

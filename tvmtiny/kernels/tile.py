@@ -1,0 +1,291 @@
+"""The tile operators: what kernels are made of, as TIR that means exactly `tvmtiny.quant.integer`.
+
+Each is a TVMScript macro that writes one schedulable block. The block carries two annotations: `tvmtiny.tile`, the
+operator, and `tvmtiny.scalars`, its integer parameters. Built for LLVM the block is what it says; for a
+microcontroller `tvmtiny.schedule.microkernels` puts the call of a C function of the same name and meaning in its
+place. Rows may be dynamic (the tokens that are present), which TVM's own tensorize does not allow.
+
+Arguments named `*_row`, `*_col` are the first row and column of the region of a buffer that an operator touches.
+"""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS
+
+TILE = "tvmtiny.tile"
+SCALARS = "tvmtiny.scalars"
+
+assert NORM_FRACTION_BITS == 24 and NORM_OUTPUT_BITS == 8, "layer_norm_s8 below is written for these"
+
+
+@T.inline
+def multiply_high(result, value, multiplier):
+    """result[0] = (value * multiplier + 2**31) >> 32."""
+    result[0] = T.Cast(
+        "int32", T.shift_right(T.Cast("int64", value) * T.Cast("int64", multiplier) + T.int64(1 << 31), T.int64(32))
+    )
+
+
+@T.inline
+def dense_s8(x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, rows, cols, depth, shift, zero_point):
+    """out[r, c] = requantize_s8(bias[c] + x[r, :] . weight[c, :])."""
+    with T.sblock("dense_s8"):
+        T.reads(
+            x[x_row : x_row + rows, 0:depth],
+            weight[w_row : w_row + cols, 0:depth],
+            bias[w_row : w_row + cols],
+            multiplier[w_row : w_row + cols],
+        )
+        T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
+        T.sblock_attr({"tvmtiny.tile": "dense_s8", "tvmtiny.scalars": [shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            acc[0] = bias[w_row + j]
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[w_row + j, k])
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier[w_row + j])
+            out[out_row + i, out_col + j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+
+
+@T.inline
+def dense_s8_transposed(x, x_row, weight, bias, multiplier, w_row, out, rows, cols, depth, shift, zero_point):
+    """dense_s8 that writes out[c, r]: V of one head, a row a channel."""
+    with T.sblock("dense_s8_transposed"):
+        T.reads(
+            x[x_row : x_row + rows, 0:depth],
+            weight[w_row : w_row + cols, 0:depth],
+            bias[w_row : w_row + cols],
+            multiplier[w_row : w_row + cols],
+        )
+        T.writes(out[0:cols, 0:rows])
+        T.sblock_attr({"tvmtiny.tile": "dense_s8_transposed", "tvmtiny.scalars": [shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            acc[0] = bias[w_row + j]
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[w_row + j, k])
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier[w_row + j])
+            out[j, i] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+
+
+@T.inline
+def dense_s32(x, x_row, weight, bias, multiplier, out, rows, cols, depth, shift):
+    """out[r, c] = multiply_high((bias[c] + x[r, :] . weight[c, :]) << shift, multiplier[c]), left in int32."""
+    with T.sblock("dense_s32"):
+        T.reads(x[x_row : x_row + rows, 0:depth], weight[0:cols, 0:depth], bias[0:cols], multiplier[0:cols])
+        T.writes(out[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "dense_s32", "tvmtiny.scalars": [shift]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            acc[0] = bias[j]
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[j, k])
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier[j])
+            out[i, j] = acc[0]
+
+
+@T.inline
+def lookup_s8(x, table, rows, cols):
+    """x[r, c] = table[x[r, c] + 128], in place."""
+    with T.sblock("lookup_s8"):
+        T.reads(table[0:256], x[0:rows, 0:cols])
+        T.writes(x[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "lookup_s8", "tvmtiny.scalars": []})
+        for i, j in T.grid(rows, cols):
+            x[i, j] = table[T.Cast("int32", x[i, j]) + 128]
+
+
+@T.inline
+def clear_s32(t, rows, cols):
+    """t[r, c] = 0."""
+    with T.sblock("clear_s32"):
+        T.reads()
+        T.writes(t[0:rows, 0:cols])
+        for i, j in T.grid(rows, cols):
+            t[i, j] = 0
+
+
+@T.inline
+def add_residual_s32(t, x, x_row, rows, cols, zero_point, left_shift, bits):
+    """t[r, c] = saturate(t[r, c] + ((x[r, c] - zero_point) << left_shift), bits), in place."""
+    with T.sblock("add_residual_s32"):
+        T.reads(x[x_row : x_row + rows, 0:cols], t[0:rows, 0:cols])
+        T.writes(t[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "add_residual_s32", "tvmtiny.scalars": [zero_point, left_shift, bits]})
+        for i, j in T.grid(rows, cols):
+            t[i, j] = T.max(
+                T.min(
+                    t[i, j] + T.shift_left(T.Cast("int32", x[x_row + i, j]) - zero_point, left_shift),
+                    (1 << (bits - 1)) - 1,
+                ),
+                -(1 << (bits - 1)),
+            )
+
+
+@T.inline
+def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point):
+    """out[r, c] = clamp8(multiply_high(t[r, c] << shift, multiplier) + zero_point)."""
+    with T.sblock("requantize_s32_s8"):
+        T.reads(t[0:rows, 0:cols])
+        T.writes(out[out_row : out_row + rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "requantize_s32_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
+            out[out_row + i, j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+
+
+@T.inline
+def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_point):
+    """As requantize_s32_s8, with 16 bits: the model's logits."""
+    with T.sblock("requantize_s32_s16"):
+        T.reads(t[0:rows, 0:cols])
+        T.writes(out[out_row : out_row + rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "requantize_s32_s16", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
+            out[out_row + i, j] = T.Cast("int16", T.max(T.min(acc[0] + zero_point, 32767), -32768))
+
+
+@T.inline
+def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon):
+    """LayerNorm of each row; see tvmtiny.quant.integer.layer_norm_s8 for every step."""
+    with T.sblock("layer_norm_s8"):
+        T.reads(t[0:rows, 0:cols], gamma[0:cols], beta[0:cols])
+        T.writes(out[out_row : out_row + rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "layer_norm_s8", "tvmtiny.scalars": [root_extent, T.int64(epsilon)]})
+        total = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        value = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        wide = T.sblock_alloc_buffer((4,), "uint64", scope="local")
+        bits = T.sblock_alloc_buffer((3,), "int32", scope="local")
+        for i in T.serial(rows):
+            total[0] = 0
+            for j in T.serial(cols):
+                total[0] = total[0] + t[i, j]
+            wide[0] = T.uint64(epsilon)
+            for j in T.serial(cols):
+                value[0] = cols * t[i, j] - total[0]
+                wide[0] = wide[0] + T.Cast("uint64", T.Cast("int64", value[0]) * T.Cast("int64", value[0]))
+            # bits[0]: an even number of leading zeros of the sum of squares, wide[1]: its 32 leading bits
+            bits[0] = 0
+            for step in T.unroll(5):
+                if T.shift_right(wide[0], T.uint64(64) - T.Cast("uint64", T.shift_left(2, 4 - step))) == T.uint64(0):
+                    wide[0] = T.shift_left(wide[0], T.Cast("uint64", T.shift_left(2, 4 - step)))
+                    bits[0] = bits[0] + T.shift_left(2, 4 - step)
+            wide[1] = T.shift_right(wide[0], T.uint64(32))
+            wide[2] = T.uint64(2348810240) - T.shift_right(wide[1] * T.uint64(1275068416), T.uint64(32))
+            for _ in T.unroll(4):
+                wide[3] = T.shift_right(wide[2] * wide[2], T.uint64(32))
+                wide[3] = T.shift_right(wide[1] * wide[3], T.uint64(32))
+                wide[2] = T.shift_right(wide[2] * (T.uint64(805306368) - wide[3]), T.uint64(29))
+            # wide[2]: sqrt(cols) / sqrt(sum), normalized to 63 bits by bits[1] leading zeros
+            wide[2] = wide[2] * T.uint64(root_extent)
+            bits[1] = 0
+            for step in T.unroll(6):
+                if T.shift_right(wide[2], T.uint64(63) - T.Cast("uint64", T.shift_left(1, 5 - step))) == T.uint64(0):
+                    wide[2] = T.shift_left(wide[2], T.Cast("uint64", T.shift_left(1, 5 - step)))
+                    bits[1] = bits[1] + T.shift_left(1, 5 - step)
+            wide[2] = T.shift_right(wide[2], T.uint64(32))
+            bits[2] = 64 - bits[1] - (30 + T.shift_right(64 - bits[0], 1))
+            for j in T.serial(cols):
+                value[0] = cols * t[i, j] - total[0]
+                if bits[2] >= 0:
+                    value[0] = T.shift_left(value[0], bits[2])
+                else:
+                    value[0] = T.shift_right(value[0], 0 - bits[2])
+                multiply_high(value, value[0], T.Cast("int32", wide[2]))
+                multiply_high(value, value[0], gamma[j])
+                value[0] = T.shift_right(value[0] + beta[j], 8)
+                out[out_row + i, j] = T.Cast("int8", T.max(T.min(value[0], 127), -128))
+
+
+@T.inline
+def scores_s32(q, k, out, rows, cols, depth):
+    """out[r, c] = q[r, :] . k[c, :]."""
+    with T.sblock("scores_s32"):
+        T.reads(q[0:rows, 0:depth], k[0:cols, 0:depth])
+        T.writes(out[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "scores_s32", "tvmtiny.scalars": []})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            acc[0] = 0
+            for p in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", q[i, p]) * T.Cast("int32", k[j, p])
+            out[i, j] = acc[0]
+
+
+@T.inline
+def softmax_u8(scores, table, multiplier, head, p, row_sum, rows, cols, shift):
+    """p[r, c] = table[min(255, multiply_high((max - scores[r, c]) << shift, multiplier[head]))] and row sums."""
+    with T.sblock("softmax_u8"):
+        T.reads(scores[0:rows, 0:cols], table[0:256], multiplier[head : head + 1])
+        T.writes(p[0:rows, 0:cols], row_sum[0:rows])
+        T.sblock_attr({"tvmtiny.tile": "softmax_u8", "tvmtiny.scalars": [shift]})
+        value = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        peak = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i in T.serial(rows):
+            peak[0] = scores[i, 0]
+            for j in T.serial(cols):
+                peak[0] = T.max(peak[0], scores[i, j])
+            row_sum[i] = 0
+            for j in T.serial(cols):
+                multiply_high(value, T.shift_left(peak[0] - scores[i, j], shift), multiplier[head])
+                p[i, j] = table[T.min(value[0], 255)]
+                row_sum[i] = row_sum[i] + T.Cast("int32", p[i, j])
+
+
+@T.inline
+def values_s8(p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows, cols, depth, shift, zero_point):
+    """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r]."""
+    with T.sblock("values_s8"):
+        T.reads(p[0:rows, 0:depth], v_transposed[0:cols, 0:depth], row_sum[0:rows], ratio[head : head + 1])
+        T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
+        T.sblock_attr({"tvmtiny.tile": "values_s8", "tvmtiny.scalars": [shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for i, j in T.grid(rows, cols):
+            acc[0] = 0
+            for t in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", p[i, t]) * T.Cast("int32", v_transposed[j, t])
+            multiply_high(
+                acc,
+                T.shift_left(acc[0], shift),
+                T.Cast("int32", T.truncdiv(ratio[head], T.Cast("uint32", row_sum[i]))),
+            )
+            out[out_row + i, out_col + j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+
+
+@T.inline
+def embed_s32(ids, token_table, position_table, first, out, rows, cols, token_factor, position_factor):
+    """out[r, c] = token_table[ids[first + r], c] * token_factor + position_table[first + r, c] * position_factor."""
+    with T.sblock("embed_s32"):
+        T.reads(ids[first : first + rows], token_table[0:1, 0:cols], position_table[first : first + rows, 0:cols])
+        T.writes(out[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "embed_s32", "tvmtiny.scalars": [token_factor, position_factor]})
+        for i, j in T.grid(rows, cols):
+            out[i, j] = (
+                T.Cast("int32", token_table[T.Cast("int32", ids[first + i]), j]) * token_factor
+                + T.Cast("int32", position_table[first + i, j]) * position_factor
+            )
+
+
+@T.inline
+def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
+    """out[0, c] = requantize_s8(sum_r (x[r, c] - zero_point_in)) with multiplier ratio / rows."""
+    with T.sblock("mean_s8"):
+        T.reads(x[0:rows, 0:cols])
+        T.writes(out[0:1, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "mean_s8", "tvmtiny.scalars": [zero_point_in, T.uint32(ratio), shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        for j in T.serial(cols):
+            acc[0] = 0
+            for i in T.serial(rows):
+                acc[0] = acc[0] + T.Cast("int32", x[i, j]) - zero_point_in
+            multiply_high(
+                acc,
+                T.shift_left(acc[0], shift),
+                T.Cast("int32", T.truncdiv(T.uint32(ratio), T.Cast("uint32", rows))),
+            )
+            out[0, j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))

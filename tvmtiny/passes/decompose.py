@@ -1,0 +1,160 @@
+"""What the fused float operators mean, in plain Relax operators: the float reference and the calibration run.
+
+`expand` gives every intermediate value of an operator a name; `Observe` returns all of them as outputs of the
+module, so that calibration sees exactly the values that the integer operators have to represent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, rebuild, shape_of
+from tvmtiny.passes.operators import attributes, kind, parts
+
+op = relax.op
+MASKED = -1e9
+
+
+def Decompose() -> tvm.transform.Pass:  # noqa: N802
+    """Every fused operator becomes plain Relax operators that any TVM target can build."""
+
+    def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+        return expand(value, emit)["out"] if kind(value) else None
+
+    return function_pass("Decompose", lambda function: rebuild(function, rewrite))
+
+
+def observe(module: tvm.IRModule) -> tuple[tvm.IRModule, list[str]]:
+    """Decompose a fused module so that `main` returns its result and then every intermediate value.
+
+    Returns:
+        the module and the names `<variable>.<value>` of the outputs after the first, in order.
+    """
+    names: list[str] = []
+    values: list[Any] = []
+
+    def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+        if not kind(value):
+            return None
+        found = expand(value, emit)
+        for key, expr in found.items():
+            names.append(f"{var.name}.{key}")
+            values.append(emit(expr))
+        return values[-1]
+
+    main = rebuild(module["main"], rewrite, outputs=values)
+    result = tvm.IRModule(dict(module.functions.items()))
+    result["main"] = main
+    return result, names
+
+
+def activate(x: Any, name: str, emit: Emit) -> Any:
+    """The activation `name` as Relax operators."""
+    if name in ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"):
+        function = getattr(op.nn, name, None) or getattr(op, name)
+        return emit(function(x))
+    if name == "relu6":
+        return emit(op.clip(x, 0, 6))
+    if name == "quick_gelu":
+        return emit(op.multiply(x, emit(op.sigmoid(emit(op.multiply(x, _scalar(1.702)))))))
+    if name == "elu":
+        negative = emit(op.subtract(emit(op.exp(emit(op.minimum(x, _scalar(0.0))))), _scalar(1.0)))
+        return emit(op.add(emit(op.nn.relu(x)), negative))
+    hard = emit(op.clip(emit(op.add(emit(op.divide(x, _scalar(6.0))), _scalar(0.5))), 0, 1))
+    return hard if name == "hardsigmoid" else emit(op.multiply(x, hard))
+
+
+def expand(call: relax.Call, emit: Emit) -> dict[str, Any]:
+    """The named values of one fused operator, in the order of computation; the last is "out"."""
+    core, residual, norm = parts(call)
+    values = _EXPAND[kind(call)](core, attributes(call), emit)
+    if residual is not None or norm is not None:
+        values["branch"] = values.pop("out")
+        total = values["branch"]
+        if residual is not None:
+            total = values["sum"] = emit(op.add(total, residual))
+        values["out"] = total
+        if norm is not None:
+            epsilon = attributes(call)["epsilon"]
+            values["sum"] = values.pop("out")
+            values["out"] = emit(op.nn.layer_norm(total, norm[0], norm[1], axes=[-1], epsilon=epsilon))
+    return values
+
+
+def _scalar(value: float) -> Any:
+    return relax.const(value, "float32")
+
+
+def _dense(x: Any, weight: Any, bias: Any, emit: Emit) -> Any:
+    return emit(op.add(emit(op.matmul(x, emit(op.permute_dims(weight)))), bias))
+
+
+def _expand_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    ids, tokens, positions = core
+    return {"out": emit(op.add(emit(op.take(tokens, ids, axis=0)), positions))}
+
+
+def _expand_dense(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    result = _dense(*core, emit)
+    if attrs["activation"] == "none":
+        return {"out": result}
+    return {"pre": result, "out": activate(result, attrs["activation"], emit)}
+
+
+def _present(n: Any, tokens: int, emit: Emit) -> Any:
+    """bool (S,): whether a token is there."""
+    return emit(op.less(constant(np.arange(tokens, dtype=np.int64)), n))
+
+
+def _expand_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, wq, bq, wk, bk, wv, bv, wo, bo, n = core
+    heads, tokens = attrs["heads"], shape_of(x)[0]
+    values = {name: _dense(x, w, b, emit) for name, w, b in (("q", wq, bq), ("k", wk, bk), ("v", wv, bv))}
+    width = shape_of(wq)[0] // heads
+    q, k, v = (
+        emit(op.permute_dims(emit(op.reshape(values[name], (tokens, heads, width))), axes))
+        for name, axes in (("q", [1, 0, 2]), ("k", [1, 2, 0]), ("v", [1, 0, 2]))
+    )
+    scores = emit(op.multiply(emit(op.matmul(q, k)), _scalar(attrs["scale"])))
+    masked = emit(op.where(_present(n, tokens, emit), scores, _scalar(MASKED)))
+    mixed = emit(op.matmul(emit(op.nn.softmax(masked, axis=-1)), v))
+    context = emit(op.reshape(emit(op.permute_dims(mixed, [1, 0, 2])), (tokens, heads * width)))
+    return {**values, "context": context, "out": _dense(context, wo, bo, emit)}
+
+
+def _expand_ffn(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, w1, b1, w2, b2 = core
+    pre = _dense(x, w1, b1, emit)
+    hidden = activate(pre, attrs["activation"], emit)
+    return {"pre": pre, "hidden": hidden, "out": _dense(hidden, w2, b2, emit)}
+
+
+def _expand_layer_norm(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    return {"out": emit(op.nn.layer_norm(*core, axes=[-1], epsilon=attrs["epsilon"]))}
+
+
+def _expand_mean(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, n = core
+    present = emit(op.astype(_present(n, shape_of(x)[0], emit), "float32"))
+    kept = emit(op.where(emit(op.reshape(_present(n, shape_of(x)[0], emit), (-1, 1))), x, _scalar(0.0)))
+    total = emit(op.sum(kept, axis=[0], keepdims=True))
+    return {"out": emit(op.divide(total, emit(op.sum(present))))}
+
+
+def _expand_first(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    return {"out": emit(op.strided_slice(core[0], [0], [0], [1]))}
+
+
+_EXPAND = {
+    "embed": _expand_embed,
+    "dense": _expand_dense,
+    "attention": _expand_attention,
+    "ffn": _expand_ffn,
+    "layer_norm": _expand_layer_norm,
+    "mean": _expand_mean,
+    "first": _expand_first,
+}

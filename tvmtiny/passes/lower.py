@@ -1,0 +1,66 @@
+"""Integer operators become calls of TIR functions: `R.call_tir`, one function an operator.
+
+The module is ordinary TVM from here on: built for `llvm` it runs on the host CPU and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm
+from tvm import relax, tirx
+
+from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_of, operands_of
+from tvmtiny.passes.graph import Graph
+
+KERNEL_ATTRIBUTE = "tvmtiny.kernel"
+OUTPUT_PARAMETER = "out"
+LENGTH_SYMBOL = "n"
+
+Rule = Callable[[Kernel, Operands], Blocking]
+
+
+def Lower(rule: Rule) -> tvm.transform.Pass:  # noqa: N802
+    """The pass; `rule` chooses the blocking of each operator."""
+
+    @tvm.transform.module_pass(opt_level=0, name="tvmtiny.Lower")
+    def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        return _lower(module["main"], rule)
+
+    return run
+
+
+def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
+    graph = Graph(main)
+    builder = relax.BlockBuilder()
+    mapping = {param: param for param in graph.params}
+    with builder.function("main", graph.params):
+        with builder.dataflow():
+            for var, value in graph:
+                kernel = kernel_of(value)
+                if kernel is None:
+                    mapping[var] = mapping[value]
+                    continue
+                operands = operands_of(value)
+                function = _function(kernel, operands, rule(kernel, operands))
+                symbol = builder.add_func(function, f"{var.name}_{kernel.name}")
+                args = [mapping.get(expr, expr) for expr in operands.tensors.values()]
+                if isinstance(operands.n, tvm.ir.Var):
+                    args.append(operands.n)
+                call = relax.call_tir(symbol, args, out_ty=kernel.infer(operands))
+                mapping[var] = builder.emit(call, name_hint=var.name)
+            output = builder.emit_output(mapping[graph.result])
+        builder.emit_func_output(output)
+    return builder.get()
+
+
+def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.PrimFunc:
+    """The kernel's TIR with the parameters of absent operands dropped and a constant length put in."""
+    function = kernel.prim_func(operands, blocking)
+    kept = {*operands.tensors, LENGTH_SYMBOL, OUTPUT_PARAMETER}
+    params = [param for param in function.params if param.name in kept]
+    function = tirx.PrimFunc(params, function.body, attrs=function.attrs)
+    if not isinstance(operands.n, tvm.ir.Var):
+        length = next(param for param in params if param.name == LENGTH_SYMBOL)
+        function = function.specialize({length: operands.n})
+    return function.with_attr(KERNEL_ATTRIBUTE, kernel.name)

@@ -1,0 +1,101 @@
+"""Run the float module on calibration data and keep what every intermediate value was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+
+from tvmtiny.passes.decompose import observe
+from tvmtiny.passes.graph import Graph, shape_of
+from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
+
+Array = npt.NDArray[Any]
+
+ROW_LIMIT = 16384
+"""Rows (tokens) of a tensor that are kept; more say nothing new about its range."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What one run of the float module gave: the result and every intermediate value, present tokens only."""
+
+    output: Array
+    values: dict[str, Array]
+
+
+class FloatModel:
+    """The fused float module on the host CPU, with all intermediate values as outputs."""
+
+    def __init__(self, fused: tvm.IRModule) -> None:
+        module, self.names = observe(fused)
+        main = fused["main"]
+        self._tokens = _token_rows(main)
+        self._parameters = [param.name for param in main.params]
+        self._vm = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
+
+    def run(self, inputs: dict[str, Array], n: int) -> Trace:
+        """One sequence: inputs by name without batch axis, n present tokens."""
+        arguments = [
+            tvm.runtime.tensor(np.asarray(n, np.int64) if name == LENGTH_PARAMETER else inputs[name][None])
+            for name in self._parameters
+        ]
+        result, *values = (value.numpy() for value in self._vm["main"](*arguments))
+        kept = {f"{name}.input": array for name, array in inputs.items()}
+        kept |= {
+            name: value[:n] if value.shape[0] == self._tokens else value
+            for name, value in zip(self.names, values, strict=True)
+        }
+        return Trace(result[0], kept)
+
+
+def _token_rows(main: relax.Function) -> int:
+    """S: the number of rows of the first fused operator's result."""
+    return max(shape_of(var)[0] for var, _ in Graph(main) if len(shape_of(var)) == 2)
+
+
+def has_length(main: relax.Function) -> bool:
+    """Whether the model takes a number of tokens."""
+    return main.attrs is not None and LENGTH_INPUT_ATTRIBUTE in main.attrs
+
+
+class Statistics:
+    """Rows of every observed tensor over the calibration samples."""
+
+    def __init__(self, traces: Iterable[Trace]) -> None:
+        rows: dict[str, list[Array]] = {}
+        for trace in traces:
+            for name, value in trace.values.items():
+                rows.setdefault(name, []).append(value)
+        self._rows = {name: _sample(np.concatenate(parts)) for name, parts in rows.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._rows[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+
+def _sample(rows: Array) -> Array:
+    """At most ROW_LIMIT rows, evenly spread."""
+    if len(rows) <= ROW_LIMIT:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, ROW_LIMIT).astype(int)]
+
+
+def run_all(
+    model: FloatModel,
+    arrays: dict[str, Array],
+    lengths: Array,
+    on_sample: Callable[[int], None] | None = None,
+) -> Iterator[Trace]:
+    """Run every sample of a batch: arrays (N, ...) by input name, lengths (N,)."""
+    for index, n in enumerate(lengths):
+        yield model.run({name: array[index] for name, array in arrays.items()}, int(n))
+        if on_sample is not None:
+            on_sample(index + 1)

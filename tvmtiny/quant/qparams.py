@@ -1,0 +1,239 @@
+"""Real numbers become integers here, and nowhere else.
+
+Everything returns parameters for which no int32 accumulator of the generated code can overflow, whatever the input:
+the bounds are computed from the quantized weights and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmtiny.errors import UserError
+from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_MAX_BITS, NORM_OUTPUT_BITS, quantize_q16
+
+Array = npt.NDArray[Any]
+
+INT32 = (1 << 31) - 1
+MAX_REAL_MULTIPLIER = 2.0
+"""A scale ratio above this means that the output is finer than the accumulator: nothing is gained."""
+
+EXP_RANGE = math.log(510.0)
+"""Distance from the maximum, in nats, beyond which an exponential in units of 1/255 rounds to zero."""
+
+SUM_BITS = 24
+"""Width of a sum that is requantized."""
+
+SUM_MARGIN = 1.5
+"""Sums may exceed their calibrated range by this factor before they saturate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantParams:
+    """real = (value - zero_point) * scale; `scale` and `zero_point` may be arrays, one entry a column."""
+
+    scale: Any
+    zero_point: Any = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseParams:
+    """Integer constants of a dense layer: weight (N, K), bias (N,), multiplier (N,), one shift."""
+
+    weight: Array
+    bias: Array
+    multiplier: Array
+    shift: int
+
+
+def asymmetric(low: float, high: float) -> QuantParams:
+    """int8 over [low, high], widened to contain zero exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255 or 1.0
+    return QuantParams(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+
+def symmetric(low: float, high: float) -> QuantParams:
+    """int8 with zero point 0; -128 is not used."""
+    return QuantParams(max(abs(low), abs(high)) / 127 or 1.0, 0)
+
+
+def columns(low: Array, high: Array) -> QuantParams:
+    """Asymmetric parameters for each column."""
+    params = [asymmetric(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    return QuantParams(np.array([p.scale for p in params]), np.array([p.zero_point for p in params], np.int32))
+
+
+def quantize(values: Array, params: QuantParams) -> Array:
+    """Round to int8 with saturation."""
+    return np.clip(np.round(values / params.scale) + params.zero_point, -128, 127).astype(np.int8)
+
+
+def fixed_point(real: Array | float, limit: float = MAX_REAL_MULTIPLIER) -> tuple[Array, int]:
+    """int32 multipliers and one shift with multiplier * 2**(shift - 32) = real, for real in [0, limit].
+
+    The shift is applied to the accumulator; it is 0 when all factors are below 1/2.
+    """
+    values = np.atleast_1d(np.asarray(real, np.float64))
+    largest = float(values.max(initial=0.0))
+    assert largest <= limit * (1 + 1e-9), f"scale ratio {largest} above {limit}"
+    shift = max(0, math.floor(math.log2(largest)) + 2) if largest >= 0.5 - 1e-9 else 0
+    return np.round(values * 2.0 ** (32 - shift)).astype(np.int64).clip(0, INT32).astype(np.int32), shift
+
+
+def check_shift(bound: float, shift: int, what: str) -> None:
+    """Refuse parameters with which an accumulator of at most `bound` would overflow when shifted."""
+    if bound * 2.0**shift > INT32:
+        raise UserError(
+            f"{what}: an accumulator of up to {bound:.3g} shifted by {shift} does not fit into 32 bits.",
+            "The layer is too wide or its weights are degenerate; use a smaller layer or other calibration data.",
+        )
+
+
+def weight_scales(weight: Array, bias: Array) -> Array:
+    """One scale an output channel: max |w| / 127, never so small that the bias would not fit.
+
+    Rows of zeros get a scale that still represents their bias.
+    """
+    largest = np.abs(weight).max(axis=1) / 127
+    floor = max(float(largest.max()) * 2.0**-16, 1e-30)
+    return np.maximum(np.maximum(largest, floor), np.abs(bias) / 2.0**26)
+
+
+def floor_scale(scale: float, accumulator_scale: Array) -> float:
+    """An output scale that is not finer than half of the accumulator's own unit."""
+    return max(scale, float(np.max(accumulator_scale)) / MAX_REAL_MULTIPLIER)
+
+
+def accumulator_scales(weight: Array, bias: Array, x: QuantParams) -> Array:
+    """The real value of one unit of each channel's accumulator."""
+    scaled = weight * x.scale
+    return weight_scales(scaled, bias)
+
+
+def accumulator_bound(weight: Array, bias: Array) -> Array:
+    """The largest |accumulator| of each channel for any int8 (or 128-magnitude) input."""
+    return np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
+
+
+def dense(
+    weight: Array,
+    bias: Array,
+    x: QuantParams,
+    out_scale: Array | float,
+    what: str,
+    limit: float = MAX_REAL_MULTIPLIER,
+) -> DenseParams:
+    """Quantize a dense layer; the scale of its input goes into the weights, its zero point into the bias.
+
+    Args:
+        weight: real (N, K). bias: real (N,). x: parameters of the input, per tensor or per column.
+        out_scale: scale of the result, per tensor or per channel.
+        what: the layer's name for errors.
+    """
+    scaled = weight * x.scale
+    unit = weight_scales(scaled, bias)
+    w = np.clip(np.round(scaled / unit[:, None]), -127, 127).astype(np.int8)
+    zero = np.broadcast_to(np.asarray(x.zero_point, np.int64), (weight.shape[1],))
+    b = np.round(bias / unit).astype(np.int64) - w.astype(np.int64) @ zero
+    multiplier, shift = fixed_point(unit / out_scale, limit)
+    bound = float(accumulator_bound(w, b).max())
+    check_shift(bound, shift, what)
+    return DenseParams(w, b.astype(np.int32), np.broadcast_to(multiplier, (len(w),)).copy(), shift)
+
+
+def table(function: Any, x: QuantParams, y: QuantParams) -> Array:
+    """The 256 entries of a function of one int8 value."""
+    real = (np.arange(-128, 128) - x.zero_point) * x.scale
+    return quantize(function(real), y)
+
+
+def exponential_table() -> Array:
+    """uint8 table of exp(-distance): entry i is round(255 * exp(-i * EXP_RANGE / 255))."""
+    return np.round(255 * np.exp(-np.arange(256) * EXP_RANGE / 255)).astype(np.uint8)
+
+
+def ratio(real: Array | float, divisor: int) -> tuple[Array, int]:
+    """uint32 numerators for a multiplier that is divided by a count of at least `divisor` at run time."""
+    values = np.atleast_1d(np.asarray(real, np.float64))
+    shift = 0
+    while float(values.max()) * 2.0 ** (32 - shift) / divisor > INT32 or values.max() * 2.0 ** (32 - shift) > 2**32 - 1:
+        shift += 1
+    return np.round(values * 2.0 ** (32 - shift)).astype(np.uint32), shift
+
+
+@dataclasses.dataclass(frozen=True)
+class SumParams:
+    """The int32 sum in front of an epilogue: its scale, the residual's left shift and the width it saturates to."""
+
+    scale: float
+    residual_shift: int
+    bits: int
+
+
+def norm_bits(extent: int) -> int:
+    """Width of the values that a LayerNorm over `extent` elements takes."""
+    return NORM_MAX_BITS + 1 - math.ceil(math.log2(extent))
+
+
+def residual_sum(
+    residual: QuantParams, largest: float, bits: int, accumulator: Array, bound: float, what: str
+) -> SumParams:
+    """The finest scale s_residual / 2**k for a sum of up to `largest` (real) in `bits` bits.
+
+    Args:
+        accumulator: real value of one unit of each channel's accumulator; bound: its largest magnitude.
+    """
+    for shift in range(16, -1, -1):
+        scale = float(residual.scale) / 2**shift
+        fits = SUM_MARGIN * largest / scale <= 2.0 ** (bits - 1)
+        factor = float(accumulator.max()) / scale
+        left = max(0, math.floor(math.log2(factor)) + 2) if factor >= 0.5 - 1e-9 else 0
+        if fits and bound * 2.0**left <= INT32:
+            return SumParams(scale, shift, bits)
+    raise UserError(
+        f"{what}: the residual (scale {float(residual.scale):.3g}) is too small beside the sum (up to {largest:.3g}).",
+        "Calibrate with more representative data.",
+    )
+
+
+def branch_sum(accumulator: Array, bound: Array, bits: int) -> SumParams:
+    """The scale of a sum without a residual: fine enough for the layer, coarse enough for any input."""
+    scale = max(
+        float((accumulator * bound).max()) / 2.0 ** (bits - 1), float(accumulator.max()) / MAX_REAL_MULTIPLIER
+    )
+    return SumParams(scale, 0, bits)
+
+
+def norm_constants(
+    gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams
+) -> tuple[Array, Array, int]:
+    """gamma, beta and epsilon of `integer.layer_norm_s8` for a sum in units of `scale`."""
+    extent = len(gamma)
+    g = np.round(gamma / out.scale * 2.0 ** (32 - NORM_FRACTION_BITS + NORM_OUTPUT_BITS))
+    b = np.round((beta / out.scale + out.zero_point) * 2.0**NORM_OUTPUT_BITS) + 2 ** (NORM_OUTPUT_BITS - 1)
+    if max(np.abs(g).max(), np.abs(b).max()) > INT32 // 2:
+        raise UserError("A LayerNorm's gamma or beta is too large for its output range.", "Check calibration data.")
+    limit = 1 << 61
+    return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * extent**3 / scale**2)))
+
+
+def feature_multipliers(scale: Array) -> tuple[Array, int]:
+    """Multipliers and shift of `integer.quantize_q16`: Q16.16 values to int8, a column."""
+    real = 1.0 / (np.asarray(scale, np.float64) * 65536)
+    return fixed_point(real, limit=float(max(real.max(), MAX_REAL_MULTIPLIER)))
+
+
+def to_q16(values: Array) -> Array:
+    """Real values as Q16.16 with saturation: what a firmware passes for a sensor reading."""
+    return np.clip(np.round(np.asarray(values, np.float64) * 65536), -(2**31), INT32).astype(np.int32)
+
+
+def quantize_features(values: Array, scale: Any, zero_point: Any) -> Array:
+    """Features (..., F) as the generated C scales them, from real values through Q16.16."""
+    multiplier, shift = feature_multipliers(np.asarray(scale))
+    return quantize_q16(to_q16(values), multiplier, shift, np.asarray(zero_point, np.int32))

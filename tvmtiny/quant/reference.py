@@ -1,0 +1,49 @@
+"""Run an integer module in NumPy: the bytes that every other execution must give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+
+from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.kernels.base import Operands
+from tvmtiny.passes.graph import Graph, as_array
+from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
+
+Array = npt.NDArray[Any]
+
+
+class IntegerModel:
+    """The integer module of `passes.quantize`, executed by the NumPy meaning of each kernel."""
+
+    def __init__(self, module: tvm.IRModule) -> None:
+        self._graph = Graph(module["main"])
+        self._steps = [
+            (var, kernel_of(value), operands_of(value)) for var, value in self._graph if kernel_of(value) is not None
+        ]
+
+    def run(self, inputs: dict[str, Array], n: int) -> dict[str, Array]:
+        """Every operator's result by variable name, in order; the last is the model's output."""
+        values: dict[Any, Array] = {
+            param: inputs[param.name] for param in self._graph.params if param.name != LENGTH_PARAMETER
+        }
+        results = {}
+        for var, kernel, operands in self._steps:
+            assert kernel is not None
+            arrays = {name: _value(self._graph, values, expr) for name, expr in operands.tensors.items()}
+            values[var] = kernel.reference(Operands(arrays, None, operands.attrs), n)
+            results[var.name] = values[var]
+        return results
+
+
+def _value(graph: Graph, values: dict[Any, Array], expr: Any) -> Array:
+    while expr not in values and graph.bound(expr) is not None:
+        expr = graph.bound(expr)
+    if expr in values:
+        return values[expr]
+    array = as_array(expr)
+    assert array is not None
+    return np.asarray(array)
