@@ -5,9 +5,9 @@ live; the search for offsets is in `plan_search`, printing in `plan_report`, the
 docs/memory-planner.md. The stack is no part of the arena. Nothing here imports TVM.
 
 In place: a buffer may begin at the offset of the buffer named by its `alias_of`, in the step that reads the
-last of one and writes the first of the other. This is used where it costs nothing, if the other dies in that step
-and is not smaller. They overlap at no other offset: a kernel that works in place reads element k before it
-writes element k, and relies on both having the same address.
+last of one and writes the first of the other. This is used unless the arena is smaller without, if the other
+one dies in that step and is not smaller. They overlap at no other offset: a kernel that works in place reads
+element k before it writes element k, and relies on both having the same address.
 """
 
 from __future__ import annotations
