@@ -11,6 +11,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import identifier
+from tvmtiny.passes.graph import Builder
 
 
 def node_title(node: onnx.NodeProto) -> str:
@@ -25,7 +26,7 @@ def known_operators() -> frozenset[str]:
     return frozenset(name for name, converter in table.items() if converter is not None)
 
 
-class NamingBuilder(relax.BlockBuilder):
+class NamingBuilder(Builder):
     """Binds every call, also those nested in another's arguments, to a variable named after the current node.
 
     TVM's own builder would bind nested calls anonymously, and again for each user of an expression.

@@ -95,7 +95,7 @@ def _dense(x: Any, weight: Any, bias: Any, emit: Emit) -> Any:
 
 def _expand_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     ids, tokens, positions = core
-    return {"out": emit(op.add(emit(op.take(tokens, ids, axis=0)), positions))}
+    return {"out": emit(op.add(emit(op.take(tokens, ids, axis=0, mode="clip")), positions))}
 
 
 def _expand_dense(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tvm import ir, relax
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import ELEMENTWISE, evaluate, literal
 from tvmtiny.passes.operators import attributes, call, kind
-from tvmtiny.passes.views import as_matrix, is_identity, matrix_of, reshaped, trace
+from tvmtiny.passes.views import as_matrix, is_identity, reshaped, trace
 
 Array = npt.NDArray[Any]
 
@@ -39,11 +39,17 @@ _PROBE = np.linspace(-8, 8, 1601)
 
 
 def FuseDense() -> tvm.transform.Pass:  # noqa: N802
-    """`matmul(x, W) + b` with constant W and b, whatever the rank of x.
-
-    Scaling and shifting x by constants a column (the normalization of sensor values) goes into W and b.
-    """
+    """`matmul(x, W) + b` with constant W and b, whatever the rank of x."""
     return function_pass("FuseDense", lambda function: rebuild(function, _dense))
+
+
+def FoldScaling() -> tvm.transform.Pass:  # noqa: N802
+    """Scaling and shifting the input of a dense layer by constants a column goes into its weight and bias.
+
+    The normalization of sensor values, for example. Run it after FuseActivation: a constant factor may be a part of
+    an activation's spelling.
+    """
+    return function_pass("FoldScaling", lambda function: rebuild(function, _fold))
 
 
 def FuseActivation() -> tvm.transform.Pass:  # noqa: N802
@@ -60,8 +66,7 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     weight = as_array(product.args[1])
     if weight is None or weight.ndim != 2:
         return None
-    x, weight, bias = _fold_input(graph, product.args[0], weight.T.astype(np.float64), bias)
-    args = [as_matrix(graph, x, emit), constant(weight.astype(np.float32)), constant(bias.astype(np.float32))]
+    args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
     return reshaped(call("dense", args, activation="none"), value, emit)
 
 
@@ -82,22 +87,24 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
     return None, np.zeros(0)
 
 
-def _fold_input(graph: Graph, x: Any, weight: Array, bias: Array) -> tuple[Any, Array, Array]:
-    """Fold constant scale and offset a column of x (…, K) into weight (N, K) and bias (N,)."""
+def _fold(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    """Fold constant scale and offset a column of x (M, K) into weight (N, K) and bias (N,)."""
+    if kind(value) != "dense":
+        return None
+    x, weight, bias = value.args
     view = trace(graph, x, affine=True)
-    rows, cols = matrix_of(graph, x)
-    scale, offset = view.scale.reshape(rows, cols), view.offset.reshape(rows, cols)
-    count = int(np.prod(shape_of(view.root)))
-    in_order = np.array_equal(view.index.reshape(-1), np.arange(count)) and not isinstance(
-        view.root, ir.GenericConst
-    )
-    if view.is_plain or not in_order or np.any(scale != scale[0]) or np.any(offset != offset[0]):
-        return x, weight, bias
-    return _reshape_like(view.root, shape_of(x)), weight * scale[0], bias + weight @ offset[0]
-
-
-def _reshape_like(root: Any, shape: tuple[int, ...]) -> Any:
-    return root if shape_of(root) == shape else relax.op.reshape(root, shape)
+    scale, offset = view.scale, view.offset
+    in_order = np.array_equal(view.index.reshape(-1), np.arange(np.prod(shape_of(view.root))))
+    if view.is_plain or not in_order or isinstance(view.root, ir.GenericConst):
+        return None
+    if np.any(scale != scale[0]) or np.any(offset != offset[0]):
+        return None
+    matrix = as_array(weight)
+    assert matrix is not None
+    total = as_array(bias) + matrix.astype(np.float64) @ offset[0]
+    root = view.root if shape_of(view.root) == shape_of(x) else emit(relax.op.reshape(view.root, shape_of(x)))
+    args = [root, constant((matrix * scale[0]).astype(np.float32)), constant(total.astype(np.float32))]
+    return call("dense", args, **attributes(value))
 
 
 def _activation(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
@@ -145,5 +152,3 @@ def _probe(graph: Graph, expr: Any, root: Any) -> Array | None:
         elif isinstance(value, relax.Call) and not value.same_as(root):
             pending += list(value.args)
     return evaluate(graph, expr, known)
-
-

@@ -83,6 +83,15 @@ def as_array(expr: Any) -> Array | None:
 Emit = Callable[[Any], Any]
 
 
+class Builder(relax.BlockBuilder):
+    """TVM's builder; an exception inside a function leaves no open block (TVM would warn on standard error)."""
+
+    def _exit_function_scope(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
+        if exc_type is not None:
+            self._end_block()
+        super()._exit_function_scope(exc_type, exc_val, exc_tb)
+
+
 def rebuild(
     function: relax.Function,
     rewrite: Callable[[Graph, relax.Var, Any, Emit], Any | None],
@@ -96,7 +105,7 @@ def rebuild(
     Expressions in `outputs`, read after the last binding, are returned after the function's own result.
     """
     graph = Graph(function)
-    builder = relax.BlockBuilder()
+    builder = Builder()
     new_params = params if params is not None else graph.params
     mapping: dict[Any, Any] = {param: param for param in new_params}
 

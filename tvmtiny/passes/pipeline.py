@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.fuse_attention import FuseAttention
-from tvmtiny.passes.fuse_dense import FuseActivation, FuseDense
+from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
@@ -28,6 +28,7 @@ def fusion_passes() -> list[tvm.transform.Pass]:
         FuseEmbedding(),
         FuseDense(),
         FuseActivation(),
+        FoldScaling(),
         FuseAttention(),
         FuseFeedForward(),
         StripViews(),

@@ -4,6 +4,7 @@
 - `where(isnan(p), 0, p)` after a softmax: integer arithmetic has no NaN
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
 - casts to the type that a value already has
+- `split` becomes slices
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def _simplify(function: relax.Function) -> relax.Function:
     known: dict[Any, Any] = {}
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
+        if isinstance(value, relax.TupleGetItem):
+            return _slice_of_split(graph, value)
         if not isinstance(value, relax.Call):
             return None
         array = evaluate(graph, var, known)
@@ -34,6 +37,16 @@ def _simplify(function: relax.Function) -> relax.Function:
         return _drop_guard(graph, value)
 
     return rebuild(function, rewrite)
+
+
+def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
+    split = graph.producer(item.tuple_value)
+    if not graph.is_call(split, "split"):
+        return None
+    axis = int(split.attrs.axis)
+    sizes = [int(field.shape[axis]) for field in split.ty.fields]
+    begin = sum(sizes[: item.index])
+    return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + sizes[item.index]])
 
 
 def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
