@@ -7,6 +7,7 @@
 #ifndef TVMT_ARITH_H
 #define TVMT_ARITH_H
 
+#include "tvmt_features.h"
 #include "tvmt_platform.h"
 
 /* ARMv6-M and ARMv8-M Baseline have no 32 x 32 -> 64 bit multiplication. */
@@ -16,6 +17,13 @@
 #else
 #define TVMT_NARROW_MULTIPLY 0
 #endif
+#endif
+
+/* SSAT and USAT: ARMv7-M on, also without the DSP extension. */
+#if defined(__ARM_FEATURE_SAT)
+#define TVMT_SATURATE 1
+#else
+#define TVMT_SATURATE 0
 #endif
 
 /* value * 2**shift modulo 2**32; shift 0 to 31. */
@@ -30,7 +38,11 @@ TVMT_INLINE int32_t tvmt_add(int32_t a, int32_t b) {
 
 /* (value * multiplier + 2**31) >> 32, the result of SMMULR on ARMv7E-M; from -2**30 to 2**30. */
 TVMT_INLINE int32_t tvmt_multiply_high(int32_t value, int32_t multiplier) {
-#if TVMT_NARROW_MULTIPLY
+#if TVMT_DSP
+  int32_t high;
+  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(value), "r"(multiplier));
+  return high;
+#elif TVMT_NARROW_MULTIPLY
   const int32_t value_high = value >> 16, multiplier_high = multiplier >> 16;
   const int32_t value_low = (int32_t)((uint32_t)value & 0xFFFFU);
   const int32_t multiplier_low = (int32_t)((uint32_t)multiplier & 0xFFFFU);
@@ -45,9 +57,15 @@ TVMT_INLINE int32_t tvmt_multiply_high(int32_t value, int32_t multiplier) {
 #endif
 }
 
-/* addend + tvmt_multiply_high(value, multiplier): SMMLAR on ARMv7E-M; |addend| <= 2**30. */
+/* addend + tvmt_multiply_high(value, multiplier): SMMLAR on ARMv7E-M; |addend| < 2**30. */
 TVMT_INLINE int32_t tvmt_multiply_high_add(int32_t addend, int32_t value, int32_t multiplier) {
+#if TVMT_DSP
+  int32_t sum;
+  __asm__("smmlar %0, %1, %2, %3" : "=r"(sum) : "r"(value), "r"(multiplier), "r"(addend));
+  return sum;
+#else
   return addend + tvmt_multiply_high(value, multiplier);
+#endif
 }
 
 TVMT_INLINE int32_t tvmt_clamp(int32_t value, int32_t low, int32_t high) {
@@ -55,12 +73,36 @@ TVMT_INLINE int32_t tvmt_clamp(int32_t value, int32_t low, int32_t high) {
   return raised > high ? high : raised;
 }
 
-TVMT_INLINE int8_t tvmt_saturate_s8(int32_t value) { return (int8_t)tvmt_clamp(value, INT8_MIN, INT8_MAX); }
+TVMT_INLINE int8_t tvmt_saturate_s8(int32_t value) {
+#if TVMT_SATURATE
+  int32_t out;
+  __asm__("ssat %0, #8, %1" : "=r"(out) : "r"(value));
+  return (int8_t)out;
+#else
+  return (int8_t)tvmt_clamp(value, INT8_MIN, INT8_MAX);
+#endif
+}
 
-TVMT_INLINE int16_t tvmt_saturate_s16(int32_t value) { return (int16_t)tvmt_clamp(value, INT16_MIN, INT16_MAX); }
+TVMT_INLINE int16_t tvmt_saturate_s16(int32_t value) {
+#if TVMT_SATURATE
+  int32_t out;
+  __asm__("ssat %0, #16, %1" : "=r"(out) : "r"(value));
+  return (int16_t)out;
+#else
+  return (int16_t)tvmt_clamp(value, INT16_MIN, INT16_MAX);
+#endif
+}
 
 /* Clamp to 0..255. */
-TVMT_INLINE uint8_t tvmt_saturate_u8(int32_t value) { return (uint8_t)tvmt_clamp(value, 0, UINT8_MAX); }
+TVMT_INLINE uint8_t tvmt_saturate_u8(int32_t value) {
+#if TVMT_SATURATE
+  int32_t out;
+  __asm__("usat %0, #8, %1" : "=r"(out) : "r"(value));
+  return (uint8_t)out;
+#else
+  return (uint8_t)tvmt_clamp(value, 0, UINT8_MAX);
+#endif
+}
 
 /* clamp8(multiply_high(value << shift, multiplier) + zero_point); value << shift must fit 32 bits. */
 TVMT_INLINE int8_t tvmt_requantize_s8(int32_t value, int32_t multiplier, int32_t shift, int32_t zero_point) {

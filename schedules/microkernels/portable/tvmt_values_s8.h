@@ -16,6 +16,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_values_s8(const uint8_t *p, const int8
                                                     int32_t depth, int32_t p_stride, int32_t v_stride,
                                                     int32_t out_stride, uint32_t ratio, int32_t shift,
                                                     int32_t zero_point) {
+  tvmt_tile tile;
   for (int32_t i = 0; i < rows; i += 2) {
     /* An odd last row is alone. */
     const int32_t next = i + 1 < rows ? 1 : 0;
@@ -26,14 +27,13 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_values_s8(const uint8_t *p, const int8
     int8_t *y = out + i * out_stride;
     for (int32_t j = cols; j > 0; j -= 2) {
       const int32_t next_col = j > 1 ? 1 : 0;
-      const int8_t *w1 = w0 + next_col * v_stride;
-      tvmt_tile tile = {0, 0, 0, 0};
+      tvmt_tile_columns(&tile, w0, w0 + next_col * v_stride, depth, 0, 0, p_stride);
       if (next != 0) {
-        tvmt_dot_2x2(&tile, a, a + p_stride, w0, w1, depth, TVMT_ROWS_U8);
+        tvmt_dot_2x2(&tile, a, TVMT_ROWS_U8);
         y[out_stride] = tvmt_requantize_s8(tile.b0, multiplier_b, shift, zero_point);
         y[out_stride + next_col] = tvmt_requantize_s8(tile.b1, multiplier_b, shift, zero_point);
       } else {
-        tvmt_dot_1x2(&tile, a, w0, w1, depth, TVMT_ROWS_U8);
+        tvmt_dot_1x2(&tile, a, TVMT_ROWS_U8);
       }
       y[0] = tvmt_requantize_s8(tile.a0, multiplier_a, shift, zero_point);
       y[next_col] = tvmt_requantize_s8(tile.a1, multiplier_a, shift, zero_point);

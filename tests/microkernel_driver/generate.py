@@ -1,0 +1,361 @@
+"""Random and extreme cases for each micro-kernel, expected bytes from tvmtiny.quant.integer.
+
+A generator takes a random generator and the extents; what else a kernel needs (strides, misalignment, shifts) it
+draws, within the bounds that the kernel's header states. `extreme` asks for values at the ends of their ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
+from tvmtiny.quant import integer
+
+INT32_MAX = 2**31 - 1
+Rng = np.random.Generator
+Generator = Callable[[Rng, int, int, int, bool], Case]
+
+
+def int8s(rng: Rng, shape: tuple[int, ...], extreme: bool) -> np.ndarray:
+    if extreme:
+        return rng.choice(np.array([-128, -127, 127], np.int8), shape)
+    return rng.integers(-128, 128, shape, dtype=np.int8)
+
+
+def int32s(rng: Rng, shape: tuple[int, ...], limit: int, extreme: bool) -> np.ndarray:
+    """Values of every size up to +-limit, or at +-limit."""
+    if extreme:
+        return rng.choice(np.array([-limit, 1 - limit, -1, 0, 1, limit - 1, limit]), shape).astype(np.int32)
+    size = rng.uniform(0, 1, shape)
+    return (
+        np.round(np.sign(rng.normal(size=shape)) * (limit + 1.0) ** size).clip(-limit, limit).astype(np.int32)
+    )
+
+
+def _skew(rng: Rng) -> int:
+    return int(rng.integers(0, 4))
+
+
+def _shift(rng: Rng, values: np.ndarray) -> int:
+    """A left shift after which `values` still fit 32 bits."""
+    most = 31 - int(np.abs(values.astype(np.int64)).max(initial=0)).bit_length()
+    return int(rng.choice([0, most, rng.integers(0, most + 1)]))
+
+
+def _multipliers(rng: Rng, count: int, extreme: bool) -> np.ndarray:
+    if extreme:
+        return rng.choice(np.array([0, 1, 2**30, INT32_MAX, -INT32_MAX - 1], np.int32), count)
+    return int32s(rng, (count,), INT32_MAX, False)
+
+
+def _zero_point(rng: Rng) -> int:
+    return int(rng.choice([-128, 0, 127, rng.integers(-128, 128)]))
+
+
+def _bias(rng: Rng, cols: int, depth: int, extreme: bool) -> np.ndarray:
+    """Biases with which no accumulator overflows; the extreme ones come within one product of it."""
+    limit = INT32_MAX - depth * 2**14
+    return int32s(rng, (cols,), limit, True) if extreme else int32s(rng, (cols,), 2**20, False)
+
+
+def _output(rng: Rng, values: np.ndarray, row_stride: int, col_stride: int = 1) -> Buffer:
+    """Output of any layout, filled with noise: between its elements nothing may change."""
+    rows, cols = values.shape
+    size = (rows - 1) * row_stride + (cols - 1) * col_stride + 1 if rows else 0
+    before = noise(rng, values.dtype, size)
+    after = before.copy()
+    for i in range(rows):
+        for j in range(cols):
+            after[i * row_stride + j * col_stride] = values[i, j]
+    return Buffer(before, after, skew=_skew(rng) if values.dtype == np.int8 else 0)
+
+
+def _dense_operands(
+    rng: Rng, rows: int, cols: int, depth: int, extreme: bool
+) -> tuple[list[np.ndarray], list[Argument], int, int]:
+    x, weight = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
+    bias, multiplier = _bias(rng, cols, depth, extreme), _multipliers(rng, cols, extreme)
+    shift = _shift(rng, integer.dense_acc(x, weight, bias))
+    stride = depth + int(rng.integers(0, 6))
+    arguments: list[Argument] = [
+        Buffer(strided(rng, x, stride), skew=_skew(rng)),
+        Buffer(weight, skew=_skew(rng)),
+        Buffer(bias),
+        Buffer(multiplier),
+    ]
+    return [x, weight, bias, multiplier], arguments, stride, shift
+
+
+def dense_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _dense_operands(rng, rows, cols, depth, extreme)
+    zero_point = _zero_point(rng)
+    y = integer.dense_s8(*arrays, shift, zero_point)
+    transposed = rng.integers(0, 2)
+    slack = int(rng.integers(0, 4))
+    row_stride, col_stride = (1, rows + slack) if transposed else (cols + slack, 1)
+    out = _output(rng, y, row_stride, col_stride)
+    return Case(
+        "dense_s8",
+        (*arguments, out, rows, cols, depth, stride, row_stride, col_stride, shift, zero_point),
+        f"{rows}x{cols}x{depth}",
+    )
+
+
+def dense_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _dense_operands(rng, rows, cols, depth, extreme)
+    out_stride = cols + int(rng.integers(0, 4))
+    out = _output(rng, integer.dense_s32(*arrays, shift), out_stride)
+    return Case(
+        "dense_s32", (*arguments, out, rows, cols, depth, stride, out_stride, shift), f"{rows}x{cols}x{depth}"
+    )
+
+
+def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    x, table = int8s(rng, (rows, cols), extreme), int8s(rng, (256,), False)
+    stride = cols + int(rng.integers(0, 4))
+    before = strided(rng, x, stride)
+    after = before.copy()
+    for i, row in enumerate(integer.lookup_s8(x, table)):
+        after[i * stride : i * stride + cols] = row
+    return Case(
+        "lookup_s8", (Buffer(before, after, _skew(rng)), Buffer(table, skew=_skew(rng)), rows, cols, stride)
+    )
+
+
+def add_residual_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    t, x = int32s(rng, (rows, cols), INT32_MAX, extreme), int8s(rng, (rows, cols), extreme)
+    zero_point, bits = _zero_point(rng), int(rng.integers(2, 32))
+    left_shift = int(rng.choice([0, 22, rng.integers(0, 23)]))
+    t_stride, x_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+    before = strided(rng, t, t_stride)
+    after = before.copy()
+    for i, row in enumerate(integer.add_residual_s32(t, x, zero_point, left_shift, bits)):
+        after[i * t_stride : i * t_stride + cols] = row
+    inputs = (Buffer(before, after), Buffer(strided(rng, x, x_stride), skew=_skew(rng)))
+    return Case("add_residual_s32", (*inputs, rows, cols, t_stride, x_stride, zero_point, left_shift, bits))
+
+
+def _requantize(name: str, bits: int) -> Generator:
+    def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+        t = int32s(rng, (rows, cols), INT32_MAX >> int(rng.choice([0, rng.integers(0, 24)])), extreme)
+        shift, multiplier = _shift(rng, t), int(_multipliers(rng, 1, extreme)[0])
+        zero_point = _zero_point(rng)
+        scaled = integer.multiply_high(t.astype(np.int64) << shift, multiplier).astype(np.int64)
+        y = integer.saturate(scaled + zero_point, bits).astype(f"int{bits}")
+        t_stride, out_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+        source, out = Buffer(strided(rng, t, t_stride)), _output(rng, y, out_stride)
+        return Case(name, (source, out, rows, cols, t_stride, out_stride, multiplier, shift, zero_point))
+
+    return generate
+
+
+def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    limit = 2**integer.NORM_MAX_BITS // cols
+    t = int32s(rng, (rows, cols), limit, extreme)
+    if rows > 2:  # a row without spread, and one whose only spread is a single step
+        t[1] = t[1, 0]
+        t[2] = t[2, 0]
+        t[2, -1] ^= 1
+        t = t.clip(-limit, limit)
+    gamma = _multipliers(rng, cols, extreme)
+    beta = int32s(rng, (cols,), 2**30 - 1, True) if extreme else int32s(rng, (cols,), 2**15, False)
+    epsilon = int(rng.choice([1, 2, 10**6, 2**33, 2**60]))
+    y = integer.layer_norm_s8(t, gamma, beta, epsilon)
+    t_stride, out_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+    inputs = (Buffer(strided(rng, t, t_stride)), Buffer(gamma), Buffer(beta), _output(rng, y, out_stride))
+    words = (integer.root_extent(cols), epsilon & 0xFFFFFFFF, epsilon >> 32)
+    return Case(
+        "layer_norm_s8", (*inputs, rows, cols, t_stride, out_stride, *words), f"{rows}x{cols} {epsilon}"
+    )
+
+
+def scores_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    q, k = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
+    strides = [
+        depth + int(rng.integers(0, 6)),
+        depth + int(rng.integers(0, 6)),
+        cols + int(rng.integers(0, 4)),
+    ]
+    inputs = (
+        Buffer(strided(rng, q, strides[0]), skew=_skew(rng)),
+        Buffer(strided(rng, k, strides[1]), skew=_skew(rng)),
+    )
+    out = _output(rng, integer.scores_s32(q, k), strides[2])
+    return Case("scores_s32", (*inputs, out, rows, cols, depth, *strides), f"{rows}x{cols}x{depth}")
+
+
+def softmax_u8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    limit = 2**30 - 1 if extreme else 2 ** int(rng.integers(4, 22))
+    scores = int32s(rng, (rows, cols), limit, extreme)
+    table = rng.integers(0, 256, 256, dtype=np.uint8)
+    table[0] = 255
+    span = (
+        scores.max(axis=1, initial=-limit).astype(np.int64) - scores.min(axis=1, initial=limit)
+        if rows
+        else scores
+    )
+    shift = _shift(rng, span)
+    multiplier = int(rng.choice([0, 1, INT32_MAX, rng.integers(0, 2**31)]))
+    p, row_sum = (
+        integer.softmax_u8(scores, multiplier, shift, table)
+        if rows
+        else (scores.astype(np.uint8), scores[:, 0])
+    )
+    stride = cols + int(rng.integers(0, 4))
+    source = Buffer(strided(rng, scores, stride))
+    sums = Buffer(noise(rng, np.int32, rows), row_sum.astype(np.int32))
+    if rng.integers(0, 2):  # in place
+        p_stride, out = 4 * stride, source
+        after = source.content.view(np.uint8).copy()
+        for i in range(rows):
+            after[i * p_stride : i * p_stride + cols] = p[i]
+        source.expected = after
+    else:
+        p_stride = cols + int(rng.integers(0, 4))
+        out = _output(rng, p, p_stride)
+        out.skew = _skew(rng)
+    arguments = (
+        source,
+        Buffer(table, skew=_skew(rng)),
+        out,
+        sums,
+        rows,
+        cols,
+        stride,
+        p_stride,
+        multiplier,
+        shift,
+    )
+    return Case("softmax_u8", arguments, f"{rows}x{cols}")
+
+
+def values_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    p = (
+        rng.choice(np.array([0, 255], np.uint8), (rows, depth))
+        if extreme
+        else noise(rng, np.uint8, rows * depth)
+    )
+    p = p.reshape(rows, depth)
+    p[:, :1] = 255
+    v, row_sum = int8s(rng, (cols, depth), extreme), p.sum(axis=1, dtype=np.int32)
+    shift = _shift(rng, integer.dense_acc(p, v, np.zeros(cols, np.int32)))
+    ratio = int(rng.choice([0, 1, 2**32 - 1, rng.integers(0, 2**32)]))
+    zero_point = _zero_point(rng)
+    y = integer.values_s8(p, v, row_sum, ratio, shift, zero_point)
+    strides = [
+        depth + int(rng.integers(0, 6)),
+        depth + int(rng.integers(0, 6)),
+        cols + int(rng.integers(0, 4)),
+    ]
+    inputs = (
+        Buffer(strided(rng, p, strides[0]), skew=_skew(rng)),
+        Buffer(strided(rng, v, strides[1]), skew=_skew(rng)),
+    )
+    arguments = (*inputs, Buffer(row_sum), _output(rng, y, strides[2]))
+    return Case(
+        "values_s8",
+        (*arguments, rows, cols, depth, *strides, ratio, shift, zero_point),
+        f"{rows}x{cols}x{depth}",
+    )
+
+
+def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    first_row, vocabulary = int(rng.integers(0, 5)), int(rng.integers(1, 50))
+    token, position = int8s(rng, (vocabulary, cols), extreme), int8s(rng, (first_row + rows, cols), extreme)
+    ids = rng.integers(0, vocabulary, rows, dtype=np.uint16)
+    factors = [int(rng.choice([0, 1, 2**23 - 1, 1 - 2**23, rng.integers(0, 2**23)])) for _ in range(2)]
+    y = integer.embed_s32(ids, token, position[first_row:], *factors)
+    stride = cols + int(rng.integers(0, 4))
+    inputs = (
+        Buffer(ids),
+        Buffer(token, skew=_skew(rng)),
+        Buffer(position, skew=_skew(rng)),
+        _output(rng, y, stride),
+    )
+    return Case("embed_s32", (*inputs, rows, cols, first_row, stride, *factors))
+
+
+def mean_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    x, zero_point_in, zero_point = int8s(rng, (rows, cols), extreme), _zero_point(rng), _zero_point(rng)
+    stride = cols + int(rng.integers(0, 4))
+    source, out = (
+        Buffer(strided(rng, x, stride), skew=_skew(rng)),
+        Buffer(noise(rng, np.int8, cols), skew=_skew(rng)),
+    )
+    shift, ratio = 0, int(rng.integers(0, 2**31))
+    if rows:
+        shift = _shift(rng, x.astype(np.int64).sum(axis=0) - rows * zero_point_in)
+        ratio = min(2**32 - 1, ratio * int(rng.integers(1, rows + 1)))
+        out.expected = integer.mean_s8(x, zero_point_in, ratio, shift, zero_point)
+    return Case("mean_s8", (source, out, rows, cols, stride, zero_point_in, ratio, shift, zero_point))
+
+
+def quantize_q16_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    value = int32s(rng, (rows, cols), INT32_MAX, extreme)
+    if value.size:
+        value[0, 0] = -INT32_MAX - 1
+    multiplier, zero_point = _multipliers(rng, cols, extreme), int32s(rng, (cols,), 2**30 - 1, False)
+    shift = int(rng.integers(0, 31))
+    y = integer.quantize_q16(value, multiplier, shift, zero_point)
+    inputs = (
+        Buffer(value),
+        Buffer(multiplier),
+        Buffer(zero_point),
+        Buffer(noise(rng, np.int8, rows * cols), y),
+    )
+    return Case("quantize_q16_s8", (*inputs, rows, cols, shift))
+
+
+def arith(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    edges = [0, 1, 2, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 2**30, 2**31 - 1, -1, -0x8000, -0x10000, -(2**31)]
+    pairs = [(a, b) for a in edges for b in edges]
+    a, b = (np.array([pair[side] for pair in pairs], np.int32) for side in (0, 1))
+    if not extreme:
+        count = min(rows * cols, 200)
+        a, b = int32s(rng, (count,), INT32_MAX, False), noise(rng, np.int32, count)
+    high = integer.multiply_high(a, b)
+    saturated = [integer.saturate(a, 8), integer.saturate(a, 16), np.clip(a, 0, 255)]
+    y = np.stack([high, high + (b >> 2), *saturated], axis=1).astype(np.int32)
+    return Case("arith", (Buffer(a), Buffer(b), Buffer(noise(rng, np.int32, y.size), y), len(a)))
+
+
+GENERATORS: dict[str, Generator] = {
+    "dense_s8": dense_s8,
+    "dense_s32": dense_s32,
+    "lookup_s8": lookup_s8,
+    "add_residual_s32": add_residual_s32,
+    "requantize_s32_s8": _requantize("requantize_s32_s8", 8),
+    "requantize_s32_s16": _requantize("requantize_s32_s16", 16),
+    "layer_norm_s8": layer_norm_s8,
+    "scores_s32": scores_s32,
+    "softmax_u8": softmax_u8,
+    "values_s8": values_s8,
+    "embed_s32": embed_s32,
+    "mean_s8": mean_s8,
+    "quantize_q16_s8": quantize_q16_s8,
+    "arith": arith,
+}
+"""By kernel name, in the order of cases.KERNELS."""
+
+
+def fixed_cases(kernel: str) -> list[Case]:
+    """The cases that every core runs: rows 0 and 1, tails of every length, extremes, random shapes."""
+    rng = np.random.default_rng(KERNEL_SEED + list(GENERATORS).index(kernel))
+    shapes = [
+        (0, 3, 5),
+        (1, 1, 1),
+        (1, 2, 4),
+        (2, 1, 3),
+        (3, 3, 7),
+        (2, 4, 16),
+        (5, 7, 33),
+        (4, 6, 64),
+        (1, 9, 37),
+    ]
+    shapes += [tuple(int(n) for n in rng.integers(1, 41, 3)) for _ in range(8)]
+    return [GENERATORS[kernel](rng, *shape, extreme) for shape in shapes for extreme in (False, True)]
+
+
+KERNEL_SEED = 20261123

@@ -1,0 +1,31 @@
+"""Every micro-kernel gives the bytes of tvmtiny.quant.integer on every emulated core, in each family it can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from microkernel_driver.build import write_model
+from microkernel_driver.cases import KERNELS, first_difference, pack
+from microkernel_driver.generate import fixed_cases
+
+from tvmtiny.runner import Sample, run
+from tvmtiny.target import load_target
+
+pytestmark = pytest.mark.qemu
+
+# ARMv6-M code runs on the Cortex-M3 of mps2-an385: the M0's own machine has too little RAM.
+MACHINES = ("qemu-m0-large", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
+PLACES = [(name, "portable") for name in MACHINES]
+PLACES += [(name, "dsp") for name in MACHINES if load_target(name).dsp]
+
+
+@pytest.mark.parametrize(("machine", "family"), PLACES)
+def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: Path) -> None:
+    arenas = pack(case for kernel in KERNELS for case in fixed_cases(kernel))
+    samples = [Sample({"cases": np.frombuffer(before, np.uint8)}, 1) for before, _, _ in arenas]
+    result = run(write_model(tmp_path, family), "qemu", samples, target=machine)
+    assert set(result.status) == {0}
+    for arena, outputs in zip(arenas, result.outputs, strict=True):
+        assert not first_difference(arena, outputs["cases"].tobytes())
