@@ -125,13 +125,11 @@ def fit(
     batches: Callable[[], Iterable[tuple[tuple[Tensor, ...], Tensor]]],
     steps_per_epoch: int,
     recipe: Recipe,
-    on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train `model` in place.
 
     Args:
         batches: called once an epoch; yields (model inputs, labels int64 [B]), augmented as the caller likes.
-        on_epoch: called with the epoch's number and mean loss.
     """
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
@@ -139,9 +137,8 @@ def fit(
     steps = recipe.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    for epoch in range(recipe.epochs):
+    for _ in range(recipe.epochs):
         model.train()
-        losses = []
         for inputs, labels in batches():
             loss = criterion(model(*inputs), labels)
             optimizer.zero_grad(set_to_none=True)
@@ -149,9 +146,6 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
-        if on_epoch:
-            on_epoch(epoch, statistics.fmean(losses))
     model.eval()
 
 
@@ -219,7 +213,13 @@ def write_figures(path: Path, results: list[SeedResult], facts: dict[str, Any]) 
 
 def _strip_origin(model: onnx.ModelProto) -> None:
     """Remove stack traces and file names, which differ from machine to machine."""
-    for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+    for item in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     model.ClearField("metadata_props")
@@ -242,7 +242,13 @@ def export_onnx(
     model.eval()
     example = tuple(x[:1] for x in inputs.values())
     program = torch.onnx.export(
-        model, example, input_names=list(inputs), output_names=[output], opset_version=OPSET, dynamo=True, verbose=False
+        model,
+        example,
+        input_names=list(inputs),
+        output_names=[output],
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
     )
     proto = program.model_proto
     _strip_origin(proto)
@@ -263,6 +269,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The arguments that every training script takes."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--seeds", type=int, default=5, help="models to train; the best on selection ships")
-    result.add_argument("--threads", type=int, default=2, help="torch threads; results may differ in the last bit")
-    result.add_argument("-o", "--output", type=Path, help="directory to write to (default: beside the script)")
+    result.add_argument("--threads", type=int, default=1, help="torch threads; results depend on them")
+    result.add_argument(
+        "-o", "--output", type=Path, help="directory to write to (default: beside the script)"
+    )
     return result
