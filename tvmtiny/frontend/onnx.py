@@ -16,7 +16,7 @@ import tvm
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
-from tvmtiny.frontend.shapes import DeclaredInput, resolve_shapes
+from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
 
 OPSETS = range(13, 23)
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -153,10 +153,12 @@ def _quiet() -> Iterator[None]:
 
 def _convert(model: onnx.ModelProto, opset: int, shapes: dict[str, tuple[int, ...]]) -> tvm.IRModule:
     try:
-        return Importer(shapes).from_onnx(model.graph, opset)
+        module = Importer(shapes).from_onnx(model.graph, opset)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
             f"The model cannot be imported: {_first_line(error)}", "Check that onnxruntime runs it."
         ) from error
+    require_static(module)
+    return module

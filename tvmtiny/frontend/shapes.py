@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import suggestion
+
+if TYPE_CHECKING:
+    import tvm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +134,25 @@ def _require_batch_of_one(name: str, shape: tuple[int, ...]) -> None:
             f"Input '{name}' has the shape {text}: the batch, its first axis, is {shape[0]} and must be 1.",
             "Export the model with a batch of 1 or with a dynamic first axis.",
         )
+
+
+def require_static(module: tvm.IRModule) -> None:
+    """Every value of `main` must have a shape of known numbers; raises UserError with the first that has not."""
+    from tvmtiny.passes.graph import Graph
+
+    for var, _ in Graph(module["main"]):
+        if not _is_static(var.ty):
+            raise UserError(
+                f"The shape of node '{var.name}' depends on the data of a run.",
+                "Static memory needs shapes that are known when compiling; replace the node in the model.",
+            )
+
+
+def _is_static(ty: Any) -> bool:
+    from tvm import relax
+
+    if isinstance(ty, relax.TupleType):
+        return all(_is_static(field) for field in ty.fields)
+    if not isinstance(ty, relax.TensorType):
+        return True
+    return ty.shape is not None and all(hasattr(extent, "value") for extent in ty.shape)

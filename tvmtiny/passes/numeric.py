@@ -140,6 +140,7 @@ VIEWS: dict[str, Evaluator] = {
 
 _OTHERS: dict[str, Evaluator] = {
     "gather_nd": _gather_nd,
+    "gather_elements": lambda call, data, index: np.take_along_axis(data, index, int(call.attrs.axis)),
     "concat": lambda call, *fields: np.concatenate(fields, axis=int(call.attrs.axis)),
     "sum": _reduce(np.sum),
     "mean": _reduce(np.mean),
@@ -173,7 +174,7 @@ def literal(expr: Any) -> Any | None:
     return as_array(expr)
 
 
-def evaluate(graph: Graph, expr: Any, known: dict[Any, Array | None]) -> Array | None:
+def evaluate(graph: Graph | _NoBindings, expr: Any, known: dict[Any, Array | None]) -> Array | None:
     """The value of `expr` given the arrays in `known`, or None when it depends on something else.
 
     Args:
@@ -192,7 +193,20 @@ def evaluate(graph: Graph, expr: Any, known: dict[Any, Array | None]) -> Array |
     return known[value]
 
 
-def _evaluate_call(graph: Graph, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
+class _NoBindings:
+    """In place of a Graph where calls are looked at before they are bound."""
+
+    @staticmethod
+    def producer(expr: Any) -> Any:
+        return expr
+
+
+def fold(call: relax.Call) -> Array | None:
+    """The value of a call whose arguments are constants, or None."""
+    return evaluate(_NoBindings(), call, {})
+
+
+def _evaluate_call(graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
     name = op_name(call)
     if name in ("shape_of", "shape_to_tensor", "tensor_to_shape"):
         return _shape_value(graph, call, known)
@@ -215,7 +229,7 @@ def _evaluate_call(graph: Graph, call: relax.Call, known: dict[Any, Array | None
         return np.asarray(function(call, *args))
 
 
-def _shape_value(graph: Graph, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
+def _shape_value(graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
     if op_name(call) == "shape_of":
         return np.asarray(shape_of(call.args[0]), np.int64)
     return evaluate(graph, call.args[0], known)

@@ -4,7 +4,7 @@
 - `where(isnan(p), 0, p)` after a softmax: integer arithmetic has no NaN
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
 - casts to the type that a value already has
-- `split` becomes slices
+- `split` becomes slices, `concat` of one tensor nothing
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
     name = op_name(call)
     if name == "astype" and str(call.args[0].ty.dtype) == str(call.attrs.dtype):
         return call.args[0]
+    if name == "concat" and len(call.args[0].fields) == 1:
+        return call.args[0].fields[0]
     if name != "where":
         return None
     condition, taken, otherwise = call.args
