@@ -94,13 +94,24 @@ TVMT_INLINE int16_t tvmt_saturate_s16(int32_t value) {
 }
 
 /* Clamp to 0..255. */
-TVMT_INLINE uint8_t tvmt_saturate_u8(int32_t value) {
+TVMT_INLINE int32_t tvmt_saturate_u8(int32_t value) {
 #if TVMT_SATURATE
   int32_t out;
   __asm__("usat %0, #8, %1" : "=r"(out) : "r"(value));
-  return (uint8_t)out;
+  return out;
 #else
-  return (uint8_t)tvmt_clamp(value, 0, UINT8_MAX);
+  return tvmt_clamp(value, 0, UINT8_MAX);
+#endif
+}
+
+/* Clamp value >> 8 to int8: one instruction with a barrel shifter. */
+TVMT_INLINE int8_t tvmt_shift_saturate_s8(int32_t value) {
+#if TVMT_SATURATE
+  int32_t out;
+  __asm__("ssat %0, #8, %1, asr #8" : "=r"(out) : "r"(value));
+  return (int8_t)out;
+#else
+  return tvmt_saturate_s8(value >> 8);
 #endif
 }
 

@@ -54,10 +54,12 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_layer_norm_s8(const int32_t *t, const 
     const int64_t spread = cols * (cols * squares - (int64_t)sum * sum);
     const int32_t multiplier = tvmt_norm_rate((uint64_t)(spread + epsilon), root_extent, &left);
     const int32_t up = left > 0 ? left : 0, down = up - left;
+    /* (cols * t - sum) << up, which fits 32 bits, from factors modulo 2**32. */
+    const uint32_t scale = (uint32_t)cols << up, offset = (uint32_t)sum << up;
     for (int32_t j = 0; j < cols; j++) {
-      const int32_t centred = tvmt_shift_left(cols * row[j] - sum, up) >> down;
+      const int32_t centred = (int32_t)(scale * (uint32_t)row[j] - offset) >> down;
       const int32_t normalized = tvmt_multiply_high(centred, multiplier);
-      y[j] = tvmt_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]) >> 8);
+      y[j] = tvmt_shift_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]));
     }
   }
 }
