@@ -98,5 +98,5 @@ class Artifact:
 
 
 def _tensor(row: dict[str, Any]) -> TensorInfo:
-    fields = {**row, **{key: tuple(row[key]) for key in ("shape", "scale", "zero_point")}}
-    return TensorInfo(**fields)
+    known = {field.name: row[field.name] for field in dataclasses.fields(TensorInfo) if field.name in row}
+    return TensorInfo(**{**known, **{key: tuple(row[key]) for key in ("shape", "scale", "zero_point")}})

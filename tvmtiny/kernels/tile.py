@@ -40,7 +40,7 @@ def dense_s8(x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, r
         )
         T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
         T.sblock_attr({"tvmtiny.tile": "dense_s8", "tvmtiny.scalars": [shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[w_row + j]
             for k in T.serial(depth):
@@ -61,7 +61,7 @@ def dense_s8_transposed(x, x_row, weight, bias, multiplier, w_row, out, rows, co
         )
         T.writes(out[0:cols, 0:rows])
         T.sblock_attr({"tvmtiny.tile": "dense_s8_transposed", "tvmtiny.scalars": [shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[w_row + j]
             for k in T.serial(depth):
@@ -77,7 +77,7 @@ def dense_s32(x, x_row, weight, bias, multiplier, out, rows, cols, depth, shift)
         T.reads(x[x_row : x_row + rows, 0:depth], weight[0:cols, 0:depth], bias[0:cols], multiplier[0:cols])
         T.writes(out[0:rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "dense_s32", "tvmtiny.scalars": [shift]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[j]
             for k in T.serial(depth):
@@ -131,7 +131,7 @@ def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point
         T.reads(t[0:rows, 0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "requantize_s32_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
             out[out_row + i, j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
@@ -144,7 +144,7 @@ def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_poin
         T.reads(t[0:rows, 0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "requantize_s32_s16", "tvmtiny.scalars": [multiplier, shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
             out[out_row + i, j] = T.Cast("int16", T.max(T.min(acc[0] + zero_point, 32767), -32768))
@@ -157,10 +157,10 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
         T.reads(t[0:rows, 0:cols], gamma[0:cols], beta[0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "layer_norm_s8", "tvmtiny.scalars": [root_extent, T.int64(epsilon)]})
-        total = T.sblock_alloc_buffer((1,), "int32", scope="local")
-        value = T.sblock_alloc_buffer((1,), "int32", scope="local")
-        wide = T.sblock_alloc_buffer((4,), "uint64", scope="local")
-        bits = T.sblock_alloc_buffer((3,), "int32", scope="local")
+        total = T.sblock_alloc_buffer((1,), "int32")
+        value = T.sblock_alloc_buffer((1,), "int32")
+        wide = T.sblock_alloc_buffer((4,), "uint64")
+        bits = T.sblock_alloc_buffer((3,), "int32")
         for i in T.serial(rows):
             total[0] = 0
             for j in T.serial(cols):
@@ -209,7 +209,7 @@ def scores_s32(q, k, out, rows, cols, depth):
         T.reads(q[0:rows, 0:depth], k[0:cols, 0:depth])
         T.writes(out[0:rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "scores_s32", "tvmtiny.scalars": []})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = 0
             for p in T.serial(depth):
@@ -224,8 +224,8 @@ def softmax_u8(scores, table, multiplier, head, p, row_sum, rows, cols, shift):
         T.reads(scores[0:rows, 0:cols], table[0:256], multiplier[head : head + 1])
         T.writes(p[0:rows, 0:cols], row_sum[0:rows])
         T.sblock_attr({"tvmtiny.tile": "softmax_u8", "tvmtiny.scalars": [shift]})
-        value = T.sblock_alloc_buffer((1,), "int32", scope="local")
-        peak = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        value = T.sblock_alloc_buffer((1,), "int32")
+        peak = T.sblock_alloc_buffer((1,), "int32")
         for i in T.serial(rows):
             peak[0] = scores[i, 0]
             for j in T.serial(cols):
@@ -244,7 +244,7 @@ def values_s8(p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows
         T.reads(p[0:rows, 0:depth], v_transposed[0:cols, 0:depth], row_sum[0:rows], ratio[head : head + 1])
         T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
         T.sblock_attr({"tvmtiny.tile": "values_s8", "tvmtiny.scalars": [shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = 0
             for t in T.serial(depth):
@@ -278,7 +278,7 @@ def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
         T.reads(x[0:rows, 0:cols])
         T.writes(out[0:1, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "mean_s8", "tvmtiny.scalars": [zero_point_in, T.uint32(ratio), shift, zero_point]})
-        acc = T.sblock_alloc_buffer((1,), "int32", scope="local")
+        acc = T.sblock_alloc_buffer((1,), "int32")
         for j in T.serial(cols):
             acc[0] = 0
             for i in T.serial(rows):

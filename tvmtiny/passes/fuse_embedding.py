@@ -8,9 +8,9 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
-from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, rebuild, shape_of
 from tvmtiny.passes.operators import call
-from tvmtiny.passes.views import matrix_of, reshaped, trace
+from tvmtiny.passes.views import is_identity, matrix_of, reshaped, trace
 
 
 def FuseEmbedding() -> tvm.transform.Pass:  # noqa: N802
@@ -26,8 +26,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if not graph.is_call(gather, "take") or int(gather.attrs.axis or 0) != 0:
         return None
     table = as_array(gather.args[0])
-    ids = trace(graph, _uncast(graph, gather.args[1])).root
-    if table is None or table.ndim != 2 or not isinstance(ids, ir.Var) or graph.bound(ids) is not None:
+    ids = _ids(graph, gather.args[1])
+    if table is None or table.ndim != 2 or ids is None:
         return None
     rows, cols = matrix_of(graph, value)
     scale, offset = view.scale.reshape(rows, cols), view.offset.reshape(rows, cols)
@@ -42,10 +42,15 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     return reshaped(call("embed", [emit(args[0]), *args[1:]]), value, emit)
 
 
-def _uncast(graph: Graph, expr: Any) -> Any:
-    """The indices below casts between integer types."""
-    value = graph.producer(expr)
-    while isinstance(value, relax.Call) and op_name(value) == "astype":
+def _ids(graph: Graph, expr: Any) -> relax.Var | None:
+    """The parameter that gives the indices, through reshapes and casts between integer types; else None."""
+    while True:
+        view = trace(graph, expr)
+        if not is_identity(view):
+            return None
+        value = graph.bound(view.root)
+        if value is None:
+            return view.root if isinstance(view.root, ir.Var) else None
+        if not graph.is_call(value, "astype"):
+            return None
         expr = value.args[0]
-        value = graph.producer(expr)
-    return expr

@@ -44,6 +44,12 @@ class Graph:
         """The expression that `var` is bound to, or None for a parameter."""
         return self._producer.get(var)
 
+    def producer_variable(self, expr: Any) -> Any:
+        """The variable that a value was first bound to: copies removed."""
+        while isinstance(self._producer.get(expr), ir.Var):
+            expr = self._producer[expr]
+        return expr
+
     def position(self, var: Any) -> int:
         """The place of a variable's binding in the function; -1 for parameters."""
         return self._position.get(var, -1)
@@ -55,9 +61,13 @@ class Graph:
 
     def users(self, var: Any) -> list[relax.Var]:
         """The variables whose expressions take `var` as an argument."""
-        return [
-            bound for bound, value in self.bindings if isinstance(value, relax.Call) and var in list(value.args)
-        ]
+        return [bound for bound, value in self.bindings if isinstance(value, relax.Call) and _reads(value, var)]
+
+
+def _reads(value: relax.Call, var: Any) -> bool:
+    """Whether a call takes `var`, also in a tuple. (`in` will not do: == on TVM's integers makes an expression.)"""
+    fields = [field for arg in value.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
+    return any(var.same_as(field) for field in fields)
 
 
 def op_name(call: relax.Call) -> str:
@@ -97,12 +107,13 @@ def rebuild(
     rewrite: Callable[[Graph, relax.Var, Any, Emit], Any | None],
     params: list[relax.Var] | None = None,
     outputs: list[Any] | None = None,
+    names: dict[Any, str] | None = None,
 ) -> relax.Function:
     """Copy a function, asking `rewrite(graph, var, value, emit)` for each binding.
 
     `rewrite` returns None to keep the binding, or an expression over the *old* variables; `emit` binds an
     intermediate expression (also over old variables) and returns a variable for it. Dead bindings are removed.
-    Expressions in `outputs`, read after the last binding, are returned after the function's own result.
+    `names` renames bound variables. Expressions in `outputs`, read after the last binding, are returned after the function's own result.
     """
     graph = Graph(function)
     builder = Builder()
@@ -134,7 +145,7 @@ def rebuild(
                 replacement = rewrite(graph, var, value, emit)
                 expr = substitute(value if replacement is None else replacement)
                 bound = isinstance(expr, ir.Var | ir.GenericConst)
-                mapping[var] = expr if bound else builder.emit(expr, name_hint=var.name)
+                mapping[var] = expr if bound else builder.emit(expr, name_hint=(names or {}).get(var, var.name))
             result = substitute(graph.result)
             output = builder.emit_output(result if outputs is None else relax.Tuple([result, *outputs]))
         builder.emit_func_output(output)

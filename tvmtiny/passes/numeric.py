@@ -117,6 +117,9 @@ ELEMENTWISE: dict[str, Evaluator] = {
         "logical_and": np.logical_and,
         "logical_or": np.logical_or,
         "logical_not": np.logical_not,
+        "bitwise_and": np.bitwise_and,
+        "bitwise_or": np.bitwise_or,
+        "bitwise_not": np.invert,
         "isnan": np.isnan,
         "floor_divide": np.floor_divide,
         "mod": np.mod,
@@ -141,6 +144,8 @@ VIEWS: dict[str, Evaluator] = {
 _OTHERS: dict[str, Evaluator] = {
     "gather_nd": _gather_nd,
     "gather_elements": lambda call, data, index: np.take_along_axis(data, index, int(call.attrs.axis)),
+    "index_tensor": lambda call, data, indices: data[tuple(indices)],
+    "arange": lambda call, start, end, step: np.arange(start, end, step, _dtype(call)),
     "concat": lambda call, *fields: np.concatenate(fields, axis=int(call.attrs.axis)),
     "sum": _reduce(np.sum),
     "mean": _reduce(np.mean),

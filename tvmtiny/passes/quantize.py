@@ -36,7 +36,7 @@ class QuantizedModel:
     Attributes:
         module: `main` takes the inputs in the arena's types, and the number of tokens when the model has a length.
         inputs: parameters of the feature inputs by name; ids have none.
-        output: parameters of the result.
+        output: parameters of the result; output_name: its variable.
         tensors: parameters of every operator's result by variable name, for reports.
         max_tokens: S.
     """
@@ -44,6 +44,7 @@ class QuantizedModel:
     module: tvm.IRModule
     inputs: dict[str, QuantParams]
     output: QuantParams
+    output_name: str
     tensors: dict[str, QuantParams]
     max_tokens: int
     has_length: bool
@@ -111,6 +112,7 @@ class _Quantizer:
             self.builder.get(),
             self.inputs,
             self.values[self.result].params,
+            self.result.name,
             self.tensors,
             self.max_tokens,
             self.has_length,

@@ -1,7 +1,7 @@
 """Fold constants and shape arithmetic, and remove what exporters put in only to be safe.
 
 - every expression of constants becomes a constant (weights transposed, position tables gathered, shapes)
-- `where(isnan(p), 0, p)` after a softmax: integer arithmetic has no NaN
+- `where(isnan(p), 0, p)` after a softmax, or `where(all scores are -inf, 0, p)`: at least one token is present
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
 - casts to the type that a value already has
 - `split` becomes slices, `concat` of one tensor nothing
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 
-from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild
+from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import evaluate
 
 
@@ -60,8 +61,19 @@ def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
     condition, taken, otherwise = call.args
     if graph.is_call(condition, "isnan") and graph.producer(condition).args[0].same_as(otherwise):
         return otherwise
+    if graph.is_call(otherwise, "nn.softmax") and _never_without_keys(graph, condition, otherwise):
+        return otherwise
     if graph.is_call(condition, "less") and graph.is_call(taken, "add"):
         compared = graph.producer(condition).args[0]
         if compared.same_as(otherwise) and graph.producer(taken).args[0].same_as(otherwise):
             return otherwise
     return None
+
+
+def _never_without_keys(graph: Graph, condition: Any, softmax: Any) -> bool:
+    """Whether a condition on the scores of a softmax is false wherever at least one score of a row is finite."""
+    scores = graph.producer_variable(graph.producer(softmax).args[0])
+    one_key = np.full(shape_of(scores), -np.inf, np.float32)
+    one_key[..., 0] = 0
+    value = evaluate(graph, condition, {scores: one_key})
+    return value is not None and not np.any(value)

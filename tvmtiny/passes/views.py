@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tvm import ir, relax
+from tvm import relax
 
 from tvmtiny.passes.graph import Graph, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS, literal
@@ -52,15 +52,8 @@ def trace(graph: Graph, expr: Any, *, affine: bool = False) -> View:
             if view is not None:
                 return view
     shape = shape_of(expr)
-    root = _last_variable(graph, expr)
+    root = graph.producer_variable(expr)
     return View(root, np.arange(int(np.prod(shape))).reshape(shape), np.ones(shape), np.zeros(shape))
-
-
-def _last_variable(graph: Graph, expr: Any) -> Any:
-    """The variable bound to the producer of expr itself (copies removed)."""
-    while isinstance(expr, ir.Var) and isinstance(graph.bound(expr), ir.Var):
-        expr = graph.bound(expr)
-    return expr
 
 
 def _trace_view(graph: Graph, call: relax.Call, affine: bool) -> View | None:

@@ -1,0 +1,1 @@
+"""From scheduled TIR to a directory of C: functions, memory plan, sources, metadata."""

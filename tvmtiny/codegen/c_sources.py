@@ -1,0 +1,240 @@
+"""The text of every C file of a model, from templates."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from tvmtiny.codegen.program import Call, Constant, Program, Tensor
+from tvmtiny.quant.qparams import QuantParams, feature_multipliers
+from tvmtiny.resources import data_dir
+from tvmtiny.schedule.microkernels import headers
+
+Array = npt.NDArray[Any]
+
+LINE = 110
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What the C of a model says beyond its program.
+
+    Attributes:
+        name: C prefix.
+        version: of tvmtiny.
+        target: name of the target.
+        description: one line about the source model.
+        max_tokens: S; has_length: whether a run may take fewer.
+        input_params: scaling of feature inputs by name (a column); limits: vocabulary by input name.
+        output_params: scaling of the outputs by name.
+        labels: class names, may be empty.
+        example: token ids or features of one calibration sample by input name, present tokens only.
+        family: of the micro-kernels.
+    """
+
+    name: str
+    version: str
+    target: str
+    description: str
+    max_tokens: int
+    has_length: bool
+    input_params: dict[str, QuantParams]
+    limits: dict[str, int]
+    output_params: dict[str, QuantParams]
+    labels: tuple[str, ...]
+    example: dict[str, Array]
+    family: str
+
+
+def c_type(dtype: str) -> str:
+    """The C type of a NumPy integer type."""
+    return f"{dtype}_t"
+
+
+def symbol(text: str) -> str:
+    """A tensor's name as the end of a C identifier."""
+    return re.sub(r"\W", "_", text)
+
+
+def c_string(text: str) -> str:
+    """A C string literal; everything outside printable ASCII is escaped in octal."""
+    escaped = "".join(
+        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode("utf-8")
+    )
+    return f'"{escaped}"'
+
+
+def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
+    """File name (relative to the model's directory) -> text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tvmtiny.codegen"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - C, not HTML
+    )
+    environment.filters["c_string"] = c_string
+    context = _context(program, info)
+    name = info.name
+    files = {
+        f"{name}.h": "model.h.j2",
+        f"{name}.c": "model.c.j2",
+        f"{name}_weights.h": "weights.h.j2",
+        f"{name}_weights.c": "weights.c.j2",
+        "main.c": "main.c.j2",
+    }
+    texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
+    return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
+
+
+def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
+    common = {
+        file: (data_dir("microtvm_projects") / "common" / file).read_text()
+        for file in ("tvmt_model.h", "tvmt_classify.h")
+    }
+    return common | headers(_kernel_headers(program, info), info.family)
+
+
+def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
+    quantizers = {"tvmt_quantize_q16_s8"} if info.input_params else set()
+    return program.microkernels | quantizers | {"tvmt_platform"}
+
+
+def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
+    constants = [*program.constants, *_input_constants(info)]
+    return {
+        **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)},
+        "NAME": info.name.upper(),
+        "plan": program.plan,
+        "inputs": [_input(tensor, program, info) for tensor in program.inputs],
+        "outputs": [_output(tensor, program, info) for tensor in program.outputs],
+        "headers": sorted(_kernel_headers(program, info)),
+        "calls": [_call(call, program, info) for call in program.calls],
+        "constants": [_constant(constant) for constant in constants],
+        "weight_bytes": sum(constant.array.nbytes for constant in constants),
+        "classifier": len(program.outputs[0].shape) == 2
+        and program.outputs[0].shape[0] == 1
+        and program.outputs[0].dtype == "int16",
+    }
+
+
+def _input(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
+    features = tensor.name in info.input_params
+    about = (
+        f"{tensor.shape[0]} x {tensor.shape[1]} int8 values, a row a token, scaled a column"
+        if features
+        else f"{tensor.shape[0]} token ids below {info.limits[tensor.name]}"
+    )
+    prefix = f"{info.name}_{symbol(tensor.name)}"
+    example = info.example.get(tensor.name)
+    return {
+        **_tensor(tensor, program),
+        "about": about,
+        "rows": tensor.shape[0],
+        "columns": tensor.shape[1] if features else 0,
+        "limit": 0 if features or info.limits[tensor.name] > 65535 else info.limits[tensor.name],
+        "multiplier": f"{prefix}_multiplier",
+        "zero_points": f"{prefix}_zero_point",
+        "shift": feature_multipliers(info.input_params[tensor.name].scale)[1] if features else 0,
+        "example": "" if features or example is None else ", ".join(str(v) for v in example),
+        "example_ctype": c_type(tensor.dtype),
+    }
+
+
+def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
+    params = info.output_params[tensor.name]
+    shape = " x ".join(str(extent) for extent in tensor.shape)
+    return {
+        **_tensor(tensor, program),
+        "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE",
+        "zero_point": int(params.zero_point),
+        "scale": f"{float(params.scale):.9g}",
+        "scale_q32": round(float(params.scale) * 2**32),
+    }
+
+
+def _tensor(tensor: Tensor, program: Program) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "symbol": symbol(tensor.name),
+        "ctype": c_type(tensor.dtype),
+        "count": int(np.prod(tensor.shape)),
+        "bytes": tensor.bytes,
+        "offset": program.plan.offsets[tensor.name],
+    }
+
+
+def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
+    arguments = []
+    for argument in call.arguments:
+        if argument.constant:
+            arguments.append(argument.constant)
+        elif argument.tensor:
+            qualifier = "const " if argument.parameter.role == "argument" else ""
+            offset = program.plan.offsets[argument.tensor]
+            arguments.append(f"AT({qualifier}{c_type(argument.parameter.dtype)}, {offset})")
+        else:
+            arguments.append("n_tokens")
+    return {
+        "signature": _wrapped(
+            f"TVMT_CODE_SECTION static void {info.name}_{call.function.name}(",
+            [argument.parameter.declaration for argument in call.arguments],
+        ),
+        "statement": _wrapped(f"  {info.name}_{call.function.name}(", arguments),
+        "body": call.function.body,
+        "comment": _describe(call, program),
+    }
+
+
+def _wrapped(start: str, items: list[str]) -> str:
+    """`start` and the items of a list in parentheses, in lines of LINE characters."""
+    indent = " " * 4 if not start.startswith(" ") else " " * 6
+    text = ", ".join(items) + ")"
+    if len(start) + len(text) <= LINE:
+        return start + text
+    return start + "\n" + textwrap.fill(text, LINE, initial_indent=indent, subsequent_indent=indent)
+
+
+def _describe(call: Call, program: Program) -> str:
+    result = next(a.tensor for a in call.arguments if a.parameter.role == "output")
+    source = program.plan.in_place.get(result)
+    return f"/* {call.function.kernel}: {result}{f', in place of {source}' if source else ''} */"
+
+
+def _input_constants(info: ModelInfo) -> list[Constant]:
+    constants = []
+    for name, params in info.input_params.items():
+        prefix = f"{info.name}_{symbol(name)}"
+        multiplier, _ = feature_multipliers(params.scale)
+        constants.append(Constant(f"{prefix}_multiplier", multiplier))
+        constants.append(Constant(f"{prefix}_zero_point", np.asarray(params.zero_point, np.int32)))
+    return constants
+
+
+def _constant(constant: Constant) -> dict[str, Any]:
+    return {
+        "symbol": constant.symbol,
+        "ctype": c_type(constant.dtype),
+        "count": constant.array.size,
+        "shape": " x ".join(str(extent) for extent in constant.array.shape),
+        "initializer": c_values(constant.array),
+    }
+
+
+def c_values(array: Array) -> str:
+    """The elements of an array as the inside of a C initializer."""
+    flat = array.reshape(-1)
+    texts: Sequence[str] = [str(value) for value in flat.tolist()]
+    if array.dtype == np.int32:
+        texts = [text if text != "-2147483648" else "(-2147483647 - 1)" for text in texts]
+    elif array.dtype == np.uint32:
+        texts = [f"{text}u" for text in texts]
+    return textwrap.fill(", ".join(texts), LINE, initial_indent="    ", subsequent_indent="    ") + ","

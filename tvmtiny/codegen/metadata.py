@@ -1,0 +1,111 @@
+"""metadata.json: everything that a program wants to know of a compiled model. Schema: docs/metadata.md."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+
+from tvmtiny.artifact import SCHEMA
+from tvmtiny.codegen.c_sources import ModelInfo
+from tvmtiny.codegen.program import Program, Tensor
+from tvmtiny.frontend.data import InputSpec
+from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.quantize import QuantizedModel
+from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.target import Target
+
+
+def metadata(
+    program: Program,
+    info: ModelInfo,
+    target: Target,
+    specs: list[InputSpec],
+    length_input: str | None,
+    quantized: QuantizedModel,
+    quality: dict[str, Any],
+    model_hash: str,
+) -> dict[str, Any]:
+    """The contents of metadata.json less the hashes of the files."""
+    operators = _operators(program, quantized)
+    plan = program.plan
+    return {
+        "schema": SCHEMA,
+        "name": info.name,
+        "target": target.name,
+        "cpu": target.cpu,
+        "versions": {"tvmtiny": info.version, "tvm": importlib.metadata.version("apache-tvm")},
+        "model": {"source": info.description, "sha256": model_hash},
+        "inputs": [_input(tensor, program, info, specs) for tensor in program.inputs],
+        "outputs": [_output(tensor, program, info) for tensor in program.outputs],
+        "max_tokens": info.max_tokens,
+        "has_length": info.has_length,
+        "length_input": length_input,
+        "labels": list(info.labels),
+        "arena": {
+            "bytes": plan.arena_bytes,
+            "align": plan.align,
+            "lower_bound_bytes": plan.lower_bound,
+            "regions": list(plan.place.regions) if plan.place else [],
+            "plan": plan.rows(),
+        },
+        "operators": operators,
+        "figures": {
+            "weight_bytes": sum(constant.array.nbytes for constant in program.constants)
+            + sum(8 * len(params.scale) for params in info.input_params.values()),
+            "macs": sum(row["macs"] for row in operators),
+        },
+        "quality": quality,
+        "sources": [f"{info.name}.c", f"{info.name}_weights.c"],
+        "include_dirs": [".", "include"],
+    }
+
+
+def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, Any]]:
+    rows = []
+    steps = [(var.name, value) for var, value in Graph(quantized.module["main"]) if kernel_of(value) is not None]
+    for (name, value), call in zip(steps, program.calls, strict=True):
+        kernel = kernel_of(value)
+        assert kernel is not None
+        rows.append(
+            {
+                "name": name,
+                "kernel": kernel.name,
+                "function": call.function.name,
+                "macs": kernel.macs(operands_of(value), quantized.max_tokens),
+                "scratch_bytes": sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"),
+                "microkernels": sorted(call.function.microkernels),
+            }
+        )
+    return rows
+
+
+def _input(tensor: Tensor, program: Program, info: ModelInfo, specs: list[InputSpec]) -> dict[str, Any]:
+    spec = next(spec for spec in specs if spec.name == tensor.name)
+    params = info.input_params.get(tensor.name)
+    return {
+        **_tensor(tensor, program, params),
+        "kind": spec.kind,
+        "limit": spec.limit,
+        "model_shape": list(spec.shape),
+    }
+
+
+def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
+    return {**_tensor(tensor, program, info.output_params[tensor.name]), "kind": "output"}
+
+
+def _tensor(tensor: Tensor, program: Program, params: QuantParams | None) -> dict[str, Any]:
+    scale = np.atleast_1d(params.scale).tolist() if params else []
+    zero_point = np.atleast_1d(params.zero_point).tolist() if params else []
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "arena_offset": program.plan.offsets[tensor.name],
+        "bytes": tensor.bytes,
+        "scale": scale,
+        "zero_point": zero_point,
+    }

@@ -1,0 +1,328 @@
+"""The compiler: the one place where the order of its steps is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+
+from tvmtiny import __version__
+from tvmtiny.artifact import METADATA_FILE, Artifact
+from tvmtiny.codegen.c_sources import ModelInfo, c_sources
+from tvmtiny.codegen.directory import check_output, replaced_directory, to_json, write_files
+from tvmtiny.codegen.metadata import metadata
+from tvmtiny.codegen.program import Program, build_program
+from tvmtiny.errors import UserError
+from tvmtiny.frontend import import_model
+from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
+from tvmtiny.frontend.supported import check_fused
+from tvmtiny.passes.lower import Lower
+from tvmtiny.passes.pipeline import fusion_passes
+from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.quant import ranges
+from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.qparams import quantize_features
+from tvmtiny.quant.reference import IntegerModel
+from tvmtiny.quant.report import Quality
+from tvmtiny.schedule.rules import Schedule, blocking, family
+from tvmtiny.target import Target, load_target
+from tvmtiny.verify import INTEGER_MODULE
+
+Array = npt.NDArray[Any]
+OnStage = Callable[[str, float], None]
+
+CALIBRATION_MINIMUM = 8
+"""Fewer samples than this say too little about ranges."""
+
+REFERENCE_SAMPLES = 8
+"""Calibration samples whose input and output bytes are kept beside the model."""
+
+QUALITY_SAMPLES = 64
+"""Calibration samples over which the integer model is compared with the float model."""
+
+
+def compile(  # noqa: A001 - the verb of the command line
+    model: Any,
+    *,
+    target: str,
+    calibration: Path | str | Mapping[str, Array] | None = None,
+    name: str | None = None,
+    labels: Path | str | Sequence[str] | None = None,
+    max_tokens: int | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    range_method: str = "auto",
+    dump_dir: Path | str | None = None,
+    output: Path | str | None = None,
+    on_stage: OnStage | None = None,
+) -> Artifact:
+    """Compile a trained model to a directory of C.
+
+    Args:
+        model: path of an .onnx or .pt2 file, or a torch ExportedProgram.
+        target: name of a target (`tvmtiny targets`).
+        calibration: .npz file, or arrays by input name, samples along the first axis.
+        name: C prefix; the output directory's name when None.
+        labels: file with a class name a line, or the names.
+        max_tokens: size of a dynamic token axis.
+        shapes: sizes of dynamic inputs by name, batch included.
+        range_method: one of `quant.ranges.METHODS`.
+        dump_dir: where to write what stands after each step.
+        output: directory to write; build/<model> when None.
+        on_stage: called after each step with its name and its seconds.
+
+    Raises:
+        UserError: the input cannot be used; nothing is written then.
+    """
+    board = load_target(target)
+    directory = Path(output) if output is not None else Path("build") / _stem(model)
+    prefix = _prefix(name if name is not None else directory.name)
+    check_output(directory)
+    if range_method not in ranges.METHODS:
+        raise UserError(f"Unknown range method '{range_method}'.", f"Use one of {', '.join(ranges.METHODS)}.")
+    if calibration is None:
+        raise UserError(
+            "A float model needs calibration data to become an integer model.",
+            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
+        )
+    stages = _Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
+
+    with stages("import"):
+        module = stages.dump("imported", import_model(model, shapes, max_tokens))
+    with stages("fuse"):
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes())(module))
+        check_fused(fused)
+        specs, length_input, tokens = input_specs(fused)
+        batch = _batch(calibration, specs, length_input, tokens)
+        names = _labels(labels, fused)
+    with stages("calibrate"):
+        float_model = FloatModel(fused)
+        traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
+    with stages("quantize"):
+        quantized = quantize(fused, Statistics(traces), range_method)
+        stages.dump("quantized", quantized.module)
+    with stages("lower"):
+        lowered = stages.dump("lowered", Lower(blocking)(quantized.module))
+    with stages("schedule"):
+        scheduled = stages.dump("scheduled", Schedule(family(board))(lowered))
+    with stages("generate"):
+        program = build_program(
+            scheduled,
+            prefix,
+            board.tvm_target(),
+            regions=_arena_regions(board),
+            target=board.name,
+            max_tokens=tokens if quantized.has_length else None,
+        )
+        _check_flash(program, board)
+    with stages("check"):
+        references, quality = _references(quantized, specs, batch, traces)
+    with stages("write"):
+        info = _info(prefix, board, quantized, specs, names, references, model)
+        files = c_sources(program, info)
+        files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
+        data = metadata(program, info, board, specs, length_input, quantized, quality, _hash(model))
+        _write(directory, files, references, program, data)
+    return Artifact.load(directory)
+
+
+class _Stages:
+    """Times each step and writes what stands after it."""
+
+    def __init__(self, on_stage: OnStage | None, directory: Path | None) -> None:
+        self._on_stage = on_stage
+        self._directory = directory
+        self._count = 0
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._on_stage is not None:
+            self._on_stage(name, time.perf_counter() - start)
+
+    def dump(self, name: str, module: tvm.IRModule) -> tvm.IRModule:
+        """Verify a module and write it as TVMScript when a dump directory is given."""
+        if "main" in module.functions and not tvm.relax.analysis.well_formed(module):
+            raise AssertionError(f"the module after {name} is not well formed")
+        self._count += 1
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            (self._directory / f"{self._count}-{name}.py").write_text(module.script())
+        return module
+
+
+@dataclasses.dataclass(frozen=True)
+class _References:
+    """Integer inputs, lengths and outputs of the first calibration samples."""
+
+    inputs: list[dict[str, Array]]
+    lengths: list[int]
+    outputs: list[Array]
+
+
+def _references(
+    quantized: QuantizedModel, specs: list[InputSpec], batch: Batch, traces: list[Trace]
+) -> tuple[_References, dict[str, Any]]:
+    """Run the NumPy reference over calibration samples: reference vectors and figures of quality."""
+    model, quality = IntegerModel(quantized.module), Quality()
+    found = _References([], [], [])
+    count = min(QUALITY_SAMPLES, len(batch))
+    for index in np.linspace(0, len(batch) - 1, count).astype(int):
+        inputs = integer_inputs(quantized, specs, {k: array[index] for k, array in batch.arrays.items()})
+        n = int(batch.n_tokens[index])
+        results = model.run(inputs, n)
+        quality.add(traces[index], results, quantized.tensors)
+        if len(found.inputs) < REFERENCE_SAMPLES:
+            found.inputs.append(inputs)
+            found.lengths.append(n)
+            found.outputs.append(next(reversed(results.values())))
+    return found, quality.report()
+
+
+def integer_inputs(
+    quantized: QuantizedModel, specs: list[InputSpec], arrays: dict[str, Array]
+) -> dict[str, Array]:
+    """One sample in the arena's types: ids as uint16, features as int8 a row a token."""
+    inputs = {}
+    for spec in specs:
+        if spec.kind == "tokens":
+            inputs[spec.name] = arrays[spec.name].astype(np.uint16)
+            continue
+        params = quantized.inputs[spec.name]
+        rows = arrays[spec.name].reshape(-1, len(params.scale))
+        inputs[spec.name] = quantize_features(rows, params.scale, params.zero_point)
+    return inputs
+
+
+def _batch(
+    calibration: Path | str | Mapping[str, Array], specs: list[InputSpec], length_input: str | None, tokens: int
+) -> Batch:
+    if isinstance(calibration, Mapping):
+        return check_arrays(calibration, specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
+    return read_npz(Path(calibration), specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
+
+
+def _labels(labels: Path | str | Sequence[str] | None, fused: tvm.IRModule) -> tuple[str, ...]:
+    """Class names, checked against the width of the model's result."""
+    if labels is None:
+        return ()
+    if isinstance(labels, str | Path):
+        path = Path(labels)
+        if not path.is_file():
+            raise UserError(f"There is no label file {path}.", "Give a text file with one class name a line.")
+        try:
+            labels = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text: {error}.", "Save it as UTF-8.") from error
+    classes = int(fused["main"].ret_ty.shape[-1])
+    if len(labels) != classes:
+        raise UserError(
+            f"The model has {classes} classes, the labels are {len(labels)}.", "Give one label for each class, in order."
+        )
+    return tuple(labels)
+
+
+def _arena_regions(board: Target) -> list[Any]:
+    """RAM for the arena: the stack is taken off the region that is preferred least."""
+    regions = list(board.arena_regions)
+    if regions:
+        last = regions[-1]
+        regions[-1] = dataclasses.replace(last, bytes=max(0, last.bytes - board.stack_bytes))
+    return regions
+
+
+def _check_flash(program: Program, board: Target) -> None:
+    used = sum(constant.array.nbytes for constant in program.constants)
+    if board.flash_bytes and used > board.flash_bytes:
+        raise UserError(
+            f"weights {used // 1024} KB > {board.flash_bytes // 1024} KB flash of {board.name}.",
+            "Use a smaller vocabulary or a narrower model, or another target.",
+        )
+
+
+def _info(
+    prefix: str,
+    board: Target,
+    quantized: QuantizedModel,
+    specs: list[InputSpec],
+    labels: tuple[str, ...],
+    references: _References,
+    model: Any,
+) -> ModelInfo:
+    example = {spec.name: references.inputs[0][spec.name] for spec in specs}
+    n = references.lengths[0]
+    return ModelInfo(
+        name=prefix,
+        version=__version__,
+        target=board.name,
+        description=f"from {_source(model)}",
+        max_tokens=quantized.max_tokens,
+        has_length=quantized.has_length,
+        input_params=quantized.inputs,
+        limits={spec.name: spec.limit for spec in specs},
+        output_params={quantized.output_name: quantized.output},
+        labels=labels,
+        example={key: value[:n] for key, value in example.items()},
+        family=family(board),
+    )
+
+
+def _write(
+    directory: Path, files: dict[str, str], references: _References, program: Program, data: dict[str, Any]
+) -> None:
+    output = program.outputs[0].name
+    with replaced_directory(directory) as temporary:
+        write_files(temporary, files)
+        stacked = {key: np.stack([row[key] for row in references.inputs]) for key in references.inputs[0]}
+        save_npz(temporary / "reference" / "inputs.npz", {**stacked, "n_tokens": np.asarray(references.lengths)})
+        save_npz(temporary / "reference" / "outputs.npz", {output: np.stack(references.outputs)})
+        hashes = {
+            path.relative_to(temporary).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        (temporary / METADATA_FILE).write_text(to_json({**data, "files": hashes}), encoding="utf-8")
+
+
+def save_npz(path: Path, arrays: dict[str, Array]) -> None:
+    """An .npz whose bytes depend on the arrays alone (NumPy's zip entries carry a fixed date)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def _stem(model: Any) -> str:
+    return Path(model).stem if isinstance(model, str | Path) else "model"
+
+
+def _source(model: Any) -> str:
+    return Path(model).name if isinstance(model, str | Path) else type(model).__name__
+
+
+def _hash(model: Any) -> str:
+    return hashlib.sha256(Path(model).read_bytes()).hexdigest() if isinstance(model, str | Path) else ""
+
+
+_RESERVED = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long main "
+    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
+    "arena base class new delete this namespace template".split()
+)
+
+
+def _prefix(name: str) -> str:
+    """A C identifier in lower case from a model's name."""
+    prefix = re.sub(r"\W+", "_", name.strip().lower(), flags=re.ASCII).strip("_")
+    if not prefix or prefix[0].isdigit() or prefix in _RESERVED or prefix.startswith("tvmt"):
+        raise UserError(
+            f"'{name}' cannot be a C prefix.", "Give --name a word of letters, digits and underscores, such as intent."
+        )
+    return prefix

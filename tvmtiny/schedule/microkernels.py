@@ -1,0 +1,181 @@
+"""Put the call of a C micro-kernel in the place of a tile operator's loops.
+
+A micro-kernel `tvmt_<operator>` is a header in schedules/microkernels/<family>/ with the meaning of the tile operator
+of the same name; a family that lacks one falls back to `portable`. What it is called with follows from the block
+itself: its regions give pointers, extents and strides, its annotation the integer parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import ir, s_tir, tirx
+
+from tvmtiny.kernels.tile import SCALARS, TILE
+from tvmtiny.resources import data_dir
+
+MICROKERNEL = "tvmtiny.microkernel"
+"""Annotation of a block: the family whose micro-kernel takes its place."""
+
+PREFIX = "tvmt_"
+PORTABLE = "portable"
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """The part of a buffer that a block reads or writes."""
+
+    region: ir.TensorRegion
+
+    @property
+    def pointer(self) -> Any:
+        """Address of the first element."""
+        return tirx.address_of(self.value)
+
+    @property
+    def value(self) -> Any:
+        """The first element."""
+        return tirx.BufferLoad(self.region.source, [r.min for r in self.region.region])
+
+    @property
+    def first(self) -> Any:
+        """Index of the first row."""
+        return self.region.region[0].min
+
+    @property
+    def rows(self) -> Any:
+        """Extent of the first axis."""
+        return self.region.region[0].extent
+
+    @property
+    def cols(self) -> Any:
+        """Extent of the last axis."""
+        return self.region.region[-1].extent
+
+    @property
+    def stride(self) -> Any:
+        """Elements from one row to the next."""
+        return self.region.source.ty.shape[-1]
+
+
+Arguments = Callable[[list[Region], list[Region], list[Any]], list[Any]]
+
+
+def _dense_s8(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [*(part.pointer for part in r), w[0].pointer]
+    return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, w[0].stride, 1, *s]
+
+
+def _dense_s8_transposed(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [*(part.pointer for part in r), w[0].pointer]
+    return [*pointers, w[0].cols, w[0].rows, r[0].cols, r[0].stride, 1, w[0].stride, *s]
+
+
+def _dense_s32(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [*(part.pointer for part in r), w[0].pointer]
+    return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, w[0].stride, *s]
+
+
+def _requantize(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    return [r[0].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s]
+
+
+ARGUMENTS: dict[str, tuple[str, Arguments]] = {
+    "dense_s8": ("dense_s8", _dense_s8),
+    "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
+    "dense_s32": ("dense_s32", _dense_s32),
+    "lookup_s8": (
+        "lookup_s8",
+        lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride],
+    ),
+    "add_residual_s32": (
+        "add_residual_s32",
+        lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
+    ),
+    "requantize_s32_s8": ("requantize_s32_s8", _requantize),
+    "requantize_s32_s16": ("requantize_s32_s16", _requantize),
+    "layer_norm_s8": (
+        "layer_norm_s8",
+        lambda r, w, s: [
+            *(part.pointer for part in r), w[0].pointer, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s
+        ],
+    ),  # fmt: skip
+    "scores_s32": (
+        "scores_s32",
+        lambda r, w, s: [
+            r[0].pointer, r[1].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].cols,
+            r[0].stride, r[1].stride, w[0].stride,
+        ],
+    ),  # fmt: skip
+    "softmax_u8": (
+        "softmax_u8",
+        lambda r, w, s: [
+            r[0].pointer, r[1].pointer, w[0].pointer, w[1].pointer, w[0].rows, w[0].cols,
+            r[0].stride, w[0].stride, r[2].value, *s,
+        ],
+    ),  # fmt: skip
+    "values_s8": (
+        "values_s8",
+        lambda r, w, s: [
+            r[0].pointer, r[1].pointer, r[2].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].cols,
+            r[0].stride, r[1].stride, w[0].stride, r[3].value, *s,
+        ],
+    ),  # fmt: skip
+    "embed_s32": (
+        "embed_s32",
+        lambda r, w, s: [
+            r[0].pointer, r[1].pointer, tirx.address_of(tirx.BufferLoad(r[2].region.source, [0, 0])),
+            w[0].pointer, w[0].rows, w[0].cols, r[0].first, w[0].stride, *s,
+        ],
+    ),  # fmt: skip
+    "mean_s8": (
+        "mean_s8",
+        lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
+    ),
+}
+"""Tile operator -> (micro-kernel, arguments from the block's reads, writes and integer parameters)."""
+
+
+def UseMicrokernels() -> tvm.transform.Pass:  # noqa: N802
+    """Replace the body of every block annotated with MICROKERNEL by the call of its C function."""
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="tvmtiny.UseMicrokernels")
+    def run(function: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
+        return tvm_ffi.structural_map(function, (s_tir.SBlock, _replace))
+
+    return run
+
+
+def _replace(block: s_tir.SBlock) -> s_tir.SBlock:
+    if MICROKERNEL not in block.annotations:
+        return block
+    name, arguments = ARGUMENTS[str(block.annotations[TILE])]
+    reads, writes = ([Region(part) for part in parts] for parts in (block.reads, block.writes))
+    call = tirx.call_extern("int32", PREFIX + name, *arguments(reads, writes, list(block.annotations[SCALARS])))
+    return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, tirx.Evaluate(call))
+
+
+def header(name: str, family: str) -> Path:
+    """The file of a micro-kernel or of a header that one includes, with the fall-back to `portable`."""
+    root = data_dir("schedules") / "microkernels"
+    own = root / family / f"{name}.h"
+    return own if own.is_file() else root / PORTABLE / f"{name}.h"
+
+
+def headers(names: set[str], family: str) -> dict[str, str]:
+    """File name -> text of the named headers and of everything that they include, in alphabetical order."""
+    found: dict[str, str] = {}
+    pending = sorted(names)
+    while pending:
+        name = pending.pop()
+        if f"{name}.h" not in found:
+            text = header(name, family).read_text()
+            found[f"{name}.h"] = text
+            pending += re.findall(r'#include "(tvmt_\w+)\.h"', text)
+    return dict(sorted(found.items()))

@@ -1,0 +1,62 @@
+"""The default schedule of each kernel on each kind of core.
+
+A rule chooses the blocking before TIR is made and then annotates the blocks of the function with a family of
+micro-kernels (`tvm.s_tir.Schedule.annotate`, so that a schedule is a trace that replays).
+"""
+
+from __future__ import annotations
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from tvmtiny.kernels import Blocking, Kernel, Operands
+from tvmtiny.kernels.tile import TILE
+from tvmtiny.schedule.microkernels import MICROKERNEL
+from tvmtiny.target import Target
+
+ROWS = {"embed": 1, "layer_norm": 1}
+"""Tokens at a time where it is not four: what works row by row needs no more scratch than one row."""
+
+
+def blocking(kernel: Kernel, operands: Operands) -> Blocking:
+    """Four tokens a block: every weight that is loaded serves four rows, for little scratch memory."""
+    return Blocking(rows=ROWS.get(kernel.name, 4))
+
+
+def family(target: Target) -> str:
+    """The folder of schedules/microkernels for a target."""
+    return "dsp" if target.dsp else "portable"
+
+
+def Schedule(microkernels: str) -> tvm.transform.Pass:  # noqa: N802
+    """Annotate every tile operator of every function with its family of micro-kernels."""
+
+    @tvm.transform.module_pass(opt_level=0, name="tvmtiny.Schedule")
+    def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        functions = {symbol: f for symbol, f in module.functions.items() if isinstance(f, tirx.PrimFunc)}
+        result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+        for symbol, function in functions.items():
+            result[symbol] = _annotate(function, microkernels)
+        return result
+
+    return run
+
+
+def _annotate(function: tirx.PrimFunc, microkernels: str) -> tirx.PrimFunc:
+    schedule = s_tir.Schedule(function)
+    for name in _tiles(function):
+        schedule.annotate(schedule.get_sblock(name), MICROKERNEL, microkernels)
+    return schedule.mod["main"].with_attrs(dict(function.attrs))
+
+
+def _tiles(function: tirx.PrimFunc) -> list[str]:
+    """Names of the blocks that are tile operators; TVM made them unique in the function."""
+    names: list[str] = []
+
+    def collect(block: s_tir.SBlock) -> None:
+        if TILE in block.annotations:
+            names.append(block.name_hint)
+
+    tvm_ffi.structural_walk(function.body, (s_tir.SBlock, collect))
+    return names

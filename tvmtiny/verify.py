@@ -1,0 +1,42 @@
+"""The bytes that a compiled model must give, by its NumPy reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmtiny.artifact import Artifact
+from tvmtiny.errors import UserError
+from tvmtiny.runner import Sample
+
+INTEGER_MODULE = "reference/integer.json"
+"""The integer module (Relax, TVM's JSON) in a model directory."""
+
+
+def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict[str, npt.NDArray[Any]]]:
+    """The outputs of every sample, computed in NumPy from the integer module in the model's directory.
+
+    Raises:
+        UserError: the directory lacks the module.
+    """
+    import tvm
+
+    from tvmtiny.kernels import kernels
+    from tvmtiny.quant.reference import IntegerModel
+
+    path = artifact.directory / INTEGER_MODULE
+    if not path.is_file():
+        raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
+    kernels()  # registers the operators that the module uses
+    model = IntegerModel(tvm.ir.load_json(path.read_text()))
+    output = artifact.outputs[0]
+    return [
+        {output.name: _last(model.run(sample.inputs, sample.n_tokens)).reshape(output.shape)} for sample in samples
+    ]
+
+
+def _last(results: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.integer]:
+    return next(reversed(results.values()))
