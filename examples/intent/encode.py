@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def read_rows(path: Path) -> list[tuple[str, str]]:
-    """(intent, text) of every line; further columns are ignored, and so is a header line `intent<TAB>text`."""
+    """(intent, text) of every line, without further columns and without a header line `intent<TAB>text`."""
     rows = [tuple(line.split("\t")[:2]) for line in path.read_text(encoding="utf-8").splitlines() if line]
     return [(row[0], row[1]) for row in rows if row != ("intent", "text")]
 

@@ -1,13 +1,14 @@
 """Learn a WordPiece vocabulary, the same one on every run.
 
-The trainer of the tokenizers library orders pieces of equal count by the iteration order of a randomly seeded hash
-map, so two runs differ; here ties go to the pair that sorts first. Pieces are learned as in byte-pair encoding
-(Sennrich et al., 2016), as that trainer does too, and written the WordPiece way: `##` inside a word.
+The trainer of the tokenizers library breaks ties by the iteration order of a randomly seeded hash map, so two
+runs differ; here ties go to the pair that sorts first. Pieces are learned as in byte-pair encoding (Sennrich
+et al., 2016), as that trainer does too, and written the WordPiece way: `##` inside a word.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 INSIDE = "##"
 
@@ -27,7 +28,7 @@ class _Words:
 
     def _count(self, index: int, sign: int) -> None:
         pieces = self.pieces[index]
-        for pair in zip(pieces, pieces[1:], strict=False):
+        for pair in pairwise(pieces):
             self.pairs[pair] += sign * self.counts[index]
             self.places[pair].add(index)
 
