@@ -126,8 +126,20 @@ class _Quantizer:
         if kind(reader) == "embed":
             return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
         values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
-        self.inputs[param.name] = qparams.columns(values.min(axis=0), values.max(axis=0))
+        low, high = values.min(axis=0), values.max(axis=0)
+        if not self._only_projected(param):
+            low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+        self.inputs[param.name] = qparams.columns(low, high)
         return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+
+    def _only_projected(self, param: relax.Var) -> bool:
+        """Whether `param` only ever meets weights, into which a scale a column can go; a sum needs one scale."""
+        for _, value in self.graph:
+            for index, arg in enumerate(value.args if kind(value) else []):
+                reads = hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param)
+                if reads and (index > 0 or kind(value) not in ("dense", "attention", "ffn")):
+                    return False
+        return True
 
     def _first_reader(self, param: relax.Var) -> tuple[Any, tuple[int, ...]]:
         """A fused operator that reads `param`, and the shape in which it does."""
@@ -143,7 +155,10 @@ class _Quantizer:
         root = trace(self.graph, expr).root
         if root in self.values:
             return self.values[root]
-        return _Value(self.params[root.name], self.inputs.get(root.name, QuantParams(1.0)))
+        params = self.inputs.get(root.name, QuantParams(1.0))
+        if np.size(params.scale) > 1 and not self._only_projected(root):
+            params = QuantParams(float(params.scale[0]), int(params.zero_point[0]))
+        return _Value(self.params[root.name], params)
 
     def _range(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
