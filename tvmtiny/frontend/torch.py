@@ -66,12 +66,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _convert(program: Any) -> tvm.IRModule:
-    from tvm.relax.frontend.torch import from_exported_program
+    from tvmtiny.frontend.torch_importer import Importer
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return from_exported_program(program, unwrap_unit_return_tuple=True)
+            return Importer().from_exported_program(
+                program.run_decompositions(),
+                keep_params_as_input=False,
+                unwrap_unit_return_tuple=True,
+                no_bind_return_tuple=False,
+                custom_convert_map=None,
+            )
     except Exception as error:
         raise UserError(
             f"The torch program cannot be imported: {_first_line(error)}",
