@@ -122,15 +122,26 @@ def read_npz(
         UserError: anything that is not as the model needs it, with the sample and what to do.
     """
     path = Path(path)
-    contents = _load(path)
-    _check_keys(path, contents, specs, length_input)
-    arrays = {spec.name: _check_array(path, contents[spec.name], spec) for spec in specs}
+    return check_arrays(_load(path), specs, length_input, max_tokens, minimum=minimum, source=str(path))
+
+
+def check_arrays(
+    contents: Mapping[str, Array],
+    specs: Sequence[InputSpec],
+    length_input: str | None,
+    max_tokens: int,
+    *,
+    minimum: int = 1,
+    source: str = "the data",
+) -> Batch:
+    """As `read_npz`, for arrays by key; `source` is how messages call them."""
+    contents = {name: np.asarray(values) for name, values in contents.items()}
+    _check_keys(source, contents, specs, length_input)
+    arrays = {spec.name: _check_array(source, contents[spec.name], spec) for spec in specs}
     counts = {name: len(array) for name, array in arrays.items()}
-    counts |= {
-        name: len(contents[name]) for name in contents if np.ndim(contents[name]) and name not in counts
-    }
-    _check_counts(path, counts, minimum)
-    lengths = _lengths(path, contents, length_input, max_tokens, next(iter(counts.values())))
+    counts |= {name: len(contents[name]) for name in contents if contents[name].ndim and name not in counts}
+    _check_counts(source, counts, minimum)
+    lengths = _lengths(source, contents, length_input, max_tokens, next(iter(counts.values())))
     return Batch(arrays, lengths, contents.get(LABELS_KEY))
 
 
@@ -151,7 +162,7 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _check_keys(
-    path: Path, contents: Mapping[str, Array], specs: Sequence[InputSpec], length_input: str | None
+    source: str, contents: Mapping[str, Array], specs: Sequence[InputSpec], length_input: str | None
 ) -> None:
     needed = [spec.name for spec in specs]
     optional = [LENGTH_KEY, LABELS_KEY] + ([length_input] if length_input else [])
@@ -161,80 +172,87 @@ def _check_keys(
     if missing:
         hint = f"'{unknown[0]}' is not one of them: rename it? " if unknown else ""
         raise UserError(
-            f"{path} lacks {listed(missing)}; it has {listed(contents) or 'nothing'}.", hint + expected
+            f"{source} lacks {listed(missing)}; it has {listed(contents) or 'nothing'}.", hint + expected
         )
     if unknown:
         near = suggestion(unknown[0], [*needed, *optional])
-        raise UserError(f"{path} has {listed(unknown)}, which the model does not take.", f"{near} {expected}")
+        raise UserError(
+            f"{source} has {listed(unknown)}, which the model does not take.", f"{near} {expected}"
+        )
     if length_input in contents and LENGTH_KEY in contents:
         raise UserError(
-            f"{path} gives the lengths twice: as '{length_input}' and as '{LENGTH_KEY}'.",
+            f"{source} gives the lengths twice: as '{length_input}' and as '{LENGTH_KEY}'.",
             "Leave one of them out.",
         )
 
 
-def _check_array(path: Path, values: Array, spec: InputSpec) -> Array:
+def _check_array(source: str, values: Array, spec: InputSpec) -> Array:
     kinds, wanted = ("iu", "integers") if spec.kind == "tokens" else ("fiu", "real numbers")
     if values.dtype.kind not in kinds:
-        raise UserError(f"'{spec.name}' in {path} has elements of type {values.dtype}; it must be {wanted}.")
+        raise UserError(
+            f"'{spec.name}' in {source} has elements of type {values.dtype}; it must be {wanted}."
+        )
     if values.shape[1:] != spec.shape or values.ndim != len(spec.shape) + 1:
         found, need = "x".join(map(str, values.shape)), "x".join(map(str, ("N", *spec.shape)))
         hint = "Samples lie along the first axis"
         if values.shape == spec.shape:
             hint += ": add one, as in array[None]"
-        raise UserError(f"'{spec.name}' in {path} has the shape {found}; {need} is needed.", f"{hint}.")
-    return _check_ids(path, values, spec) if spec.kind == "tokens" else _check_features(path, values, spec)
+        raise UserError(f"'{spec.name}' in {source} has the shape {found}; {need} is needed.", f"{hint}.")
+    return (
+        _check_ids(source, values, spec) if spec.kind == "tokens" else _check_features(source, values, spec)
+    )
 
 
-def _check_ids(path: Path, values: Array, spec: InputSpec) -> Array:
+def _check_ids(source: str, values: Array, spec: InputSpec) -> Array:
     outside = (values < 0) | (values >= spec.limit) if spec.limit else values < 0
     if np.any(outside):
         at = tuple(int(i) for i in np.argwhere(outside)[0])
         raise UserError(
-            f"'{spec.name}' in {path}: sample {at[0]} has the token id {values[at]}; "
+            f"'{spec.name}' in {source}: sample {at[0]} has the token id {values[at]}; "
             f"the model knows 0 to {spec.limit - 1}.",
             "Use the tokenizer that the model was trained with.",
         )
     return values.astype(np.int64)
 
 
-def _check_features(path: Path, values: Array, spec: InputSpec) -> Array:
+def _check_features(source: str, values: Array, spec: InputSpec) -> Array:
     with np.errstate(over="ignore"):
         real = values.astype(np.float32)
     if not np.all(np.isfinite(real)):
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(real))[0])
         raise UserError(
-            f"'{spec.name}' in {path}: sample {at[0]} has the value {values[at]} at {list(at[1:])}.",
+            f"'{spec.name}' in {source}: sample {at[0]} has the value {values[at]} at {list(at[1:])}.",
             "Remove samples with missing (NaN) or infinite values.",
         )
     return real
 
 
-def _check_counts(path: Path, counts: Mapping[str, int], minimum: int) -> None:
+def _check_counts(source: str, counts: Mapping[str, int], minimum: int) -> None:
     if len(set(counts.values())) > 1:
         found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
         raise UserError(
-            f"The arrays of {path} have different numbers of samples: {found}.", "Give each one row a sample."
+            f"The arrays of {source} have different numbers of samples: {found}.",
+            "Give each one row a sample.",
         )
     count = next(iter(counts.values()))
     if count < minimum:
         raise UserError(
-            f"{path} has {count} sample{'s' * (count != 1)}; at least {minimum} are needed.",
+            f"{source} has {count} sample{'s' * (count != 1)}; at least {minimum} are needed.",
             "Add typical inputs: what they do not show, the ranges of the integer model cannot cover.",
         )
 
 
 def _lengths(
-    path: Path, contents: Mapping[str, Array], length_input: str | None, max_tokens: int, count: int
+    source: str, contents: Mapping[str, Array], length_input: str | None, max_tokens: int, count: int
 ) -> Array:
     if length_input is not None and length_input in contents:
-        return _lengths_of_mask(path, contents[length_input], length_input, max_tokens)
+        return _lengths_of_mask(source, contents[length_input], length_input, max_tokens)
     if LENGTH_KEY not in contents:
         return np.full(count, max_tokens, np.int64)
     lengths = contents[LENGTH_KEY]
     if lengths.dtype.kind not in "iu" or lengths.shape != (count,):
         raise UserError(
-            f"'{LENGTH_KEY}' in {path} is {lengths.dtype} of shape {lengths.shape}.",
+            f"'{LENGTH_KEY}' in {source} is {lengths.dtype} of shape {lengths.shape}.",
             "One integer a sample is needed.",
         )
     lowest = 1 if length_input is not None else max_tokens
@@ -244,28 +262,28 @@ def _lengths(
             f"1 to {max_tokens}" if length_input is not None else f"{max_tokens}, as it has no mask input"
         )
         raise UserError(
-            f"'{LENGTH_KEY}' in {path}: sample {wrong[0]} has {lengths[wrong[0]]}; the model takes {allowed}."
+            f"'{LENGTH_KEY}' in {source}: sample {wrong[0]} has {lengths[wrong[0]]}, not {allowed}."
         )
     return lengths.astype(np.int64)
 
 
-def _lengths_of_mask(path: Path, mask: Array, name: str, max_tokens: int) -> Array:
+def _lengths_of_mask(source: str, mask: Array, name: str, max_tokens: int) -> Array:
     if mask.ndim != 2 or mask.shape[1] != max_tokens:
         found = "x".join(map(str, mask.shape))
-        raise UserError(f"The mask '{name}' in {path} has the shape {found}; Nx{max_tokens} is needed.")
+        raise UserError(f"The mask '{name}' in {source} has the shape {found}; Nx{max_tokens} is needed.")
     if mask.dtype.kind not in "biuf" or np.any((mask != 0) & (mask != 1)):
-        raise UserError(f"The mask '{name}' in {path} has values other than 0 and 1.")
+        raise UserError(f"The mask '{name}' in {source} has values other than 0 and 1.")
     present = mask != 0
     lengths = present.sum(axis=1).astype(np.int64)
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         raise UserError(
-            f"The mask '{name}' in {path} marks no token of sample {empty[0]}.", "Remove empty samples."
+            f"The mask '{name}' in {source} marks no token of sample {empty[0]}.", "Remove empty samples."
         )
     holes = np.flatnonzero(np.any(present != (np.arange(max_tokens) < lengths[:, None]), axis=1))
     if len(holes):
         raise UserError(
-            f"The mask '{name}' in {path} has holes: in sample {holes[0]} a 0 comes before a 1.",
+            f"The mask '{name}' in {source} has holes: in sample {holes[0]} a 0 comes before a 1.",
             "The first n tokens must be marked (1..10..0): put padding after the text, nowhere else.",
         )
     return lengths

@@ -11,10 +11,10 @@ from tvmtiny.passes.numeric import fold
 
 
 class NamingBuilder(Builder):
-    """Binds every call, also those nested in another's arguments, to a variable named after the current layer.
+    """Binds every call, also one nested in another's arguments, to a variable named after the layer.
 
     TVM's own builder would bind nested calls anonymously, and again for each user of an expression. Calls of
-    constants become constants at once: converters need bounds and axes to be known, however they were computed.
+    constants become constants at once: converters need known bounds and axes, however they were computed.
     """
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
+from tvmtiny.passes.name_result import OUTPUT_ATTRIBUTE
 
 OPSETS = range(13, 23)
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -161,4 +162,5 @@ def _convert(model: onnx.ModelProto, opset: int, shapes: dict[str, tuple[int, ..
             f"The model cannot be imported: {_first_line(error)}", "Check that onnxruntime runs it."
         ) from error
     require_static(module)
+    module["main"] = module["main"].with_attr(OUTPUT_ATTRIBUTE, model.graph.output[0].name)
     return module

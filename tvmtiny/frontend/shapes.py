@@ -137,7 +137,7 @@ def _require_batch_of_one(name: str, shape: tuple[int, ...]) -> None:
 
 
 def require_static(module: tvm.IRModule) -> None:
-    """Every value of `main` must have a shape of known numbers; raises UserError with the first that has not."""
+    """Every value of `main` must have a known shape; raises UserError with the first that has not."""
     from tvmtiny.passes.graph import Graph
 
     for var, _ in Graph(module["main"]):

@@ -105,7 +105,7 @@ def _fix_shapes(
                 continue
             if sizes.setdefault(str(symbol), size) != size:
                 raise UserError(
-                    f"The dynamic axis {symbol} gets two sizes: {sizes[str(symbol)]} and {size} (input '{name}').",
+                    f"The dynamic axis {symbol} gets two sizes, {sizes[str(symbol)]} and {size} ('{name}').",
                     "The inputs share this axis: give them the same size.",
                 )
     if sizes:

@@ -1,4 +1,4 @@
-"""TVM's importer of torch.export programs, made to name every Relax variable after its module in the program."""
+"""TVM's importer of torch.export programs, made to name every Relax variable after its torch module."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import ir, relax, tirx
 
+from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 Array = npt.NDArray[Any]
@@ -27,6 +28,12 @@ def _dtype(call: relax.Call) -> np.dtype[Any]:
 
 def _take(call: relax.Call, data: Array, index: Array) -> Array:
     axis = call.attrs.axis
+    rows = data.size if axis is None else data.shape[int(axis)]
+    if index.size and (index.min() < -rows or index.max() >= rows):
+        raise UserError(
+            f"The model reads row {index.max()} of a table of {rows} rows.",
+            f"If that is its table of positions, it takes at most {rows} tokens: give --max-tokens {rows} or less.",
+        )
     if axis is None:
         return np.take(data.reshape(-1), index, mode="wrap")
     return np.take(data, index, axis=int(axis), mode="wrap")

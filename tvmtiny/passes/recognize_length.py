@@ -132,7 +132,7 @@ class _MaskFinder:
     def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call) -> Any:
         scores = value.args[0]
         tokens = shape_of(scores)[-1]
-        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1):
+        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or _is_one_row(shape_of(scores)):
             return None
         if self.mask is None:
             return call("softmax", [scores, self._n(tokens)])
@@ -205,6 +205,11 @@ class _MaskFinder:
     def _emit_mean(self, graph: Graph, x: Any, like: Any, emit: Emit) -> Any:
         matrix = as_matrix(graph, x, emit)
         return reshaped(call("mean", [matrix, self._n(shape_of(matrix)[0])]), like, emit)
+
+
+def _is_one_row(shape: tuple[int, ...]) -> bool:
+    """Whether a softmax is over classes: a model's last layer, not an attention."""
+    return len(shape) <= 2 and int(np.prod(shape[:-1])) == 1
 
 
 def _removes_keys(value: Array, n: int, shape: tuple[int, ...]) -> bool:

@@ -1,0 +1,114 @@
+"""What must hold after `fusion_passes()`: only operators that have kernels, and inputs that they take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import ir, relax
+
+from tvmtiny.errors import UserError
+from tvmtiny.passes.fuse_dense import ACTIVATIONS
+from tvmtiny.passes.graph import Graph, op_name
+from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
+from tvmtiny.passes.operators import kind
+from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
+from tvmtiny.passes.views import trace
+
+_ATTENTION = (
+    "Attention is softmax(Q K^T * scale + mask) V before a dense layer, with Q, K and V dense layers of one "
+    "tensor. Leave out a softmax over classes at a model's end: the largest score stays the largest."
+)
+_POOLING = "Pooling is the mean over the tokens that are present, or the first token."
+_CONVOLUTION = (
+    "Convolutions are not supported yet; cut the signal into patches with a reshape and use a dense layer."
+)
+_ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
+_REMEDIES = {
+    "tvmtiny.softmax": _ATTENTION,
+    "nn.softmax": _ATTENTION,
+    "nn.log_softmax": _ATTENTION,
+    "add": "A sum of two tensors is supported behind an attention, feed-forward or dense layer (a residual), "
+    "and of embeddings with constants.",
+    "matmul": "A matrix product needs constant weights, except inside self-attention.",
+    "take": "Token ids select from one embedding table; token types and positions must be constants.",
+    "nn.layer_norm": "LayerNorm is supported over the last axis, with constant gamma and beta.",
+    "mean": _POOLING,
+    "sum": _POOLING,
+    "max": _POOLING,
+    "nn.conv1d": _CONVOLUTION,
+    "nn.conv2d": _CONVOLUTION,
+}
+_OTHERWISE = "Replace it in the model by dense layers, self-attention, LayerNorm and activations."
+
+
+def check_fused(module: tvm.IRModule) -> None:
+    """Require that every value of `main` is a fused operator and every input one that they take.
+
+    Args:
+        module: after `fusion_passes()`.
+
+    Raises:
+        UserError: names the operator, the node and what to do.
+    """
+    graph = Graph(module["main"])
+    left = [(var, value) for var, value in graph if not _is_supported(graph, var, value)]
+    if left:
+        raise _unsupported(graph, left)
+    _check_inputs(graph, dict(module["main"].attrs or {}))
+
+
+def _is_supported(graph: Graph, var: Any, value: Any) -> bool:
+    if isinstance(value, ir.Var):
+        return True
+    if kind(value):
+        return kind(value) != "softmax"
+    if not graph.is_call(value, "reshape"):
+        return False
+    of_parameter = graph.bound(graph.producer_variable(value.args[0])) is None
+    return of_parameter or var.same_as(graph.producer_variable(graph.result))
+
+
+def _unsupported(graph: Graph, left: list[tuple[Any, Any]]) -> UserError:
+    """Of all that is left, the most telling: views around an attention that was not recognised say little."""
+    var, value = min(left, key=lambda binding: _rank(binding[1]))
+    if not isinstance(value, relax.Call):
+        if isinstance(value, relax.Tuple):
+            return UserError(
+                f"The model has {len(value.fields)} outputs; one is supported.", "Export it with one output."
+            )
+        return UserError(f"Node '{var.name}' is not supported.", _OTHERWISE)
+    name = op_name(value)
+    remedy = _REMEDIES.get(name) or (_ACTIVATION if name in ELEMENTWISE else _OTHERWISE)
+    plain = name.removeprefix("tvmtiny.").removeprefix("nn.")
+    return UserError(f"The operator {plain} at node '{var.name}' is not supported there.", remedy)
+
+
+def _rank(value: Any) -> int:
+    name = op_name(value) if isinstance(value, relax.Call) else ""
+    if name in ("tvmtiny.softmax", "nn.softmax"):
+        return 0
+    return 2 if name in VIEWS or not name else 1
+
+
+def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
+    has_length = LENGTH_INPUT_ATTRIBUTE in attributes
+    ids = {trace(graph, value.args[0]).root for _, value in graph if kind(value) == "embed"}
+    for param in graph.params:
+        if has_length and param.name == LENGTH_PARAMETER:
+            continue
+        dtype = str(param.ty.dtype)
+        if not _is_used(graph, param):
+            raise UserError(
+                f"The input '{param.name}' has no effect on the model's result.",
+                "Export the model without it.",
+            )
+        if param not in ids and dtype != "float32":
+            raise UserError(
+                f"The input '{param.name}' has elements of type {dtype}.",
+                "Inputs are token ids (integers, for an embedding), a mask of tokens, or features (float32).",
+            )
+
+
+def _is_used(graph: Graph, param: Any) -> bool:
+    return bool(graph.users(param)) or graph.producer_variable(graph.result).same_as(param)
