@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import ir, relax
 
@@ -31,14 +32,18 @@ def _residual(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | Non
     candidates = []
     for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
         host = _host(graph, operand, _HOSTS)
-        if host is not None and not attributes(host)["residual"] and shape_of(other) == shape_of(value):
+        fits = as_array(other) is not None or shape_of(other) == shape_of(value)
+        if host is not None and not attributes(host)["residual"] and fits:
             candidates.append((graph.position(trace(graph, operand).root), host, other))
     if not candidates:
         return None
     _, host, other = max(candidates, key=lambda candidate: candidate[0])
     attrs = {**attributes(host), "residual": 1}
     array = as_array(other)
-    residual = as_matrix(graph, other, emit) if array is None else constant(array.reshape(matrix_of(graph, other)))
+    if array is None:
+        residual = as_matrix(graph, other, emit)
+    else:  # such as a table of positions, perhaps without the batch axis
+        residual = constant(np.broadcast_to(array, shape_of(value)).reshape(matrix_of(graph, value)))
     args = [*host.args, residual]
     return reshaped(call(kind(host), args, **attrs), value, emit)
 
