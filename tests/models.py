@@ -1,6 +1,6 @@
 """Small models for tests: written in ONNX directly (no torch), and as torch modules.
 
-All weights are random with a fixed seed. An encoder built here takes `ids` (1, S) and, with a mask, `mask` (1, S).
+All weights are random with a fixed seed. An encoder built here takes `ids` (1, S) and perhaps `mask` (1, S).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ input (1 for the tokens that are there, 0 after them) or `n_tokens`; without eit
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,12 +149,15 @@ def _load(path: Path) -> dict[str, Array]:
         raise UserError(f"There is no file {path}.", "Give the path of an .npz file.")
     remedy = "Write it with numpy.savez(path, input_name=array, ...)."
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} is one array, not an .npz file.", remedy)
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} is one array, not an .npz file.", remedy)
+        with archive:
             return {name: archive[name] for name in archive.files}
-    # What NumPy and zipfile raise for damaged files; zlib.error has no better base than Exception.
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UserError:
+        raise
+    # zipfile, zlib and NumPy's header parser each raise their own for a damaged file, with no common base.
+    except Exception as error:
         raise UserError(
             f"{path} is not an .npz file of plain arrays, or is damaged: {error}", remedy
         ) from error
