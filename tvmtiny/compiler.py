@@ -312,9 +312,13 @@ def _hash(model: Any) -> str:
 
 
 _RESERVED = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long main "
+    "auto break case char const continue default do double else enum extern float for goto if inline int long "
     "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "arena base class new delete this namespace template".split()
+    "arena base class new delete this namespace template "
+    # main.c is there already; a <name>.h in the include path would hide a header of the C library.
+    "main assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
+    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype alloca endian fcntl features "
+    "malloc memory newlib poll pthread reent sched strings unistd".split()
 )
 
 

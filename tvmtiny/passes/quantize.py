@@ -343,7 +343,7 @@ class _Quantizer:
         attrs |= self._softmax(tensors, scales, attributes(call)["scale"], width, var.name)
         context = np.maximum(self._head_scales(var.name, "context", heads), scales["v"] / 32)
         tensors["ratio"], attrs["value_shift"] = _ratio(scales["v"] / context, 255)
-        qparams.check_shift(255 * 127 * self.max_tokens, attrs["value_shift"], f"{var.name}.context")
+        qparams.check_shift(255 * 128 * self.max_tokens, attrs["value_shift"], f"{var.name}.context")
         wo, bo = arrays[6], arrays[7]
         params = QuantParams(np.repeat(context, width), 0)
         unit, bound = _units(wo, bo, params)
@@ -364,7 +364,7 @@ class _Quantizer:
         step = qparams.EXP_RANGE / 255
         real = np.abs(factor) * scales["q"] * scales["k"] / step
         multiplier, shift = qparams.fixed_point(real, limit=np.inf)
-        qparams.check_shift(2 * 127 * 127 * width, shift, f"{name}.scores")
+        qparams.check_shift(2 * 128 * 128 * width, shift, f"{name}.scores")
         if factor < 0:
             raise UserError(f"The attention '{name}' scales its scores by {factor}.", "Use a positive factor.")
         tensors["exp_table"] = constant(qparams.exponential_table())
