@@ -16,9 +16,16 @@ from tvmtiny.resources import data_dir
 from tvmtiny.runner.process import host_compiler
 
 FAMILIES = ("portable", "dsp")
-WARNINGS = (
-    ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-pedantic", "-Wcast-qual", "-Wno-unused-function", "-Werror"]
-)
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wconversion",
+    "-Wdouble-promotion",
+    "-pedantic",
+    "-Wcast-qual",
+    "-Wno-unused-function",
+    "-Werror",
+]
 
 
 def write_model(directory: Path, family: str) -> Artifact:

@@ -1,7 +1,7 @@
 """Cases for the micro-kernels: arguments as bytes for driver.c, and the bytes that they must become.
 
-The expected bytes come from tvmtiny.quant.integer and cover the whole case, so that a kernel that writes between the
-rows of its output, or changes an input, fails as well.
+The expected bytes come from tvmtiny.quant.integer and cover the whole case, so that a kernel that writes
+between the rows of its output, or changes an input, fails as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ KERNELS = (
     "mean_s8",
     "quantize_q16_s8",
     "arith",
+    "reciprocal_sqrt",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4
@@ -97,7 +98,8 @@ def pack(cases: Iterable[Case]) -> list[tuple[bytes, bytes, Sequence[Case]]]:
     def flush() -> None:
         if group:
             count = np.array([len(group)], "<u4").tobytes().ljust(_ALIGN, b"\xc3")
-            before, after = (count + b"".join(row[side] for row in group) for side in (0, 1))
+            before = count + b"".join(row[0] for row in group)
+            after = count + b"".join(row[1] for row in group)
             arenas.append((_padded(before), _padded(after), [row[2] for row in group]))
             group.clear()
 

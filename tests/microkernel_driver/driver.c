@@ -49,6 +49,14 @@ static void arith(const int32_t *a, const int32_t *b, int32_t *out, int32_t coun
   }
 }
 
+static void reciprocal_sqrt(const uint32_t *value, int32_t *out, int32_t count) {
+  for (int32_t i = 0; i < count; i++) {
+    out[0] = (int32_t)tvmt_reciprocal_sqrt((uint64_t)value[0] | (uint64_t)value[1] << 32, &out[1]);
+    out += 2;
+    value += 2;
+  }
+}
+
 static int dispatch(int32_t kernel, char *base, const int32_t *a) {
 #define S8(i) ((int8_t *)(void *)(base + a[i]))
 #define U8(i) ((uint8_t *)(void *)(base + a[i]))
@@ -99,6 +107,9 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 13:
       arith(S32(0), S32(1), S32(2), a[3]);
+      return 0;
+    case 14:
+      reciprocal_sqrt((const uint32_t *)S32(0), S32(1), a[2]);
       return 0;
     default:
       return -1;

@@ -1,7 +1,8 @@
 """Random and extreme cases for each micro-kernel, expected bytes from tvmtiny.quant.integer.
 
-A generator takes a random generator and the extents; what else a kernel needs (strides, misalignment, shifts) it
-draws, within the bounds that the kernel's header states. `extreme` asks for values at the ends of their ranges.
+A generator takes a random generator and the extents; what else a kernel needs (strides, misalignment, shifts)
+it draws, within the bounds that the kernel's header states. `extreme` asks for values at the ends of their
+ranges.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
 from tvmtiny.quant import integer
 
 INT32_MAX = 2**31 - 1
+KERNEL_SEED = 20261123
 Rng = np.random.Generator
 Generator = Callable[[Rng, int, int, int, bool], Case]
 
@@ -41,7 +43,7 @@ def _skew(rng: Rng) -> int:
 def _shift(rng: Rng, values: np.ndarray) -> int:
     """A left shift after which `values` still fit 32 bits."""
     most = 31 - int(np.abs(values.astype(np.int64)).max(initial=0)).bit_length()
-    return int(rng.choice([0, most, rng.integers(0, most + 1)]))
+    return int(rng.choice([0, most, int(rng.integers(0, most + 1))]))
 
 
 def _multipliers(rng: Rng, count: int, extreme: bool) -> np.ndarray:
@@ -51,7 +53,7 @@ def _multipliers(rng: Rng, count: int, extreme: bool) -> np.ndarray:
 
 
 def _zero_point(rng: Rng) -> int:
-    return int(rng.choice([-128, 0, 127, rng.integers(-128, 128)]))
+    return int(rng.choice([-128, 0, 127, int(rng.integers(-128, 128))]))
 
 
 def _bias(rng: Rng, cols: int, depth: int, extreme: bool) -> np.ndarray:
@@ -74,7 +76,7 @@ def _output(rng: Rng, values: np.ndarray, row_stride: int, col_stride: int = 1) 
 
 def _dense_operands(
     rng: Rng, rows: int, cols: int, depth: int, extreme: bool
-) -> tuple[list[np.ndarray], list[Argument], int, int]:
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], list[Argument], int, int]:
     x, weight = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
     bias, multiplier = _bias(rng, cols, depth, extreme), _multipliers(rng, cols, extreme)
     shift = _shift(rng, integer.dense_acc(x, weight, bias))
@@ -85,7 +87,7 @@ def _dense_operands(
         Buffer(bias),
         Buffer(multiplier),
     ]
-    return [x, weight, bias, multiplier], arguments, stride, shift
+    return (x, weight, bias, multiplier), arguments, stride, shift
 
 
 def dense_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -127,7 +129,12 @@ def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
 def add_residual_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     t, x = int32s(rng, (rows, cols), INT32_MAX, extreme), int8s(rng, (rows, cols), extreme)
     zero_point, bits = _zero_point(rng), int(rng.integers(2, 32))
-    left_shift = int(rng.choice([0, 22, rng.integers(0, 23)]))
+    left_shift = int(rng.choice([0, 22, int(rng.integers(0, 23))]))
+    limit = 1 << (bits - 1)
+    edges = rng.choice(np.array([-limit - 1, -limit, limit - 1, limit]), t.shape)
+    edges -= (x.astype(np.int64) - zero_point) << left_shift
+    on_edge = (rng.random(t.shape) < 0.3) & (np.abs(edges) <= INT32_MAX)
+    t = np.where(on_edge, edges, t).astype(np.int32)
     t_stride, x_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
     before = strided(rng, t, t_stride)
     after = before.copy()
@@ -139,7 +146,7 @@ def add_residual_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) 
 
 def _requantize(name: str, bits: int) -> Generator:
     def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
-        t = int32s(rng, (rows, cols), INT32_MAX >> int(rng.choice([0, rng.integers(0, 24)])), extreme)
+        t = int32s(rng, (rows, cols), INT32_MAX >> int(rng.choice([0, int(rng.integers(0, 24))])), extreme)
         shift, multiplier = _shift(rng, t), int(_multipliers(rng, 1, extreme)[0])
         zero_point = _zero_point(rng)
         scaled = integer.multiply_high(t.astype(np.int64) << shift, multiplier).astype(np.int64)
@@ -197,7 +204,7 @@ def softmax_u8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Cas
         else scores
     )
     shift = _shift(rng, span)
-    multiplier = int(rng.choice([0, 1, INT32_MAX, rng.integers(0, 2**31)]))
+    multiplier = int(rng.choice([0, 1, INT32_MAX, int(rng.integers(0, 2**31))]))
     p, row_sum = (
         integer.softmax_u8(scores, multiplier, shift, table)
         if rows
@@ -241,7 +248,7 @@ def values_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     p[:, :1] = 255
     v, row_sum = int8s(rng, (cols, depth), extreme), p.sum(axis=1, dtype=np.int32)
     shift = _shift(rng, integer.dense_acc(p, v, np.zeros(cols, np.int32)))
-    ratio = int(rng.choice([0, 1, 2**32 - 1, rng.integers(0, 2**32)]))
+    ratio = int(rng.choice([0, 1, 2**32 - 1, int(rng.integers(0, 2**32))]))
     zero_point = _zero_point(rng)
     y = integer.values_s8(p, v, row_sum, ratio, shift, zero_point)
     strides = [
@@ -265,7 +272,7 @@ def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     first_row, vocabulary = int(rng.integers(0, 5)), int(rng.integers(1, 50))
     token, position = int8s(rng, (vocabulary, cols), extreme), int8s(rng, (first_row + rows, cols), extreme)
     ids = rng.integers(0, vocabulary, rows, dtype=np.uint16)
-    factors = [int(rng.choice([0, 1, 2**23 - 1, 1 - 2**23, rng.integers(0, 2**23)])) for _ in range(2)]
+    factors = [int(rng.choice([0, 1, 2**23 - 1, 1 - 2**23, int(rng.integers(0, 2**23))])) for _ in range(2)]
     y = integer.embed_s32(ids, token, position[first_row:], *factors)
     stride = cols + int(rng.integers(0, 4))
     inputs = (
@@ -321,6 +328,16 @@ def arith(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     return Case("arith", (Buffer(a), Buffer(b), Buffer(noise(rng, np.int32, y.size), y), len(a)))
 
 
+def reciprocal_sqrt(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    if extreme:
+        values = sorted({(1 << bit) + step for bit in range(63) for step in (-1, 0, 1)} - {0})
+    else:
+        values = [max(1, int(rng.integers(0, 2**63)) >> int(rng.integers(0, 63))) for _ in range(200)]
+    y = np.array([integer.reciprocal_sqrt(value) for value in values]).astype(np.uint32)
+    source = Buffer(np.array(values, np.uint64))
+    return Case("reciprocal_sqrt", (source, Buffer(noise(rng, np.uint32, y.size), y), len(values)))
+
+
 GENERATORS: dict[str, Generator] = {
     "dense_s8": dense_s8,
     "dense_s32": dense_s32,
@@ -336,6 +353,7 @@ GENERATORS: dict[str, Generator] = {
     "mean_s8": mean_s8,
     "quantize_q16_s8": quantize_q16_s8,
     "arith": arith,
+    "reciprocal_sqrt": reciprocal_sqrt,
 }
 """By kernel name, in the order of cases.KERNELS."""
 
@@ -354,8 +372,7 @@ def fixed_cases(kernel: str) -> list[Case]:
         (4, 6, 64),
         (1, 9, 37),
     ]
-    shapes += [tuple(int(n) for n in rng.integers(1, 41, 3)) for _ in range(8)]
+    for _ in range(8):
+        rows, cols, depth = (int(n) for n in rng.integers(1, 41, 3))
+        shapes.append((rows, cols, depth))
     return [GENERATORS[kernel](rng, *shape, extreme) for shape in shapes for extreme in (False, True)]
-
-
-KERNEL_SEED = 20261123

@@ -1,4 +1,4 @@
-"""Every micro-kernel gives the bytes of tvmtiny.quant.integer on every emulated core, in each family it can run."""
+"""Every micro-kernel of every family gives the bytes of tvmtiny.quant.integer on every emulated core."""
 
 from __future__ import annotations
 

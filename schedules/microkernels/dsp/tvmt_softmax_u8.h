@@ -85,12 +85,13 @@ TVMT_INLINE int32_t tvmt_exp_fours(const int32_t *score, const uint8_t *table, u
       "orr %[s2], %[s2], %[s3], lsl #8\n\t"
       "orr %[s0], %[s0], %[s2], lsl #16\n\t"
       "str %[s0], [%[p]], #4\n\t"
-      "usada8 %[sum], %[s0], %[zero], %[sum]\n\t"
+      "mov %[s1], #0\n\t" /* no register left to keep it in when there is a frame pointer */
+      "usada8 %[sum], %[s0], %[s1], %[sum]\n\t"
       "cmp %[score], %[end]\n\t"
       "bne 1b"
       : [score] "+&r"(score), [p] "+&r"(p), [sum] "+&r"(sum), [s0] "=&r"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2),
         [s3] "=&r"(s3)
-      : [end] "r"(end), [table] "r"(table), [largest] "r"(largest), [multiplier] "r"(multiplier), [zero] "r"(0)
+      : [end] "r"(end), [table] "r"(table), [largest] "r"(largest), [multiplier] "r"(multiplier)
       : "cc", "memory");
 #else
   while (score != end) {

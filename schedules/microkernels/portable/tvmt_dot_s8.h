@@ -34,12 +34,14 @@ TVMT_INLINE int32_t tvmt_row_byte(const uint8_t *x, int rows_type) {
   return rows_type == TVMT_ROWS_U8 ? (int32_t)*x : (int32_t)(int8_t)*x;
 }
 
-/* Accumulators of row a and the row `row_stride` behind it: tile->a0 to tile->b1. */
-TVMT_INLINE void tvmt_dot_2x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
+/* The loops are functions of their own: inside a kernel they would lose registers to what surrounds them. */
+#define TVMT_DOT_FUNCTION TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void
+
+TVMT_INLINE void tvmt_rows_2x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
   const uint8_t *b = a + tile->row_stride;
-  const int8_t *w0 = tile->w0, *w1 = tile->w1;
+  const int8_t *w0 = tile->w0, *w1 = tile->w1, *end = w0 + tile->depth;
   int32_t a0 = tile->start0, a1 = tile->start1, b0 = a0, b1 = a1;
-  for (int32_t k = tile->depth; k > 0; k--) {
+  while (w0 != end) {
     const int32_t xa = tvmt_row_byte(a++, rows_type), xb = tvmt_row_byte(b++, rows_type);
     const int32_t y0 = *w0++, y1 = *w1++;
     a0 = tvmt_add(a0, xa * y0);
@@ -53,17 +55,42 @@ TVMT_INLINE void tvmt_dot_2x2(tvmt_tile *tile, const uint8_t *a, int rows_type) 
   tile->b1 = b1;
 }
 
-/* Accumulators of row a alone: tile->a0 and tile->a1. */
-TVMT_INLINE void tvmt_dot_1x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
-  const int8_t *w0 = tile->w0, *w1 = tile->w1;
+TVMT_INLINE void tvmt_rows_1x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
+  const int8_t *w0 = tile->w0, *w1 = tile->w1, *end = w0 + tile->depth;
   int32_t a0 = tile->start0, a1 = tile->start1;
-  for (int32_t k = tile->depth; k > 0; k--) {
+  while (w0 != end) {
     const int32_t xa = tvmt_row_byte(a++, rows_type);
     a0 = tvmt_add(a0, xa * *w0++);
     a1 = tvmt_add(a1, xa * *w1++);
   }
   tile->a0 = a0;
   tile->a1 = a1;
+}
+
+TVMT_DOT_FUNCTION tvmt_rows_2x2_s8(tvmt_tile *tile, const uint8_t *a) { tvmt_rows_2x2(tile, a, TVMT_ROWS_S8); }
+
+TVMT_DOT_FUNCTION tvmt_rows_2x2_u8(tvmt_tile *tile, const uint8_t *a) { tvmt_rows_2x2(tile, a, TVMT_ROWS_U8); }
+
+TVMT_DOT_FUNCTION tvmt_rows_1x2_s8(tvmt_tile *tile, const uint8_t *a) { tvmt_rows_1x2(tile, a, TVMT_ROWS_S8); }
+
+TVMT_DOT_FUNCTION tvmt_rows_1x2_u8(tvmt_tile *tile, const uint8_t *a) { tvmt_rows_1x2(tile, a, TVMT_ROWS_U8); }
+
+/* Accumulators of row a and the row `row_stride` behind it: tile->a0 to tile->b1. */
+TVMT_INLINE void tvmt_dot_2x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
+  if (rows_type == TVMT_ROWS_U8) {
+    tvmt_rows_2x2_u8(tile, a);
+  } else {
+    tvmt_rows_2x2_s8(tile, a);
+  }
+}
+
+/* Accumulators of row a alone: tile->a0 and tile->a1. */
+TVMT_INLINE void tvmt_dot_1x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
+  if (rows_type == TVMT_ROWS_U8) {
+    tvmt_rows_1x2_u8(tile, a);
+  } else {
+    tvmt_rows_1x2_s8(tile, a);
+  }
 }
 
 #endif
