@@ -75,10 +75,14 @@ def _quality_table(layers: list[dict[str, Any]]) -> Any:
     return table
 
 
-def _show(artifact: Artifact, figures: Figures, target: Target) -> None:
+def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
+    from tvmtiny.codegen.plan_report import render, summary
+    from tvmtiny.codegen.planner import Plan
 
+    plan = Plan.from_json(artifact.metadata["arena"])
     console.show(figures_of.table(figures, target))
+    console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -171,4 +175,4 @@ def command(
     if as_json:
         console.show_json(_report(artifact, figures, stages))
     else:
-        _show(artifact, figures, board)
+        _show(artifact, figures, board, verbose=verbose)

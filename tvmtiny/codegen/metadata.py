@@ -30,7 +30,6 @@ def metadata(
 ) -> dict[str, Any]:
     """The contents of metadata.json less the hashes of the files."""
     operators = _operators(program, quantized)
-    plan = program.plan
     return {
         "schema": SCHEMA,
         "name": info.name,
@@ -44,13 +43,7 @@ def metadata(
         "has_length": info.has_length,
         "length_input": length_input,
         "labels": list(info.labels),
-        "arena": {
-            "bytes": plan.arena_bytes,
-            "align": plan.align,
-            "lower_bound_bytes": plan.lower_bound,
-            "regions": list(plan.place.regions) if plan.place else [],
-            "plan": plan.rows(),
-        },
+        "arena": program.plan.to_json(),
         "operators": operators,
         "figures": {
             "weight_bytes": sum(constant.array.nbytes for constant in program.constants)

@@ -137,6 +137,36 @@ class Plan:
             for buffer in ordered
         ]
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as `metadata.json` keeps it; `from_json` reads it back."""
+        return {
+            "bytes": self.arena_bytes,
+            "align": self.align,
+            "lower_bound_bytes": self.lower_bound,
+            "optimal": self.optimal,
+            "regions": list(self.place.regions) if self.place else [],
+            "origin": self.place.origin if self.place else None,
+            "plan": self.rows(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Read back what `to_json` wrote."""
+        rows = data["plan"]
+        return cls(
+            buffers=tuple(
+                Buffer(row["name"], row["bytes"], row["align"], row["first_step"], row["last_step"], row["kind"])
+                for row in rows
+            ),
+            offsets={row["name"]: row["offset"] for row in rows},
+            arena_bytes=data["bytes"],
+            align=data["align"],
+            lower_bound=data["lower_bound_bytes"],
+            optimal=data["optimal"],
+            in_place={row["name"]: row["in_place_of"] for row in rows if row["in_place_of"]},
+            place=Place(tuple(data["regions"]), data["origin"]) if data["regions"] else None,
+        )
+
     def check(self) -> None:
         """Verify the plan by comparing every two buffers; shares nothing with the search.
 

@@ -28,6 +28,9 @@ Array = npt.NDArray[Any]
 LOGIT_HEADROOM = 2.0
 """Logits may exceed their calibrated magnitude by this factor before int16 saturates."""
 
+MAX_VOCABULARY = 1 << 16
+"""Ids are uint16 in the arena."""
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedModel:
@@ -124,6 +127,7 @@ class _Quantizer:
         """The parameter of the integer module: ids (S,) uint16, or features (rows, F) int8 scaled a column."""
         reader, shape = self._first_reader(param)
         if kind(reader) == "embed":
+            self._check_vocabulary(param, shape_of(reader.args[1])[0])
             return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
         values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
         low, high = values.min(axis=0), values.max(axis=0)
@@ -131,6 +135,13 @@ class _Quantizer:
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
         self.inputs[param.name] = qparams.columns(low, high)
         return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+
+    def _check_vocabulary(self, param: relax.Var, rows: int) -> None:
+        if rows > MAX_VOCABULARY:
+            raise UserError(
+                f"The input '{param.name}' has a vocabulary of {rows} ids; at most {MAX_VOCABULARY} are supported.",
+                "Train with a smaller vocabulary: its table would not fit into a microcontroller's flash.",
+            )
 
     def _only_projected(self, param: relax.Var) -> bool:
         """Whether `param` only ever meets weights, into which a scale a column can go; a sum needs one scale."""
@@ -215,18 +226,21 @@ class _Quantizer:
                 epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-        if self._is_result(var):
+        wide = self._is_result(var) and kind(call) == "dense"
+        if wide:
             largest = float(np.abs(self.statistics[f"{var.name}.out"]).max())
-            out = QuantParams(max(largest * LOGIT_HEADROOM / 32767, scale / qparams.MAX_REAL_MULTIPLIER), 0)
+            out = QuantParams(largest * LOGIT_HEADROOM / 32767 or 1.0, 0)
         else:
             out = self._range(var.name, "out")
+        out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
         multiplier, shift = qparams.fixed_point(scale / out.scale)
+        qparams.check_shift(2.0 ** (epilogue.bits - 1) if epilogue.residual else 2.0**24, shift, var.name)
         epilogue = dataclasses.replace(
             epilogue,
             multiplier=int(multiplier[0]),
             shift=shift,
             zero_point=int(out.zero_point),
-            wide=self._is_result(var),
+            wide=wide,
         )
         return epilogue, {}, out
 

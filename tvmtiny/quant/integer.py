@@ -32,7 +32,9 @@ NORM_MAX_BITS = 25
 
 def multiply_high(value: npt.ArrayLike, multiplier: npt.ArrayLike) -> Int32:
     """(value * multiplier + 2**31) >> 32 for int32 operands: SMMULR on ARMv7E-M."""
-    product = np.asarray(value, np.int64) * np.asarray(multiplier, np.int64)
+    wide = np.asarray(value, np.int64)
+    assert np.all(np.abs(wide) <= 1 << 31), "a value does not fit into the 32 bits that the generated code has"
+    product = wide * np.asarray(multiplier, np.int64)
     return ((product + (1 << 31)) >> 32).astype(np.int32)
 
 

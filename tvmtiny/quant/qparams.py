@@ -25,8 +25,14 @@ MAX_REAL_MULTIPLIER = 2.0
 EXP_RANGE = math.log(510.0)
 """Distance from the maximum, in nats, beyond which an exponential in units of 1/255 rounds to zero."""
 
+NORM_MAX_EXTENT = 1024
+"""Widest LayerNorm: a normalized value of up to sqrt(E) must fit into 32 bits beside its fraction."""
+
 SUM_BITS = 24
 """Width of a sum that is requantized."""
+
+FEATURE_SCALES = (2.0**-15, 2.0**7)
+"""Scales of int8 features that Q16.16 carries: at least two of its units, at most its range."""
 
 SUM_MARGIN = 1.5
 """Sums may exceed their calibrated range by this factor before they saturate."""
@@ -214,6 +220,10 @@ def norm_constants(
 ) -> tuple[Array, Array, int]:
     """gamma, beta and epsilon of `integer.layer_norm_s8` for a sum in units of `scale`."""
     extent = len(gamma)
+    if extent > NORM_MAX_EXTENT:
+        raise UserError(
+            f"A LayerNorm over {extent} values: at most {NORM_MAX_EXTENT} are supported.", "Use a narrower model."
+        )
     g = np.round(gamma / out.scale * 2.0 ** (32 - NORM_FRACTION_BITS + NORM_OUTPUT_BITS))
     b = np.round((beta / out.scale + out.zero_point) * 2.0**NORM_OUTPUT_BITS) + 2 ** (NORM_OUTPUT_BITS - 1)
     if max(np.abs(g).max(), np.abs(b).max()) > INT32 // 2:
@@ -223,9 +233,19 @@ def norm_constants(
 
 
 def feature_multipliers(scale: Array) -> tuple[Array, int]:
-    """Multipliers and shift of `integer.quantize_q16`: Q16.16 values to int8, a column."""
-    real = 1.0 / (np.asarray(scale, np.float64) * 65536)
-    return fixed_point(real, limit=float(max(real.max(), MAX_REAL_MULTIPLIER)))
+    """Multipliers and shift of `integer.quantize_q16`: Q16.16 values to int8, a column.
+
+    Raises:
+        UserError: a column's values are too small or too large for Q16.16.
+    """
+    scales = np.asarray(scale, np.float64)
+    for column, value in enumerate(scales):
+        if not FEATURE_SCALES[0] <= value <= FEATURE_SCALES[1]:
+            raise UserError(
+                f"Column {column} of a feature input spans about {255 * value:.3g}, which Q16.16 cannot carry.",
+                "Use a unit in which values lie between 0.01 and 30,000 (milli-, kilo-), and train with it.",
+            )
+    return fixed_point(1.0 / (scales * 65536))
 
 
 def to_q16(values: Array) -> Array:
