@@ -43,6 +43,7 @@ def import_onnx(
     with _quiet():
         model = _inline_functions(model)
         _check_operators(model)
+        _check_outputs(model)
         static = resolve_shapes(_declared_inputs(model), shapes, max_tokens)
         return _convert(model, opset, static)
 
@@ -128,6 +129,15 @@ def _unsupported(unknown: dict[str, list[str]]) -> UserError:
         f"The model uses operators that are not supported: {'; '.join(found)}.",
         "Replace them in the model by standard ONNX operators, or compute them outside of it.",
     )
+
+
+def _check_outputs(model: onnx.ModelProto) -> None:
+    if len(model.graph.output) != 1:
+        names = listed(value.name for value in model.graph.output) or "none"
+        raise UserError(
+            f"The model has {len(model.graph.output)} outputs ({names}); one is supported.",
+            "Export it with one output.",
+        )
 
 
 def _declared_inputs(model: onnx.ModelProto) -> list[DeclaredInput]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import identifier
 from tvmtiny.frontend.naming_builder import NamingBuilder
+from tvmtiny.passes.graph import constant
+from tvmtiny.passes.numeric import literal
 
 
 def node_title(node: onnx.NodeProto) -> str:
@@ -78,7 +80,15 @@ class Importer(onnx_frontend.ONNXGraphImporter):
                 raise _failed(node, error) from error
             for output in node.output:
                 if output in self._nodes:
-                    self._nodes[output] = self.bb.bind(self._nodes[output])
+                    self._nodes[output] = _shape_as_tensor(self.bb.bind(self._nodes[output]))
+
+
+def _shape_as_tensor(value: Any) -> Any:
+    """Shapes and sizes are int64 constants in ONNX; many of TVM's converters do not take its own forms."""
+    if isinstance(value, relax.ShapeExpr | tirx.IntImm):
+        array = literal(value)
+        return value if array is None else constant(np.asarray(array, np.int64))
+    return value
 
 
 def _failed(node: onnx.NodeProto, error: Exception) -> UserError:

@@ -55,6 +55,8 @@ def check_fused(module: tvm.IRModule) -> None:
     left = [(var, value) for var, value in graph if not _is_supported(graph, var, value)]
     if left:
         raise _unsupported(graph, left)
+    if not any(kind(value) for _, value in graph):
+        raise UserError("The model computes nothing of its input.", "Check how it was exported.")
     _check_inputs(graph, dict(module["main"].attrs or {}))
 
 

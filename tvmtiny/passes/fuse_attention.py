@@ -59,7 +59,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if not (q.source.same_as(k.source) and q.source.same_as(v.source)):
         return None
     wo, bo = as_array(value.args[1]), value.args[2]
-    assert wo is not None
+    if wo is None or wo.shape[0] != shape_of(q.x)[-1]:
+        return None  # the result of attention has the shape of its input
     weights = [constant(a) for p in (q, k, v) for a in (_flat(p.weight), p.bias.reshape(-1).astype(np.float32))]
     ordered = np.empty_like(wo)
     ordered[:, columns] = wo

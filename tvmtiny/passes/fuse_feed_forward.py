@@ -24,8 +24,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     inner = graph.producer(view.root)
     if kind(inner) != "dense" or not is_identity(view) or attributes(inner)["activation"] == "none":
         return None
-    if len(readers(graph, view.root)) != 1:
-        return None
+    if len(readers(graph, view.root)) != 1 or shape_of(value)[1] != shape_of(inner.args[0])[1]:
+        return None  # the result of ffn has the shape of its input
     args = [as_matrix(graph, inner.args[0], emit), *inner.args[1:], *value.args[1:]]
     return call("ffn", args, activation=attributes(inner)["activation"])
 
