@@ -27,6 +27,26 @@ from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner import RunResult, Sizes
 
 COMMANDS = ("doctor", "targets", "compile", "run")
+PLAN = {
+    "bytes": 16944,
+    "align": 16,
+    "lower_bound_bytes": 16944,
+    "optimal": True,
+    "regions": ["dtcm"],
+    "origin": 0x2000_0000,
+    "plan": [
+        {
+            "name": "tokens",
+            "kind": "tensor",
+            "offset": 0,
+            "bytes": 16944,
+            "align": 4,
+            "first_step": 0,
+            "last_step": 1,
+            "in_place_of": None,
+        }
+    ],
+}
 LABELS = ["GetWeather", "PlayMusic", "RateBook"]
 
 
@@ -70,7 +90,7 @@ def model_directory(tmp_path: Path) -> Path:
         "outputs": [{**logits, "scale": [0.01], "zero_point": [0]}],
         "max_tokens": 8,
         "has_length": True,
-        "arena": {"bytes": 16944, "align": 16},
+        "arena": PLAN,
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
         "labels": LABELS,
