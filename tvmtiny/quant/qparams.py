@@ -71,7 +71,9 @@ def symmetric(low: float, high: float) -> QuantParams:
 def columns(low: Array, high: Array) -> QuantParams:
     """Asymmetric parameters for each column."""
     params = [asymmetric(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return QuantParams(np.array([p.scale for p in params]), np.array([p.zero_point for p in params], np.int32))
+    return QuantParams(
+        np.array([p.scale for p in params]), np.array([p.zero_point for p in params], np.int32)
+    )
 
 
 def quantize(values: Array, params: QuantParams) -> Array:
@@ -159,15 +161,24 @@ def table(function: Any, x: QuantParams, y: QuantParams) -> Array:
 
 
 def exponential_table() -> Array:
-    """uint8 table of exp(-distance): entry i is round(255 * exp(-i * EXP_RANGE / 255))."""
-    return np.round(255 * np.exp(-np.arange(256) * EXP_RANGE / 255)).astype(np.uint8)
+    """uint8 table of exp(-distance): entry i is round(255 * exp(-i * EXP_RANGE / 255)).
+
+    The last entry serves every larger distance too. It is a tie and must be 0: as 1, all tokens far below the maximum
+    would together outweigh it in a long row.
+    """
+    exponentials = np.round(255 * np.exp(-np.arange(256) * EXP_RANGE / 255)).astype(np.uint8)
+    exponentials[-1] = 0
+    return exponentials
 
 
 def ratio(real: Array | float, divisor: int) -> tuple[Array, int]:
     """uint32 numerators for a multiplier that is divided by a count of at least `divisor` at run time."""
     values = np.atleast_1d(np.asarray(real, np.float64))
     shift = 0
-    while float(values.max()) * 2.0 ** (32 - shift) / divisor > INT32 or values.max() * 2.0 ** (32 - shift) > 2**32 - 1:
+    while (
+        float(values.max()) * 2.0 ** (32 - shift) / divisor > INT32
+        or values.max() * 2.0 ** (32 - shift) > 2**32 - 1
+    ):
         shift += 1
     return np.round(values * 2.0 ** (32 - shift)).astype(np.uint32), shift
 
@@ -222,12 +233,15 @@ def norm_constants(
     extent = len(gamma)
     if extent > NORM_MAX_EXTENT:
         raise UserError(
-            f"A LayerNorm over {extent} values: at most {NORM_MAX_EXTENT} are supported.", "Use a narrower model."
+            f"A LayerNorm over {extent} values: at most {NORM_MAX_EXTENT} are supported.",
+            "Use a narrower model.",
         )
     g = np.round(gamma / out.scale * 2.0 ** (32 - NORM_FRACTION_BITS + NORM_OUTPUT_BITS))
     b = np.round((beta / out.scale + out.zero_point) * 2.0**NORM_OUTPUT_BITS) + 2 ** (NORM_OUTPUT_BITS - 1)
     if max(np.abs(g).max(), np.abs(b).max()) > INT32 // 2:
-        raise UserError("A LayerNorm's gamma or beta is too large for its output range.", "Check calibration data.")
+        raise UserError(
+            "A LayerNorm's gamma or beta is too large for its output range.", "Check calibration data."
+        )
     limit = 1 << 61
     return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * extent**3 / scale**2)))
 
