@@ -51,9 +51,7 @@ def import_onnx(
 def _load(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "Give the path of an ONNX file.")
-    remedy = (
-        "Export the model again, or copy the file again; `python -m onnx.checker` of a good file is silent."
-    )
+    remedy = "Export the model again, or copy the file again."
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors have no common base but Exception
