@@ -35,7 +35,10 @@ def measure(name: str, target: str, directory: Path) -> tuple[Artifact, RunResul
     """Compile one encoder for a target, run it and check its bytes."""
     encoder = ENCODERS[name]
     artifact = tvmtiny.compile(
-        save(encoder, directory), target=target, calibration=calibration(encoder), output=directory / f"{name}-{target}"
+        save(encoder, directory),
+        target=target,
+        calibration=calibration(encoder),
+        output=directory / f"{name}-{target}",
     )
     inputs = np.load(artifact.directory / "reference" / "inputs.npz")
     samples = [Sample({"x": inputs["x"][0]}, encoder.tokens)]
@@ -53,7 +56,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(ENCODERS), choices=list(ENCODERS))
     options = parser.parse_args()
     table = Table(title="Encoders, int8, beside TFLM with CMSIS-NN")
-    for column in ("model", "target", "MACs", "instructions", "a MAC", "TFLM", "ratio", "arena", "TFLM", "code+tables"):
+    for column in (
+        "model",
+        "target",
+        "MACs",
+        "instructions",
+        "a MAC",
+        "TFLM",
+        "ratio",
+        "arena",
+        "TFLM",
+        "code+tables",
+    ):
         table.add_column(column, justify="left" if column in ("model", "target") else "right")
     with tempfile.TemporaryDirectory() as directory:
         for name in options.models:

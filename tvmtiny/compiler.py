@@ -204,7 +204,10 @@ def integer_inputs(
 
 
 def _batch(
-    calibration: Path | str | Mapping[str, Array], specs: list[InputSpec], length_input: str | None, tokens: int
+    calibration: Path | str | Mapping[str, Array],
+    specs: list[InputSpec],
+    length_input: str | None,
+    tokens: int,
 ) -> Batch:
     if isinstance(calibration, Mapping):
         return check_arrays(calibration, specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
@@ -226,7 +229,8 @@ def _labels(labels: Path | str | Sequence[str] | None, fused: tvm.IRModule) -> t
     classes = int(fused["main"].ret_ty.shape[-1])
     if len(labels) != classes:
         raise UserError(
-            f"The model has {classes} classes, the labels are {len(labels)}.", "Give one label for each class, in order."
+            f"The model has {classes} classes, the labels are {len(labels)}.",
+            "Give one label for each class, in order.",
         )
     return tuple(labels)
 
@@ -283,7 +287,9 @@ def _write(
     with replaced_directory(directory) as temporary:
         write_files(temporary, files)
         stacked = {key: np.stack([row[key] for row in references.inputs]) for key in references.inputs[0]}
-        save_npz(temporary / "reference" / "inputs.npz", {**stacked, "n_tokens": np.asarray(references.lengths)})
+        save_npz(
+            temporary / "reference" / "inputs.npz", {**stacked, "n_tokens": np.asarray(references.lengths)}
+        )
         save_npz(temporary / "reference" / "outputs.npz", {output: np.stack(references.outputs)})
         hashes = {
             path.relative_to(temporary).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -311,22 +317,23 @@ def _hash(model: Any) -> str:
     return hashlib.sha256(Path(model).read_bytes()).hexdigest() if isinstance(model, str | Path) else ""
 
 
-_RESERVED = frozenset(
+_RESERVED = (
     "auto break case char const continue default do double else enum extern float for goto if inline int long "
     "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
     "arena base class new delete this namespace template "
     # main.c is there already; a <name>.h in the include path would hide a header of the C library.
-    "main assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
-    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype alloca endian fcntl features "
-    "malloc memory newlib poll pthread reent sched strings unistd".split()
+    "main assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg "
+    "stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype "
+    "alloca endian fcntl features malloc memory newlib poll pthread reent sched strings unistd"
 )
 
 
 def _prefix(name: str) -> str:
     """A C identifier in lower case from a model's name."""
     prefix = re.sub(r"\W+", "_", name.strip().lower(), flags=re.ASCII).strip("_")
-    if not prefix or prefix[0].isdigit() or prefix in _RESERVED or prefix.startswith("tvmt"):
+    if not prefix or prefix[0].isdigit() or prefix in _RESERVED.split() or prefix.startswith("tvmt"):
         raise UserError(
-            f"'{name}' cannot be a C prefix.", "Give --name a word of letters, digits and underscores, such as intent."
+            f"'{name}' cannot be a C prefix.",
+            "Give --name a word of letters, digits and underscores, such as intent.",
         )
     return prefix

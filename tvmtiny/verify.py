@@ -34,7 +34,8 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
     model = IntegerModel(tvm.ir.load_json(path.read_text()))
     output = artifact.outputs[0]
     return [
-        {output.name: _last(model.run(sample.inputs, sample.n_tokens)).reshape(output.shape)} for sample in samples
+        {output.name: _last(model.run(sample.inputs, sample.n_tokens)).reshape(output.shape)}
+        for sample in samples
     ]
 
 

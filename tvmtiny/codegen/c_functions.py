@@ -91,7 +91,9 @@ def emit_functions(module: tvm.IRModule, target: Any) -> list[CFunction]:
         for symbol, function in module.functions.items()
         if isinstance(function, tirx.PrimFunc)
     }
-    lowered = _lower(tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()}), target)
+    lowered = _lower(
+        tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()}), target
+    )
     pointers, parameters, steps = {}, {}, {}
     for symbol, function in lowered.functions.items():
         name = symbol.name_hint
@@ -137,7 +139,9 @@ def _lower(module: tvm.IRModule, target: Any) -> tvm.IRModule:
 
 
 def _generate(module: tvm.IRModule, target: Any) -> str:
-    module = tvm.ir.transform.Sequential([tirx.transform.FlattenBuffer(), tirx.transform.LowerIntrin()])(module)
+    module = tvm.ir.transform.Sequential([tirx.transform.FlattenBuffer(), tirx.transform.LowerIntrin()])(
+        module
+    )
     return str(tvm.get_global_func("target.build.c")(module, target).inspect_source())
 
 
@@ -175,9 +179,7 @@ def _with_pointers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[Parame
         role = "scratch" if lifted is not None else "output" if param.name == OUTPUT_PARAMETER else "argument"
         if lifted is None:
             declarations.append(tirx.DeclBuffer(param, data=pointer))
-        parameters.append(
-            Parameter(param.name, str(param.ty.dtype), _elements(param), role, first, last)
-        )
+        parameters.append(Parameter(param.name, str(param.ty.dtype), _elements(param), role, first, last))
     result = tirx.PrimFunc(pointers, tirx.SeqStmt([*declarations, body]), attrs=function.attrs)
     return result, tuple(parameters), max(1, len(used))
 
@@ -212,5 +214,3 @@ def _plain_addresses(text: str) -> str:
     """`(&(x[i]))` as people write it: `&x[i]`, or `x` for the first element."""
     text = re.sub(r"\(&\((\w+)\[0\]\)\)", r"\1", text)
     return re.sub(r"\(&\((\w+)\[([^\[\]]*)\]\)\)", r"&\1[\2]", text)
-
-

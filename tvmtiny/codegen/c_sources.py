@@ -79,7 +79,7 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - C, not HTML
+        autoescape=False,  # C, not HTML
     )
     environment.filters["c_string"] = c_string
     context = _context(program, info)

@@ -18,10 +18,13 @@ from tvmtiny.errors import UserError
 def check_output(directory: Path) -> None:
     """Refuse an output place that holds something else than a compiled model."""
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} exists and is not a directory.", "Give another output directory with -o.")
+        raise UserError(
+            f"{directory} exists and is not a directory.", "Give another output directory with -o."
+        )
     if directory.is_dir() and any(directory.iterdir()) and not (directory / METADATA_FILE).is_file():
         raise UserError(
-            f"{directory} is not empty and holds no compiled model.", "Give an empty or new directory with -o."
+            f"{directory} is not empty and holds no compiled model.",
+            "Give an empty or new directory with -o.",
         )
 
 
@@ -32,7 +35,9 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     except OSError as error:
-        raise UserError(f"Cannot write beside {directory}: {error.strerror}.", "Give another output with -o.") from error
+        raise UserError(
+            f"Cannot write beside {directory}: {error.strerror}.", "Give another output with -o."
+        ) from error
     try:
         yield temporary
         temporary.chmod(0o755 & ~_umask())

@@ -58,7 +58,9 @@ def metadata(
 
 def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, Any]]:
     rows = []
-    steps = [(var.name, value) for var, value in Graph(quantized.module["main"]) if kernel_of(value) is not None]
+    steps = [
+        (var.name, value) for var, value in Graph(quantized.module["main"]) if kernel_of(value) is not None
+    ]
     for (name, value), call in zip(steps, program.calls, strict=True):
         kernel = kernel_of(value)
         assert kernel is not None
@@ -68,7 +70,9 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                 "kernel": kernel.name,
                 "function": call.function.name,
                 "macs": kernel.macs(operands_of(value), quantized.max_tokens),
-                "scratch_bytes": sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"),
+                "scratch_bytes": sum(
+                    a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
+                ),
                 "microkernels": sorted(call.function.microkernels),
             }
         )

@@ -155,7 +155,9 @@ class Plan:
         rows = data["plan"]
         return cls(
             buffers=tuple(
-                Buffer(row["name"], row["bytes"], row["align"], row["first_step"], row["last_step"], row["kind"])
+                Buffer(
+                    row["name"], row["bytes"], row["align"], row["first_step"], row["last_step"], row["kind"]
+                )
                 for row in rows
             ),
             offsets={row["name"]: row["offset"] for row in rows},

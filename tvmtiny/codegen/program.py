@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.codegen.c_functions import CFunction, Parameter, emit_functions, item_bytes
-from tvmtiny.codegen.planner import Buffer, Plan, Region, plan
+from tvmtiny.codegen.planner import Buffer, Kind, Plan, Region, plan
 from tvmtiny.kernels import kernels
 from tvmtiny.passes.graph import Graph, as_array, shape_of
 
@@ -76,7 +76,6 @@ class Program:
         constants: each distinct array once.
         inputs, outputs: tensors of the caller.
         plan: offsets of all tensors by name.
-        static_tokens: the number of tokens of a model without a length, else None.
     """
 
     calls: tuple[Call, ...]
@@ -117,12 +116,16 @@ def build_program(
         if not isinstance(value, relax.Call):
             continue
         function = functions[value.args[0].name_hint]
-        tensors = [graph.producer_variable(arg) if as_array(arg) is None else arg for arg in value.args[1].fields]
+        tensors = [
+            graph.producer_variable(arg) if as_array(arg) is None else arg for arg in value.args[1].fields
+        ]
         calls.append(binder.bind(function, tensors, var))
         results[var] = calls[-1]
     output = graph.producer_variable(graph.result)
     inputs = tuple(
-        Tensor(param.name, str(param.ty.dtype), shape_of(param)) for param in graph.params if hasattr(param.ty, "shape")
+        Tensor(param.name, str(param.ty.dtype), shape_of(param))
+        for param in graph.params
+        if hasattr(param.ty, "shape")
     )
     outputs = (Tensor(output.name, str(output.ty.dtype), shape_of(output)),)
     buffers = _buffers(calls, inputs, outputs)
@@ -169,7 +172,7 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
     """Every tensor and scratch buffer with its lifetime, in steps of all functions one after another."""
     uses: dict[str, list[tuple[int, int]]] = {}
     sizes: dict[str, int] = {tensor.name: tensor.bytes for tensor in (*inputs, *outputs)}
-    kinds: dict[str, str] = {}
+    kinds: dict[str, Kind] = {}
     base = 0
     for call in calls:
         for argument in call.arguments:
@@ -177,20 +180,31 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
                 step = (base + argument.parameter.first, base + argument.parameter.last)
                 uses.setdefault(argument.tensor, []).append(step)
                 sizes.setdefault(argument.tensor, argument.parameter.bytes)
-                kinds.setdefault(argument.tensor, "scratch" if argument.parameter.role == "scratch" else "tensor")
+                kinds.setdefault(
+                    argument.tensor, "scratch" if argument.parameter.role == "scratch" else "tensor"
+                )
         base += call.function.steps
-    kinds |= {tensor.name: "input" for tensor in inputs} | {tensor.name: "output" for tensor in outputs}
+    kinds.update({tensor.name: "input" for tensor in inputs})
+    kinds.update({tensor.name: "output" for tensor in outputs})
     last = {name: max(step[1] for step in steps) for name, steps in uses.items()}
     aliases = _aliases(calls, last)
     return [
-        Buffer(name, sizes[name], TENSOR_ALIGN, min(s[0] for s in steps), last[name], kinds[name], aliases.get(name))  # type: ignore[arg-type]
+        Buffer(
+            name,
+            sizes[name],
+            TENSOR_ALIGN,
+            min(s[0] for s in steps),
+            last[name],
+            kinds[name],
+            aliases.get(name),
+        )
         for name, steps in uses.items()
     ]
 
 
 def _aliases(calls: list[Call], last: dict[str, int]) -> dict[str, str]:
     """Result -> operand in whose place it may be computed: one that dies in the step that writes the result."""
-    aliases = {}
+    aliases: dict[str, str] = {}
     base = 0
     for call in calls:
         output = next(argument for argument in call.arguments if argument.parameter.role == "output")

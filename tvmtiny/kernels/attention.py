@@ -32,7 +32,9 @@ def _reference(o: Operands, n: int) -> Array:
             for p in "qkv"
         )
         scores = integer.scores_s32(q, k)
-        p, total = integer.softmax_u8(scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"])
+        p, total = integer.softmax_u8(
+            scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
+        )
         context[:, part] = integer.values_s8(
             p, np.ascontiguousarray(v.T), total, int(o["ratio"][head]), a["value_shift"], 0
         )
@@ -87,7 +89,15 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                 )
                 tile.scores_s32(q, k, scores, T.min(R, n - block * R), n, P)
                 tile.softmax_u8(
-                    scores, exp_table, score_multiplier, head, p, row_sum, T.min(R, n - block * R), n, score_shift
+                    scores,
+                    exp_table,
+                    score_multiplier,
+                    head,
+                    p,
+                    row_sum,
+                    T.min(R, n - block * R),
+                    n,
+                    score_shift,
                 )
                 tile.values_s8(
                     p, v, row_sum, ratio, head, context, block * R, head * P,
@@ -108,9 +118,26 @@ def _macs(o: Operands, n: int) -> int:
 KERNEL = Kernel(
     name="attention",
     arguments=(
-        "x", "wq", "bq", "mq", "wk", "bk", "mk", "wv", "bv", "mv", "wo", "bo", "mo",
-        "exp_table", "score_multiplier", "ratio", "residual", "gamma", "beta",
-    ),  # fmt: skip
+        "x",
+        "wq",
+        "bq",
+        "mq",
+        "wk",
+        "bk",
+        "mk",
+        "wv",
+        "bv",
+        "mv",
+        "wo",
+        "bo",
+        "mo",
+        "exp_table",
+        "score_multiplier",
+        "ratio",
+        "residual",
+        "gamma",
+        "beta",
+    ),
     activations=("x", "residual"),
     infer=_infer,
     reference=_reference,

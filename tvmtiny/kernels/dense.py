@@ -48,9 +48,7 @@ def _plain(o: Operands) -> tirx.PrimFunc:
         n: T.int32,
         out: T.Buffer((M, N), "int8"),
     ):
-        tile.dense_s8(
-            x, 0, weight, bias, multiplier, 0, out, 0, 0, T.min(n, M), N, K, shift, zero_point
-        )
+        tile.dense_s8(x, 0, weight, bias, multiplier, 0, out, 0, 0, T.min(n, M), N, K, shift, zero_point)
         if activated:
             tile.lookup_s8(out, table, T.min(n, M), N)
 

@@ -40,7 +40,15 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         t = T.sblock_alloc_buffer((R, E), "int32")
         for block in T.serial((n + (R - 1)) // R):
             tile.embed_s32(
-                ids, tokens, positions, block * R, t, T.min(R, n - block * R), E, token_factor, position_factor
+                ids,
+                tokens,
+                positions,
+                block * R,
+                t,
+                T.min(R, n - block * R),
+                E,
+                token_factor,
+                position_factor,
             )
             finish(t, positions, gamma, beta, out, block * R, T.min(R, n - block * R), E, e)
 

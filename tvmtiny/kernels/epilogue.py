@@ -50,7 +50,7 @@ class Epilogue:
     @classmethod
     def of(cls, attrs: dict[str, Any]) -> Epilogue:
         """Back from the attributes of a Relax call."""
-        values = {field.name: int(attrs[f"out_{field.name}"]) for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {f.name: int(attrs[f"out_{f.name}"]) for f in dataclasses.fields(cls)}
         return cls(**{**values, **{key: bool(values[key]) for key in ("residual", "norm", "wide")}})
 
 

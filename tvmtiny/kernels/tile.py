@@ -17,19 +17,22 @@ from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS
 TILE = "tvmtiny.tile"
 SCALARS = "tvmtiny.scalars"
 
-assert NORM_FRACTION_BITS == 24 and NORM_OUTPUT_BITS == 8, "layer_norm_s8 below is written for these"
+assert (NORM_FRACTION_BITS, NORM_OUTPUT_BITS) == (24, 8), "layer_norm_s8 below is written for these"
 
 
 @T.inline
 def multiply_high(result, value, multiplier):
     """result[0] = (value * multiplier + 2**31) >> 32."""
     result[0] = T.Cast(
-        "int32", T.shift_right(T.Cast("int64", value) * T.Cast("int64", multiplier) + T.int64(1 << 31), T.int64(32))
+        "int32",
+        T.shift_right(T.Cast("int64", value) * T.Cast("int64", multiplier) + T.int64(1 << 31), T.int64(32)),
     )
 
 
 @T.inline
-def dense_s8(x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, rows, cols, depth, shift, zero_point):
+def dense_s8(
+    x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, rows, cols, depth, shift, zero_point
+):
     """out[r, c] = requantize_s8(bias[c] + x[r, :] . weight[c, :])."""
     with T.sblock("dense_s8"):
         T.reads(
@@ -130,7 +133,9 @@ def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point
     with T.sblock("requantize_s32_s8"):
         T.reads(t[0:rows, 0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
-        T.sblock_attr({"tvmtiny.tile": "requantize_s32_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        T.sblock_attr(
+            {"tvmtiny.tile": "requantize_s32_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]}
+        )
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
@@ -143,7 +148,9 @@ def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_poin
     with T.sblock("requantize_s32_s16"):
         T.reads(t[0:rows, 0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
-        T.sblock_attr({"tvmtiny.tile": "requantize_s32_s16", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        T.sblock_attr(
+            {"tvmtiny.tile": "requantize_s32_s16", "tvmtiny.scalars": [multiplier, shift, zero_point]}
+        )
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
@@ -172,7 +179,9 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
             # bits[0]: an even number of leading zeros of the sum of squares, wide[1]: its 32 leading bits
             bits[0] = 0
             for step in T.unroll(5):
-                if T.shift_right(wide[0], T.uint64(64) - T.Cast("uint64", T.shift_left(2, 4 - step))) == T.uint64(0):
+                if T.shift_right(
+                    wide[0], T.uint64(64) - T.Cast("uint64", T.shift_left(2, 4 - step))
+                ) == T.uint64(0):
                     wide[0] = T.shift_left(wide[0], T.Cast("uint64", T.shift_left(2, 4 - step)))
                     bits[0] = bits[0] + T.shift_left(2, 4 - step)
             wide[1] = T.shift_right(wide[0], T.uint64(32))
@@ -185,7 +194,9 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
             wide[2] = wide[2] * T.uint64(root_extent)
             bits[1] = 0
             for step in T.unroll(6):
-                if T.shift_right(wide[2], T.uint64(63) - T.Cast("uint64", T.shift_left(1, 5 - step))) == T.uint64(0):
+                if T.shift_right(
+                    wide[2], T.uint64(63) - T.Cast("uint64", T.shift_left(1, 5 - step))
+                ) == T.uint64(0):
                     wide[2] = T.shift_left(wide[2], T.Cast("uint64", T.shift_left(1, 5 - step)))
                     bits[1] = bits[1] + T.shift_left(1, 5 - step)
             wide[2] = T.shift_right(wide[2], T.uint64(32))
@@ -238,7 +249,9 @@ def softmax_u8(scores, table, multiplier, head, p, row_sum, rows, cols, shift):
 
 
 @T.inline
-def values_s8(p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows, cols, depth, shift, zero_point):
+def values_s8(
+    p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows, cols, depth, shift, zero_point
+):
     """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r]."""
     with T.sblock("values_s8"):
         T.reads(p[0:rows, 0:depth], v_transposed[0:cols, 0:depth], row_sum[0:rows], ratio[head : head + 1])
@@ -261,7 +274,9 @@ def values_s8(p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows
 def embed_s32(ids, token_table, position_table, first, out, rows, cols, token_factor, position_factor):
     """out[r, c] = token_table[ids[first + r], c] * token_factor + position_table[first + r, c] * position_factor."""
     with T.sblock("embed_s32"):
-        T.reads(ids[first : first + rows], token_table[0:1, 0:cols], position_table[first : first + rows, 0:cols])
+        T.reads(
+            ids[first : first + rows], token_table[0:1, 0:cols], position_table[first : first + rows, 0:cols]
+        )
         T.writes(out[0:rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "embed_s32", "tvmtiny.scalars": [token_factor, position_factor]})
         for i, j in T.grid(rows, cols):
@@ -277,7 +292,12 @@ def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
     with T.sblock("mean_s8"):
         T.reads(x[0:rows, 0:cols])
         T.writes(out[0:1, 0:cols])
-        T.sblock_attr({"tvmtiny.tile": "mean_s8", "tvmtiny.scalars": [zero_point_in, T.uint32(ratio), shift, zero_point]})
+        T.sblock_attr(
+            {
+                "tvmtiny.tile": "mean_s8",
+                "tvmtiny.scalars": [zero_point_in, T.uint32(ratio), shift, zero_point],
+            }
+        )
         acc = T.sblock_alloc_buffer((1,), "int32")
         for j in T.serial(cols):
             acc[0] = 0

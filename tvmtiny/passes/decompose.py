@@ -99,7 +99,8 @@ def _expand_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[st
 
 
 def _expand_dense(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    result = _dense(*core, emit)
+    x, weight, bias = core
+    result = _dense(x, weight, bias, emit)
     if attrs["activation"] == "none":
         return {"out": result}
     return {"pre": result, "out": activate(result, attrs["activation"], emit)}

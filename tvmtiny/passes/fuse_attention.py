@@ -61,10 +61,14 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     wo, bo = as_array(value.args[1]), value.args[2]
     if wo is None or wo.shape[0] != shape_of(q.x)[-1]:
         return None  # the result of attention has the shape of its input
-    weights = [constant(a) for p in (q, k, v) for a in (_flat(p.weight), p.bias.reshape(-1).astype(np.float32))]
+    weights = [
+        constant(a) for p in (q, k, v) for a in (_flat(p.weight), p.bias.reshape(-1).astype(np.float32))
+    ]
     ordered = np.empty_like(wo)
     ordered[:, columns] = wo
-    return call("attention", [q.x, *weights, constant(ordered), bo, softmax.args[1]], heads=heads, scale=scale)
+    return call(
+        "attention", [q.x, *weights, constant(ordered), bo, softmax.args[1]], heads=heads, scale=scale
+    )
 
 
 def _flat(weight: Array) -> Array:
@@ -77,9 +81,15 @@ def _score_parts(
     """Q, K and the factor on Q K^T from the argument of a softmax."""
     view = trace(graph, scores, affine=True)
     product = graph.producer(view.root)
-    if not graph.is_call(product, "matmul") or np.any(view.offset != 0) or np.any(view.scale != view.scale.flat[0]):
+    if (
+        not graph.is_call(product, "matmul")
+        or np.any(view.offset != 0)
+        or np.any(view.scale != view.scale.flat[0])
+    ):
         return None
-    if view.index.size != heads * tokens * tokens or not np.array_equal(view.index.reshape(-1), np.arange(view.index.size)):
+    if view.index.size != heads * tokens * tokens or not np.array_equal(
+        view.index.reshape(-1), np.arange(view.index.size)
+    ):
         return None
     q_view, k_view = (trace(graph, arg, affine=True) for arg in product.args)
     width = shape_of(product.args[0])[-1]
@@ -94,7 +104,11 @@ def _score_parts(
 def _projection(graph: Graph, view: View, shape: tuple[int, int, int], order: str) -> _Projection | None:
     """The projection that an operand (H, S, P) in the given axis order shows, up to one scalar factor."""
     dense = graph.producer(view.root)
-    if kind(dense) != "dense" or attributes(dense)["activation"] != "none" or view.index.size != np.prod(shape):
+    if (
+        kind(dense) != "dense"
+        or attributes(dense)["activation"] != "none"
+        or view.index.size != np.prod(shape)
+    ):
         return None
     if np.any(view.offset != 0) or np.any(view.scale != view.scale.flat[0]):
         return None
@@ -110,7 +124,9 @@ def _projection(graph: Graph, view: View, shape: tuple[int, int, int], order: st
         return None
     chosen = column[:, 0, :]
     x = trace(graph, dense.args[0])
-    return _Projection(dense.args[0], x.root if is_identity(x) else dense.args[0], weight[chosen], bias[chosen])
+    return _Projection(
+        dense.args[0], x.root if is_identity(x) else dense.args[0], weight[chosen], bias[chosen]
+    )
 
 
 def _output_columns(context: View, heads: int, tokens: int, width: int) -> Array | None:

@@ -77,7 +77,9 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
     if op_name(value) == "add":
         for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
             array = literal(graph.producer(other))
-            root = graph.producer(trace(graph, operand).root) if array is not None else None
+            if array is None:
+                continue
+            root = graph.producer(trace(graph, operand).root)
             if not graph.is_call(root, "matmul") or as_array(root.args[1]) is None:
                 continue
             width = shape_of(value)[-1]

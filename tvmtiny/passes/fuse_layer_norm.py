@@ -46,11 +46,11 @@ def _operator(value: relax.Call) -> tuple[Any, Any, Any, float] | None:
 
 def _spelled_out(graph: Graph, value: relax.Call) -> tuple[Any, Any, Any, float] | None:
     scaled, beta = _with_constant(graph, value)
-    product = graph.producer(scaled) if scaled is not None else None
+    product: Any = graph.producer(scaled) if scaled is not None else None
     if not graph.is_call(product, "multiply"):
         return None
     normalized, gamma = _with_constant(graph, product)
-    quotient = graph.producer(normalized) if normalized is not None else None
+    quotient: Any = graph.producer(normalized) if normalized is not None else None
     if not graph.is_call(quotient, "divide"):
         return None
     centered, deviation = quotient.args
@@ -90,7 +90,7 @@ def _variance_epsilon(graph: Graph, expr: Any, centered: Any) -> float | None:
     if not graph.is_call(value, "add"):
         return None
     variance, epsilon = _with_constant(graph, value)
-    mean = graph.producer(variance) if variance is not None else None
+    mean: Any = graph.producer(variance) if variance is not None else None
     if not graph.is_call(mean, "mean") or not _over_last_axis(mean) or np.size(epsilon) != 1:
         return None
     square = graph.producer(mean.args[0])
@@ -102,7 +102,9 @@ def _variance_epsilon(graph: Graph, expr: Any, centered: Any) -> float | None:
         if op_name(square) == "power"
         else _same(graph, square.args[1], centered)
     )
-    return float(np.asarray(epsilon).reshape(())) if squared and _same(graph, square.args[0], centered) else None
+    return (
+        float(np.asarray(epsilon).reshape(())) if squared and _same(graph, square.args[0], centered) else None
+    )
 
 
 def _same(graph: Graph, left: Any, right: Any) -> bool:

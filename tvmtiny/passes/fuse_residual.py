@@ -52,7 +52,9 @@ def _norm(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     if kind(value) != "layer_norm":
         return None
     host = _host(graph, value.args[0], (*_HOSTS, "embed"))
-    if host is None or attributes(host).get("activation", "none") != "none" and kind(host) == "dense":
+    if host is None:
+        return None
+    if kind(host) == "dense" and attributes(host)["activation"] != "none":
         return None
     attrs = {**attributes(host), "norm": 1, "epsilon": attributes(value)["epsilon"]}
     return call(kind(host), [*host.args, value.args[1], value.args[2]], **attrs)

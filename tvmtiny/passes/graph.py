@@ -61,12 +61,19 @@ class Graph:
 
     def users(self, var: Any) -> list[relax.Var]:
         """The variables whose expressions take `var` as an argument."""
-        return [bound for bound, value in self.bindings if isinstance(value, relax.Call) and _reads(value, var)]
+        return [
+            bound for bound, value in self.bindings if isinstance(value, relax.Call) and _reads(value, var)
+        ]
 
 
 def _reads(value: relax.Call, var: Any) -> bool:
-    """Whether a call takes `var`, also in a tuple. (`in` will not do: == on TVM's integers makes an expression.)"""
-    fields = [field for arg in value.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
+    """Whether a call takes `var`, also in a tuple.
+
+    (`in` will not do: == on TVM's integers makes an expression.)
+    """
+    fields = [
+        field for arg in value.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])
+    ]
     return any(var.same_as(field) for field in fields)
 
 
@@ -88,6 +95,13 @@ def constant(array: Array) -> ir.GenericConst:
 def as_array(expr: Any) -> Array | None:
     """The value of a Relax constant, or None."""
     return expr.value.numpy() if isinstance(expr, ir.GenericConst) else None
+
+
+def array_of(expr: Any) -> Array:
+    """The value of an expression that must be a Relax constant."""
+    array = as_array(expr)
+    assert array is not None, f"{expr} is not a constant"
+    return array
 
 
 Emit = Callable[[Any], Any]
@@ -113,7 +127,8 @@ def rebuild(
 
     `rewrite` returns None to keep the binding, or an expression over the *old* variables; `emit` binds an
     intermediate expression (also over old variables) and returns a variable for it. Dead bindings are removed.
-    `names` renames bound variables. Expressions in `outputs`, read after the last binding, are returned after the function's own result.
+    `names` renames bound variables. Expressions in `outputs`, read after the last binding, are returned after the
+    function's own result.
     """
     graph = Graph(function)
     builder = Builder()
@@ -145,12 +160,16 @@ def rebuild(
                 replacement = rewrite(graph, var, value, emit)
                 expr = substitute(value if replacement is None else replacement)
                 bound = isinstance(expr, ir.Var | ir.GenericConst)
-                mapping[var] = expr if bound else builder.emit(expr, name_hint=(names or {}).get(var, var.name))
+                mapping[var] = (
+                    expr if bound else builder.emit(expr, name_hint=(names or {}).get(var, var.name))
+                )
             result = substitute(graph.result)
             output = builder.emit_output(result if outputs is None else relax.Tuple([result, *outputs]))
         builder.emit_func_output(output)
     module = relax.transform.DeadCodeElimination()(builder.get())
-    return module["main"].with_attrs({k: v for k, v in dict(function.attrs or {}).items() if k != "global_symbol"})
+    return module["main"].with_attrs(
+        {k: v for k, v in dict(function.attrs or {}).items() if k != "global_symbol"}
+    )
 
 
 def function_pass(name: str, transform: Callable[[relax.Function], relax.Function]) -> tvm.transform.Pass:

@@ -67,8 +67,8 @@ def _strided_slice(
     steps = [1] * len(axes) if strides is None else strides
     slices = [slice(None)] * data.ndim
     for axis, low, high, step in zip(axes, begin, end, steps, strict=True):
-        high = None if step < 0 and high < -data.shape[int(axis)] else int(high)
-        slices[int(axis)] = slice(int(low), high, int(step))
+        before_start = step < 0 and high < -data.shape[int(axis)]
+        slices[int(axis)] = slice(int(low), None if before_start else int(high), int(step))
     return data[tuple(slices)]
 
 
@@ -91,47 +91,46 @@ def _elementwise(function: Callable[..., Any]) -> Evaluator:
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
-ELEMENTWISE: dict[str, Evaluator] = {
-    name: _elementwise(function)
-    for name, function in {
-        "add": np.add,
-        "subtract": np.subtract,
-        "multiply": np.multiply,
-        "power": np.power,
-        "maximum": np.maximum,
-        "minimum": np.minimum,
-        "negative": np.negative,
-        "abs": np.abs,
-        "exp": np.exp,
-        "log": np.log,
-        "sqrt": np.sqrt,
-        "rsqrt": lambda x: 1 / np.sqrt(x),
-        "tanh": np.tanh,
-        "erf": _erf,
-        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-        "nn.relu": lambda x: np.maximum(x, 0),
-        "nn.silu": lambda x: x / (1 + np.exp(-x)),
-        "nn.gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
-        "nn.gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-        "clip": lambda x, low, high: np.clip(x, low, high),
-        "where": np.where,
-        "less": np.less,
-        "less_equal": np.less_equal,
-        "greater": np.greater,
-        "greater_equal": np.greater_equal,
-        "equal": np.equal,
-        "not_equal": np.not_equal,
-        "logical_and": np.logical_and,
-        "logical_or": np.logical_or,
-        "logical_not": np.logical_not,
-        "bitwise_and": np.bitwise_and,
-        "bitwise_or": np.bitwise_or,
-        "bitwise_not": np.invert,
-        "isnan": np.isnan,
-        "floor_divide": np.floor_divide,
-        "mod": np.mod,
-    }.items()
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "power": np.power,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "negative": np.negative,
+    "abs": np.abs,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "tanh": np.tanh,
+    "erf": _erf,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "nn.relu": lambda x: np.maximum(x, 0),
+    "nn.silu": lambda x: x / (1 + np.exp(-x)),
+    "nn.gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "nn.gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "clip": np.clip,
+    "where": np.where,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_not": np.logical_not,
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_not": np.invert,
+    "isnan": np.isnan,
+    "floor_divide": np.floor_divide,
+    "mod": np.mod,
 }
+
+ELEMENTWISE: dict[str, Evaluator] = {name: _elementwise(f) for name, f in _FUNCTIONS.items()}
 ELEMENTWISE["divide"] = _elementwise(
     lambda a, b: np.floor_divide(a, b) if a.dtype.kind in "iu" else np.divide(a, b)
 )
@@ -152,7 +151,7 @@ _OTHERS: dict[str, Evaluator] = {
     "gather_nd": _gather_nd,
     "gather_elements": lambda call, data, index: np.take_along_axis(data, index, int(call.attrs.axis)),
     "index_tensor": lambda call, data, indices: data[tuple(indices)],
-    "arange": lambda call, start, end, step: np.arange(start, end, step, _dtype(call)),
+    "arange": lambda call, start, end, step: np.arange(start, end, step).astype(_dtype(call)),
     "concat": lambda call, *fields: np.concatenate(fields, axis=int(call.attrs.axis)),
     "sum": _reduce(np.sum),
     "mean": _reduce(np.mean),
@@ -218,14 +217,16 @@ def fold(call: relax.Call) -> Array | None:
     return evaluate(_NoBindings(), call, {})
 
 
-def _evaluate_call(graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
+def _evaluate_call(
+    graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]
+) -> Array | None:
     name = op_name(call)
     if name in ("shape_of", "shape_to_tensor", "tensor_to_shape"):
         return _shape_value(graph, call, known)
     function = EVALUATORS.get(name)
     if function is None or not hasattr(call.ty, "shape") or call.ty.shape is None:
         return None
-    args = []
+    args: list[Any] = []
     for arg in call.args:
         if isinstance(arg, relax.Tuple):
             fields = [evaluate(graph, field, known) for field in arg.fields]
@@ -241,7 +242,9 @@ def _evaluate_call(graph: Graph | _NoBindings, call: relax.Call, known: dict[Any
         return np.asarray(function(call, *args))
 
 
-def _shape_value(graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]) -> Array | None:
+def _shape_value(
+    graph: Graph | _NoBindings, call: relax.Call, known: dict[Any, Array | None]
+) -> Array | None:
     if op_name(call) == "shape_of":
         return np.asarray(shape_of(call.args[0]), np.int64)
     return evaluate(graph, call.args[0], known)

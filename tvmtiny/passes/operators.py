@@ -7,7 +7,7 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 |---|---|---|
 | embed | ids (S,), token_table (V, E), position_table (S, E) | residual, norm |
 | dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
-| attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo (E,), n | heads, scale, residual, norm |
+| attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | heads, scale, residual, norm |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | mean | x (S, E), n | - |
@@ -100,7 +100,7 @@ def kind(expr: Any) -> str:
 
 def attributes(expr: relax.Call) -> dict[str, Any]:
     """The attributes of a call as Python values."""
-    return {} if expr.attrs is None else {key: expr.attrs[key] for key in expr.attrs.keys()}
+    return {} if expr.attrs is None else {str(key): value for key, value in expr.attrs.items()}
 
 
 def parts(expr: relax.Call) -> tuple[list[Any], Any | None, tuple[Any, Any] | None]:

@@ -74,7 +74,9 @@ def _mask_parameter(graph: Graph) -> relax.Var | None:
     ]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)
-        raise UserError(f"More than one input looks like a mask: {names}.", "Export the model with one mask input.")
+        raise UserError(
+            f"More than one input looks like a mask: {names}.", "Export the model with one mask input."
+        )
     return candidates[0] if candidates else None
 
 
@@ -221,6 +223,10 @@ def _removes_keys(value: Array, n: int, shape: tuple[int, ...]) -> bool:
 
 def _is_mean(weight: Array, divisor: Array, n: int, shape: tuple[int, ...]) -> bool:
     """Whether weight / divisor is 1/n for the tokens below n and 0 for the others; x is (1, S, E)."""
-    full = np.broadcast_to(np.broadcast_to(weight, shape) / np.reshape(divisor, (-1, 1, np.shape(divisor)[-1] if np.ndim(divisor) else 1)), shape)
+    full = np.broadcast_to(
+        np.broadcast_to(weight, shape)
+        / np.reshape(divisor, (-1, 1, np.shape(divisor)[-1] if np.ndim(divisor) else 1)),
+        shape,
+    )
     expected = (np.arange(shape[1]) < n)[None, :, None] / n
     return bool(np.allclose(full, expected, rtol=1e-5, atol=1e-7))

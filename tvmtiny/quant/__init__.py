@@ -1,0 +1,1 @@
+"""Quantization: calibration, ranges, real numbers to integers, the integer arithmetic itself."""

@@ -33,7 +33,9 @@ NORM_MAX_BITS = 25
 def multiply_high(value: npt.ArrayLike, multiplier: npt.ArrayLike) -> Int32:
     """(value * multiplier + 2**31) >> 32 for int32 operands: SMMULR on ARMv7E-M."""
     wide = np.asarray(value, np.int64)
-    assert np.all(np.abs(wide) <= 1 << 31), "a value does not fit into the 32 bits that the generated code has"
+    assert np.all(np.abs(wide) <= 1 << 31), (
+        "a value does not fit into the 32 bits that the generated code has"
+    )
     product = wide * np.asarray(multiplier, np.int64)
     return ((product + (1 << 31)) >> 32).astype(np.int32)
 
@@ -90,7 +92,7 @@ def reciprocal_sqrt(value: int) -> tuple[int, int]:
     is truncated, as UMULL followed by taking the high word does.
 
     Returns:
-        mantissa within 2 of [2**30, 2**31], exponent such that 1/sqrt(value) is close to mantissa * 2**-exponent (relative
+        mantissa within 2 of [2**30, 2**31], exponent such that 1/sqrt(value) is mantissa * 2**-exponent (relative
         error below 2**-27).
     """
     assert 0 < value < 1 << 63
@@ -163,9 +165,7 @@ def softmax_u8(scores: Int32, multiplier: int, shift: int, table: UInt8) -> tupl
     return p, p.sum(axis=-1, dtype=np.int64).astype(np.int32)
 
 
-def values_s8(
-    p: UInt8, v_transposed: Int8, row_sum: Int32, ratio: int, shift: int, zero_point: int
-) -> Int8:
+def values_s8(p: UInt8, v_transposed: Int8, row_sum: Int32, ratio: int, shift: int, zero_point: int) -> Int8:
     """sum_j p[m, j] * v[j, c] / row_sum[m], requantized with one unsigned division a row.
 
     Args:
@@ -203,6 +203,6 @@ def quantize_q16(value: Int32, multiplier: Int32, shift: int, zero_point: Intege
     """
     limit = (1 << (31 - shift)) - 1
     clipped = np.clip(np.asarray(value, np.int64), -limit, limit)
-    return saturate(
-        multiply_high(clipped << shift, multiplier).astype(np.int64) + zero_point, 8
-    ).astype(np.int8)
+    return saturate(multiply_high(clipped << shift, multiplier).astype(np.int64) + zero_point, 8).astype(
+        np.int8
+    )

@@ -22,7 +22,9 @@ class IntegerModel:
     def __init__(self, module: tvm.IRModule) -> None:
         self._graph = Graph(module["main"])
         self._steps = [
-            (var, kernel_of(value), operands_of(value)) for var, value in self._graph if kernel_of(value) is not None
+            (var, kernel_of(value), operands_of(value))
+            for var, value in self._graph
+            if kernel_of(value) is not None
         ]
 
     def run(self, inputs: dict[str, Array], n: int) -> dict[str, Array]:

@@ -103,37 +103,75 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "layer_norm_s8": (
         "layer_norm_s8",
         lambda r, w, s: [
-            *(part.pointer for part in r), w[0].pointer, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s
+            *(part.pointer for part in r),
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].stride,
+            w[0].stride,
+            *s,
         ],
-    ),  # fmt: skip
+    ),
     "scores_s32": (
         "scores_s32",
         lambda r, w, s: [
-            r[0].pointer, r[1].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].cols,
-            r[0].stride, r[1].stride, w[0].stride,
+            r[0].pointer,
+            r[1].pointer,
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].cols,
+            r[0].stride,
+            r[1].stride,
+            w[0].stride,
         ],
-    ),  # fmt: skip
+    ),
     "softmax_u8": (
         "softmax_u8",
         lambda r, w, s: [
-            r[0].pointer, r[1].pointer, w[0].pointer, w[1].pointer, w[0].rows, w[0].cols,
-            r[0].stride, w[0].stride, r[2].value, *s,
+            r[0].pointer,
+            r[1].pointer,
+            w[0].pointer,
+            w[1].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].stride,
+            w[0].stride,
+            r[2].value,
+            *s,
         ],
-    ),  # fmt: skip
+    ),
     "values_s8": (
         "values_s8",
         lambda r, w, s: [
-            r[0].pointer, r[1].pointer, r[2].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].cols,
-            r[0].stride, r[1].stride, w[0].stride, r[3].value, *s,
+            r[0].pointer,
+            r[1].pointer,
+            r[2].pointer,
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].cols,
+            r[0].stride,
+            r[1].stride,
+            w[0].stride,
+            r[3].value,
+            *s,
         ],
-    ),  # fmt: skip
+    ),
     "embed_s32": (
         "embed_s32",
         lambda r, w, s: [
-            r[0].pointer, r[1].pointer, tirx.address_of(tirx.BufferLoad(r[2].region.source, [0, 0])),
-            w[0].pointer, w[0].rows, w[0].cols, r[0].first, w[0].stride, *s,
+            r[0].pointer,
+            r[1].pointer,
+            tirx.address_of(tirx.BufferLoad(r[2].region.source, [0, 0])),
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].first,
+            w[0].stride,
+            *s,
         ],
-    ),  # fmt: skip
+    ),
     "mean_s8": (
         "mean_s8",
         lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
@@ -157,7 +195,9 @@ def _replace(block: s_tir.SBlock) -> s_tir.SBlock:
         return block
     name, arguments = ARGUMENTS[str(block.annotations[TILE])]
     reads, writes = ([Region(part) for part in parts] for parts in (block.reads, block.writes))
-    call = tirx.call_extern("int32", PREFIX + name, *arguments(reads, writes, list(block.annotations[SCALARS])))
+    call = tirx.call_extern(
+        "int32", PREFIX + name, *arguments(reads, writes, list(block.annotations[SCALARS]))
+    )
     return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, tirx.Evaluate(call))
 
 
