@@ -70,7 +70,7 @@ def model_directory(tmp_path: Path) -> Path:
         "name": "logits",
         "kind": "output",
         "dtype": "int16",
-        "shape": [3],
+        "shape": [1, 3],
         "arena_offset": 0,
         "bytes": 6,
     }

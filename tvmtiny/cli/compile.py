@@ -136,7 +136,7 @@ def command(
         Path | None,
         typer.Option("-o", "--output", help="Output directory.", file_okay=False, show_default="build/NAME"),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the time of each stage.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the time of each stage and the memory plan.")] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Compile MODEL to a directory of C for one target."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ class Truth:
 
 def is_classifier(artifact: Artifact) -> bool:
     """Whether the first output is one row of class scores."""
-    return len(artifact.outputs[0].shape) == 1 and artifact.outputs[0].shape[0] > 1
+    shape = artifact.outputs[0].shape
+    return math.prod(shape[:-1]) == 1 and shape[-1] > 1
 
 
 def _class_name(artifact: Artifact, index: int) -> str:
