@@ -1,0 +1,287 @@
+"""Random instances of every kernel: legal integer parameters, and contents at the ends of their ranges.
+
+Legal is what `tvmtiny.quant.qparams` can produce: multipliers in [0, 2**31), accumulators that fit 32 bits after their
+shift, sums that fit the epilogue's bits, no weight table that overflows. Within that, edges are preferred.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from tvmtiny.kernels import Blocking, Operands, emit_call, kernels
+from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.passes.lower import Lower
+from tvmtiny.quant import integer, qparams
+
+INT32 = 2**31 - 1
+Rng: TypeAlias = np.random.Generator
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dims:
+    """Extents: S tokens, E input, N output, F hidden columns; heads and their width; rows of a block."""
+
+    S: int
+    E: int
+    N: int
+    F: int
+    heads: int
+    width: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """A kernel with shapes and attributes.
+
+    Attributes:
+        fill: draws contents for all operands.
+        tokens: the largest n that it may run with.
+        rows: rows of the result that a run with n tokens defines.
+        block: rows of its blocking.
+    """
+
+    kernel: str
+    attrs: dict[str, int]
+    fill: Callable[[Rng], Arrays]
+    tokens: int
+    rows: Callable[[int], int]
+    block: int = 4
+
+    def reference(self, arrays: Arrays, n: int) -> np.ndarray:
+        """The NumPy meaning."""
+        return np.asarray(kernels()[self.kernel].reference(Operands(arrays, None, self.attrs), n))
+
+    def compiled(self) -> Callable[[Arrays, int, np.ndarray], np.ndarray]:
+        """The TIR built for LLVM: f(arrays, n, contents of the output before) -> after."""
+        builder = relax.BlockBuilder()
+        example = self.fill(np.random.default_rng(0))
+        params = {k: relax.Var(k, relax.TensorType(list(v.shape), str(v.dtype))) for k, v in example.items()}
+        n = tirx.Var("n", "int32")
+        with builder.function("main", [*params.values(), n]):
+            with builder.dataflow():
+                result = builder.emit_output(builder.emit(emit_call(self.kernel, params, n, **self.attrs)))
+            builder.emit_func_output(result)
+        module = Lower(lambda kernel, operands: Blocking(self.block))(builder.get())
+        (function,) = (f for f in module.functions.values() if isinstance(f, tirx.PrimFunc))
+        names = [p.name for p in function.params]
+        built = tvm.compile(tvm.IRModule({"f": function.with_attr("global_symbol", "f")}), target="llvm")["f"]
+
+        def run(arrays: Arrays, n: int, before: np.ndarray) -> np.ndarray:
+            tensors: dict[str, Any] = {k: tvm.runtime.tensor(v) for k, v in arrays.items()}
+            tensors |= {"n": n, "out": tvm.runtime.tensor(before)}
+            built(*(tensors[name] for name in names))
+            return np.asarray(tensors["out"].numpy())
+
+        return run
+
+
+# contents
+
+
+def int8s(rng: Rng, *shape: int) -> np.ndarray:
+    """Uniform, or all at the ends of the range, or one of its ends everywhere."""
+    kind = rng.integers(0, 3)
+    if kind == 0:
+        return rng.integers(-128, 128, shape).astype(np.int8)
+    ends = np.array([-128, -127, 0, 127]) if kind == 1 else rng.choice([-128, 127], 1)
+    return rng.choice(ends, shape).astype(np.int8)
+
+
+def integers(rng: Rng, limit: int, *shape: int, low: int | None = None) -> np.ndarray:
+    """Values of every size in [low, limit], or only at the ends; low is -limit when None."""
+    low = -limit if low is None else low
+    if rng.integers(0, 2):
+        return rng.choice(np.array([low, min(low + 1, limit), 0, max(limit - 1, low), limit]), shape)
+    sign = rng.choice([-1, 1], shape)
+    return np.clip(np.round(sign * (limit + 1.0) ** rng.uniform(0, 1, shape)), low, limit).astype(np.int64)
+
+
+def multipliers(rng: Rng, count: int, limit: int = INT32) -> np.ndarray:
+    return integers(rng, limit, count, low=0).astype(np.int32)
+
+
+def zero_point(rng: Rng) -> int:
+    return int(rng.choice([-128, 0, 127, rng.integers(-128, 128)]))
+
+
+def shift_below(rng: Rng, bound: int) -> int:
+    """A shift after which `bound` still fits 32 bits; the largest often."""
+    most = (INT32 // max(1, bound)).bit_length() - 1
+    return int(rng.choice([0, most, rng.integers(0, most + 1)]))
+
+
+# parts
+
+
+def _dense(prefix: tuple[str, str, str], N: int, K: int, shift: int, limit: int = INT32) -> Any:
+    """Draws weight, bias and multiplier so that every accumulator fits 32 bits after `shift`, some just so."""
+    product = K * 128 * 128
+
+    def fill(rng: Rng) -> Arrays:
+        bias = integers(rng, (INT32 >> shift) - product, N).astype(np.int32)
+        return dict(zip(prefix, (int8s(rng, N, K), bias, multipliers(rng, N, limit)), strict=True))
+
+    return fill
+
+
+def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False) -> tuple[Epilogue, int]:
+    """An epilogue, and the largest multiplier of the sum in front of it."""
+    residual = bool(rng.integers(0, 2)) if residual is None else residual
+    norm = bool(rng.integers(0, 2)) and not wide
+    bits = qparams.norm_bits(cols) if norm else int(rng.integers(8, 32))
+    epilogue = Epilogue(
+        residual=residual,
+        residual_zero_point=zero_point(rng) if residual else 0,
+        residual_shift=int(rng.choice([0, 16, rng.integers(0, 17)])) if residual else 0,
+        bits=bits,
+        norm=norm,
+        root_extent=integer.root_extent(cols) if norm else 0,
+        epsilon=int(rng.choice([1, 2, 10**6, 2**40, 2**61])),
+        multiplier=int(multipliers(rng, 1)[0]),
+        shift=int(rng.choice([0, 32 - bits])),
+        zero_point=zero_point(rng),
+        wide=wide,
+    )
+    # |acc * multiplier >> 32| stays below 2**(bits - 1); the residual's saturation does that by itself.
+    return epilogue, INT32 if residual else 2**bits - 2
+
+
+def _epilogue_arrays(rng: Rng, e: Epilogue, rows: int, cols: int) -> Arrays:
+    arrays = {"residual": int8s(rng, rows, cols)} if e.residual else {}
+    if e.norm:
+        arrays["gamma"] = integers(rng, 2**30 - 1, cols).astype(np.int32)
+        arrays["beta"] = integers(rng, 2 ** int(rng.choice([15, 30])) - 1, cols).astype(np.int32)
+    return arrays
+
+
+# kernels
+
+
+def dense(d: Dims, rng: Rng) -> Instance:
+    M = int(rng.choice([1, d.S]))
+    form = str(rng.choice(["plain", "table", "sum", "wide"]))
+    shift = shift_below(rng, d.E * 128 * 128)
+    attrs: dict[str, int] = {"epilogue": int(form in ("sum", "wide")), "shift": shift}
+    e, limit = Epilogue(), INT32
+    if attrs["epilogue"]:
+        e, limit = _epilogue(rng, d.N, residual=None, wide=form == "wide")
+        attrs |= e.attrs()
+    else:
+        attrs["zero_point"] = zero_point(rng)
+    layer = _dense(("weight", "bias", "multiplier"), d.N, d.E, shift, limit)
+
+    def fill(rng: Rng) -> Arrays:
+        table = {"table": int8s(rng, 256)} if form == "table" else {}
+        return {"x": int8s(rng, M, d.E), **layer(rng), **table, **_epilogue_arrays(rng, e, M, d.N)}
+
+    return Instance("dense", attrs, fill, d.S, lambda n: min(n, M), d.rows)
+
+
+def attention(d: Dims, rng: Rng) -> Instance:
+    D = d.heads * d.width
+    e, limit = _epilogue(rng, d.N, residual=None)
+    shifts = {part: shift_below(rng, d.E * 128 * 128) for part in "qkv"}
+    o_shift = shift_below(rng, D * 128 * 128)
+    attrs = {
+        "heads": d.heads,
+        **{f"{part}_shift": shift for part, shift in shifts.items()},
+        "o_shift": o_shift,
+        "score_shift": shift_below(rng, 2 * 128 * 128 * d.width),
+        "value_shift": shift_below(rng, 255 * 128 * d.S),
+        **e.attrs(),
+    }
+    layers = [_dense((f"w{p}", f"b{p}", f"m{p}"), D, d.E, shifts[p]) for p in "qkv"]
+    layers.append(_dense(("wo", "bo", "mo"), d.N, D, o_shift, limit))
+
+    def fill(rng: Rng) -> Arrays:
+        arrays = {"x": int8s(rng, d.S, d.E)}
+        for layer in layers:
+            arrays |= layer(rng)
+        table = (
+            rng.integers(0, 256, 256).astype(np.uint8) if rng.integers(0, 2) else qparams.exponential_table()
+        )
+        table[0] = 255
+        arrays["exp_table"] = table
+        arrays["score_multiplier"] = multipliers(rng, d.heads)
+        arrays["ratio"] = integers(rng, 2**32 - 1, d.heads, low=0).astype(np.uint32)
+        return arrays | _epilogue_arrays(rng, e, d.S, d.N)
+
+    return Instance("attention", attrs, fill, d.S, lambda n: n, d.rows)
+
+
+def ffn(d: Dims, rng: Rng) -> Instance:
+    e, limit = _epilogue(rng, d.N, residual=None)
+    shift1, shift2 = shift_below(rng, d.E * 128 * 128), shift_below(rng, d.F * 128 * 128)
+    activated = bool(rng.integers(0, 2))
+    attrs = {"shift1": shift1, "shift2": shift2, "hidden_zero_point": zero_point(rng), **e.attrs()}
+    first = _dense(("w1", "b1", "m1"), d.F, d.E, shift1)
+    second = _dense(("w2", "b2", "m2"), d.N, d.F, shift2, limit)
+
+    def fill(rng: Rng) -> Arrays:
+        table = {"table": int8s(rng, 256)} if activated else {}
+        return {
+            "x": int8s(rng, d.S, d.E), **first(rng), **table, **second(rng),
+            **_epilogue_arrays(rng, e, d.S, d.N),
+        }  # fmt: skip
+
+    return Instance("ffn", attrs, fill, d.S, lambda n: n, d.rows)
+
+
+def embed(d: Dims, rng: Rng) -> Instance:
+    e, _ = _epilogue(rng, d.E, residual=False)
+    vocabulary = d.F
+    most = max(1, 2 ** (min(e.bits, 31) - 1) // 256)
+    factors = {
+        f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)]))
+        for name in ("token", "position")
+    }
+
+    def fill(rng: Rng) -> Arrays:
+        return {
+            "ids": rng.integers(0, vocabulary, d.S).astype(np.uint16),
+            "tokens": int8s(rng, vocabulary, d.E),
+            "positions": int8s(rng, d.S, d.E),
+            **_epilogue_arrays(rng, e, d.S, d.E),
+        }
+
+    return Instance("embed", {**factors, **e.attrs()}, fill, d.S, lambda n: n, d.rows)
+
+
+def layer_norm(d: Dims, rng: Rng) -> Instance:
+    M = int(rng.choice([1, d.S]))
+    e, _ = _epilogue(rng, d.E, residual=True)
+    e = dataclasses.replace(
+        e, norm=True, bits=qparams.norm_bits(d.E), root_extent=integer.root_extent(d.E), shift=0
+    )
+
+    def fill(rng: Rng) -> Arrays:
+        return _epilogue_arrays(rng, e, M, d.E)
+
+    return Instance("layer_norm", e.attrs(), fill, d.S, lambda n: min(n, M), d.rows)
+
+
+def mean(d: Dims, rng: Rng) -> Instance:
+    attrs = {
+        "zero_point_in": zero_point(rng),
+        "ratio": int(multipliers(rng, 1)[0]),
+        "shift": shift_below(rng, 255 * d.S),
+        "zero_point": zero_point(rng),
+    }
+    return Instance("mean", attrs, lambda rng: {"x": int8s(rng, d.S, d.E)}, d.S, lambda n: 1)
+
+
+def first(d: Dims, rng: Rng) -> Instance:
+    return Instance("first", {}, lambda rng: {"x": int8s(rng, d.S, d.E)}, d.S, lambda n: 1)
+
+
+GENERATORS: dict[str, Callable[[Dims, Rng], Instance]] = {
+    function.__name__: function for function in (attention, dense, embed, ffn, first, layer_norm, mean)
+}
