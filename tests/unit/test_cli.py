@@ -24,7 +24,7 @@ from tvmtiny.cli import app, doctor
 from tvmtiny.cli.compile import parse_shapes
 from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
-from tvmtiny.runner import RunResult, Sizes
+from tvmtiny.runner import RunResult, Sample, Sizes
 
 COMMANDS = ("doctor", "targets", "compile", "run")
 PLAN = {
@@ -137,7 +137,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch, **functions: object) -> N
 def sample_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An NPZ file that is read as two samples, whose labels say 1 and 0."""
     module("tvmtiny.frontend", monkeypatch)
-    module("tvmtiny.frontend.data", monkeypatch, load_samples=lambda artifact, path: ["a", "b"])
+    module("tvmtiny.frontend.data", monkeypatch, load_samples=lambda artifact, path: [Sample({}, 5)] * 2)
     module("tvmtiny.verify", monkeypatch, expected_outputs=lambda artifact, samples: None)
     path = tmp_path / "sample.npz"
     np.savez(path, input_ids=np.zeros((2, 8), np.int64), labels=np.array([1, 0]))

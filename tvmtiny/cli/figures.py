@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Sizes in bytes; None where the step that tells has not happened (code and stack need a build)."""
+    """Sizes in bytes, and counts of one inference (of `n_tokens` tokens).
+
+    None where the step that tells has not happened: code and stack need a build.
+    """
 
     arena_bytes: int
     arena_available_bytes: int | None
@@ -26,6 +29,7 @@ class Figures:
     code_bytes: int | None = None
     stack_bytes: int | None = None
     instructions: int | None = None
+    n_tokens: int | None = None
     macs: int | None = None
 
     @property
@@ -51,8 +55,14 @@ class Figures:
         return {**dataclasses.asdict(self), "flash_bytes": self.flash_bytes, "fits": self.fits}
 
 
-def collect(artifact: Artifact, target: Target, result: RunResult | None = None) -> Figures:
-    """Put together what the compiler wrote down and what a run on the target's core measured."""
+def collect(
+    artifact: Artifact, target: Target, result: RunResult | None = None, n_tokens: int | None = None
+) -> Figures:
+    """Put together what the compiler wrote down and what a run on the target's core measured.
+
+    Args:
+        n_tokens: of the first sample, whose instructions the run counted.
+    """
     known = {key: artifact.metadata.get("figures", {}).get(key) for key in _FROM_METADATA}
     if result is not None:
         known.update({key: getattr(result.sizes, key) for key in _FROM_ELF})
@@ -61,6 +71,7 @@ def collect(artifact: Artifact, target: Target, result: RunResult | None = None)
         arena_bytes=artifact.arena_bytes,
         arena_available_bytes=target.ram_bytes or None,
         flash_available_bytes=target.flash_bytes or None,
+        n_tokens=n_tokens,
         **known,
     )
 
@@ -91,9 +102,10 @@ def table(figures: Figures, target: Target) -> Any:
     add("arena (input, output, scratch)", figures.arena_bytes, figures.arena_available_bytes)
     add("stack", figures.stack_bytes)
     if figures.macs is not None:
-        result.add_row("multiply-accumulates", f"{figures.macs:,}", "per inference")
+        result.add_row("multiply-accumulates", f"{figures.macs:,}", "at most")
     if figures.instructions is not None:
-        result.add_row("instructions", f"{figures.instructions:,}", "per inference")
+        tokens = f"of {figures.n_tokens} tokens" if figures.n_tokens else "per inference"
+        result.add_row("instructions", f"{figures.instructions:,}", tokens)
     return result
 
 

@@ -153,7 +153,7 @@ def command(
     difference = "" if expected is None else first_difference(result.outputs, expected)
 
     rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
-    figures = figures_of.collect(artifact, target, None if where == "host" else result)
+    figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
     if as_json:
         report = _report(artifact, where, figures, rows, result.outputs)
         console.show_json({**report, "bit_exact": None if expected is None else not difference})
