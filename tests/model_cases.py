@@ -164,13 +164,12 @@ CASES = {
     case.name: case
     for case in (
         _case("post_norm", Encoder(layers=2)),
-        _case("pre_norm", Encoder(pre_norm=True, activation="relu", layers=2)),
+        _case("pre_norm", Encoder(pre_norm=True, activation="relu")),
         _case("first_token", Encoder(pooling="first", tokens=10)),
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
-        Case("dense", models.dense_model, {"features": ((6,), 0)}, 1, length=False),
     )
 }
 

@@ -83,7 +83,7 @@ def noise(values: Array, chosen: Range, *, symmetric: bool) -> float:
 
 def choose(values: Array, method: str, *, symmetric: bool) -> Range:
     """The range by one of METHODS; "auto" takes the method with the best signal to noise for this tensor."""
-    flat = values.reshape(-1)
+    flat = values.reshape(-1).astype(np.float64)  # tiny ranges have no bins and no scale in float32
     if method != "auto":
         return _CHOICES[method](flat)
     ranges = [function(flat) for function in _CHOICES.values()]
