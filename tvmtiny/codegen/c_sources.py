@@ -152,9 +152,12 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
 def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
     params = info.output_params[tensor.name]
     shape = " x ".join(str(extent) for extent in tensor.shape)
+    by_token = info.has_length and tensor.shape[0] == info.max_tokens > 1
     return {
         **_tensor(tensor, program),
-        "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE",
+        "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
+        + (", a row a token, 0 for absent tokens" if by_token else ""),
+        "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
         "zero_point": int(params.zero_point),
         "scale": f"{float(params.scale):.9g}",
         "scale_q32": round(float(params.scale) * 2**32),
