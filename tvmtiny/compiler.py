@@ -24,6 +24,7 @@ from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
+from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
@@ -88,6 +89,8 @@ def compile(  # noqa: A001 - the verb of the command line
     check_output(directory)
     if range_method not in ranges.METHODS:
         raise UserError(f"Unknown range method '{range_method}'.", f"Use one of {', '.join(ranges.METHODS)}.")
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
     if calibration is None:
         raise UserError(
             "A float model needs calibration data to become an integer model.",
@@ -124,7 +127,9 @@ def compile(  # noqa: A001 - the verb of the command line
         )
         _check_flash(program, board)
     with stages("check"):
+        source = check_source(model, batch, length_input, tokens, [trace.output for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
+        quality["source"] = source
     with stages("write"):
         info = _info(prefix, board, quantized, specs, names, references, model)
         files = c_sources(program, info)
@@ -150,9 +155,8 @@ class _Stages:
             self._on_stage(name, time.perf_counter() - start)
 
     def dump(self, name: str, module: tvm.IRModule) -> tvm.IRModule:
-        """Verify a module and write it as TVMScript when a dump directory is given."""
-        if "main" in module.functions and not tvm.relax.analysis.well_formed(module):
-            raise AssertionError(f"the module after {name} is not well formed")
+        """Verify a module (TVM raises at what is wrong) and write it as TVMScript when a dump directory is given."""
+        tvm.relax.analysis.well_formed(module)
         self._count += 1
         if self._directory is not None:
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,11 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
         console.show(
             f"Same class as the float model: {100 * quality['agreement']:.1f} % of calibration samples"
         )
+    source = quality.get("source", {})
+    if "samples" in source:
+        console.show(f"Fused float model: within {source['largest_error']:.0e} of the source model")
+    elif source:
+        console.message(f"The source model could not be run to check the import: {source['not_run']}")
     console.show(f"{artifact.name} {figures_of.verdict(figures, target)}")
     console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
 
@@ -136,7 +141,9 @@ def command(
         Path | None,
         typer.Option("-o", "--output", help="Output directory.", file_okay=False, show_default="build/NAME"),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the time of each stage and the memory plan.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the time of each stage and the memory plan.")
+    ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Compile MODEL to a directory of C for one target."""

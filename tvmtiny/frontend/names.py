@@ -1,16 +1,9 @@
-"""Names: what a model calls its layers, and the nearest one to what a user wrote."""
+"""Names in messages: lists of them, and the nearest one to what a user wrote."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
-
-
-def identifier(name: str) -> str:
-    """A layer's name in the characters [A-Za-z0-9_], for reports: "/enc/layer.0/Add" is enc_layer_0_Add."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
-    return f"n{plain}" if not plain or plain[0].isdigit() else plain
 
 
 def listed(names: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
-from tvmtiny.passes.name_result import OUTPUT_ATTRIBUTE
+from tvmtiny.passes.name_layers import OUTPUT_ATTRIBUTE
 
 OPSETS = range(13, 23)
 CONTROL_FLOW = ("If", "Loop", "Scan")

@@ -12,9 +12,9 @@ from tvm import ir, relax, tirx
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmtiny.errors import UserError
-from tvmtiny.frontend.names import identifier
 from tvmtiny.frontend.naming_builder import NamingBuilder
 from tvmtiny.passes.graph import constant
+from tvmtiny.passes.name_layers import identifier
 from tvmtiny.passes.numeric import literal
 
 

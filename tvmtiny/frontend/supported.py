@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import ir, relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
-from tvmtiny.passes.graph import Graph, op_name
+from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
-from tvmtiny.passes.operators import kind
+from tvmtiny.passes.operators import attributes, kind
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
 from tvmtiny.passes.views import trace
 
@@ -58,6 +59,11 @@ def check_fused(module: tvm.IRModule) -> None:
     if not any(kind(value) for _, value in graph):
         raise UserError("The model computes nothing of its input.", "Check how it was exported.")
     _check_inputs(graph, dict(module["main"].attrs or {}))
+    _check_rows(graph)
+    for var, value in graph:
+        if kind(value):
+            _check_constants(var, value)
+            _check_activation(var, value)
 
 
 def _is_supported(graph: Graph, var: Any, value: Any) -> bool:
@@ -110,6 +116,38 @@ def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
                 f"The input '{param.name}' has elements of type {dtype}.",
                 "Inputs are token ids (integers, for an embedding), a mask of tokens, or features (float32).",
             )
+
+
+def _check_rows(graph: Graph) -> None:
+    """All sequences of a model have one length; what is pooled has one row."""
+    rows = {shape_of(var)[0]: var for var, value in graph if kind(value)}
+    lengths = sorted(set(rows) - {1})
+    if len(lengths) > 1:
+        raise UserError(
+            f"The model has sequences of {lengths[0]} and of {lengths[-1]} tokens (at node "
+            f"'{rows[lengths[0]].name}' and at node '{rows[lengths[-1]].name}'); one length is supported.",
+            "Bring all inputs to the same number of rows.",
+        )
+
+
+def _check_constants(var: Any, value: relax.Call) -> None:
+    for arg in value.args:
+        array = as_array(arg)
+        if array is not None and not np.all(np.isfinite(array)):
+            raise UserError(
+                f"A weight of node '{var.name}' is NaN or infinite.",
+                "Check the training: the model has diverged.",
+            )
+
+
+def _check_activation(var: Any, value: relax.Call) -> None:
+    if kind(value) != "dense" or attributes(value)["activation"] == "none":
+        return
+    if attributes(value)["residual"] or attributes(value)["norm"]:
+        raise UserError(
+            f"The dense layer '{var.name}' has an activation before a residual or a LayerNorm.",
+            "Put the activation after the sum or inside a feed-forward block.",
+        )
 
 
 def _is_used(graph: Graph, param: Any) -> bool:

@@ -27,6 +27,11 @@ def import_exported(
         UserError: no such program, dynamic, or with an operator that TVM does not import.
         EnvironmentProblem: torch is missing.
     """
+    return _fix_shapes(_convert(load_program(program)), shapes, max_tokens)
+
+
+def load_program(program: Any) -> Any:
+    """An ExportedProgram, read from a .pt2 file when given its path; errors as `import_exported`."""
     try:
         import torch
     except ImportError as error:
@@ -41,7 +46,7 @@ def import_exported(
             f"A torch program is an ExportedProgram, not {type(program).__name__}.",
             "Export the module: torch.export.export(module, example_inputs).",
         )
-    return _fix_shapes(_convert(program), shapes, max_tokens)
+    return program
 
 
 def _load(path: Path) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import fx
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from tvmtiny.frontend.names import identifier
 from tvmtiny.frontend.naming_builder import NamingBuilder
+from tvmtiny.passes.name_layers import identifier
 
 
 class Importer(ExportedProgramImporter):

@@ -1,4 +1,8 @@
-"""The integer operators, one file each. A file that defines `KERNEL` is found by listing; nothing else is edited."""
+"""The integer operators, one file each; a file that defines `KERNEL` is found by listing.
+
+A kernel is replaced in its own file. A new operator also needs its float meaning (`passes.operators`,
+`passes.decompose`) and its parameters (`passes.quantize`).
+"""
 
 from __future__ import annotations
 

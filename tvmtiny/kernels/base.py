@@ -49,7 +49,6 @@ class Kernel:
     prim_func: Callable[[Operands, Blocking], tirx.PrimFunc]
     macs: Callable[[Operands, int], int]
     inplace: tuple[str, ...] = ()
-    rows_are_tokens: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +80,6 @@ class Operands:
             return (1, 1)
         value = self.tensors[name]
         return tuple(value.shape) if isinstance(value, np.ndarray) else tuple(int(e) for e in value.ty.shape)
-
-    def dtype(self, name: str) -> str:
-        """Element type of an operand."""
-        value = self.tensors[name]
-        return str(value.dtype) if isinstance(value, np.ndarray) else str(value.ty.dtype)
 
 
 def padded(rows: Array, total: int) -> Array:

@@ -40,5 +40,4 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=lambda o, n: 0,
     inplace=("x",),
-    rows_are_tokens=False,
 )

@@ -39,5 +39,4 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=lambda o, n: 0,
-    rows_are_tokens=False,
 )

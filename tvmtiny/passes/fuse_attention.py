@@ -46,7 +46,7 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
         return None
     softmax_view, v_view = (trace(graph, arg, affine=True) for arg in product.args)
     softmax = graph.producer(softmax_view.root)
-    if kind(softmax) != "softmax" or not softmax_view.is_plain:
+    if kind(softmax) != "softmax" or not is_identity(softmax_view):
         return None
     *_, heads, tokens, width = (1, *shape_of(product)) if len(shape_of(product)) == 3 else shape_of(product)
     parts = _score_parts(graph, softmax.args[0], heads, tokens)
@@ -55,6 +55,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if parts is None or v is None or columns is None:
         return None
     q, k, scale = parts
+    if q.weight.shape != v.weight.shape:
+        return None  # Q, K and V of one width a head
     v = dataclasses.replace(v, weight=v.weight * v_view.scale.flat[0], bias=v.bias * v_view.scale.flat[0])
     if not (q.source.same_as(k.source) and q.source.same_as(v.source)):
         return None

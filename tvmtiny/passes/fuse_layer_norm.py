@@ -8,7 +8,16 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.graph import (
+    Emit,
+    Graph,
+    column_vector,
+    constant,
+    function_pass,
+    op_name,
+    rebuild,
+    shape_of,
+)
 from tvmtiny.passes.numeric import literal
 from tvmtiny.passes.operators import call
 from tvmtiny.passes.views import as_matrix, reshaped
@@ -26,13 +35,17 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
         found = _operator(value)
     elif op_name(value) == "add":
         found = _spelled_out(graph, value)
+    elif op_name(value) == "multiply":
+        found = _without_beta(graph, value, np.zeros(()))
     else:
         return None
     if found is None:
         return None
-    x, gamma, beta, epsilon = found
-    width = shape_of(value)[-1]
-    args = [as_matrix(graph, x, emit), _vector(gamma, width), _vector(beta, width)]
+    x, *factors, epsilon = found
+    vectors = [column_vector(np.asarray(factor, np.float32), shape_of(value)) for factor in factors]
+    if shape_of(x) != shape_of(value) or any(vector is None for vector in vectors):
+        return None
+    args = [as_matrix(graph, x, emit), *(constant(np.asarray(vector)) for vector in vectors)]
     return reshaped(call("layer_norm", args, epsilon=epsilon), value, emit)
 
 
@@ -47,8 +60,11 @@ def _operator(value: relax.Call) -> tuple[Any, Any, Any, float] | None:
 def _spelled_out(graph: Graph, value: relax.Call) -> tuple[Any, Any, Any, float] | None:
     scaled, beta = _with_constant(graph, value)
     product: Any = graph.producer(scaled) if scaled is not None else None
-    if not graph.is_call(product, "multiply"):
-        return None
+    return _without_beta(graph, product, beta) if graph.is_call(product, "multiply") else None
+
+
+def _without_beta(graph: Graph, product: relax.Call, beta: Any) -> tuple[Any, Any, Any, float] | None:
+    """`_spelled_out` from the product with gamma on; beta is what is added after it."""
     normalized, gamma = _with_constant(graph, product)
     quotient: Any = graph.producer(normalized) if normalized is not None else None
     if not graph.is_call(quotient, "divide"):
@@ -113,7 +129,3 @@ def _same(graph: Graph, left: Any, right: Any) -> bool:
         return True
     one, two = _centered(graph, left), _centered(graph, right)
     return one is not None and two is not None and one.same_as(two)
-
-
-def _vector(array: Any, width: int) -> Any:
-    return constant(np.broadcast_to(np.asarray(array, np.float32).reshape(-1), (width,)))

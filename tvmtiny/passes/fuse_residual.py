@@ -33,7 +33,8 @@ def _residual(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | Non
     for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
         host = _host(graph, operand, _HOSTS)
         fits = as_array(other) is not None or shape_of(other) == shape_of(value)
-        if host is not None and not attributes(host)["residual"] and fits:
+        kept = shape_of(operand) == shape_of(value)
+        if host is not None and not attributes(host)["residual"] and fits and kept:
             candidates.append((graph.position(trace(graph, operand).root), host, other))
     if not candidates:
         return None

@@ -97,6 +97,18 @@ def as_array(expr: Any) -> Array | None:
     return expr.value.numpy() if isinstance(expr, ir.GenericConst) else None
 
 
+def column_vector(array: Array, shape: tuple[int, ...]) -> Array | None:
+    """The vector (N,) that a constant adds to, or multiplies with, every row of a tensor `shape` (..., N).
+
+    None when the constant differs from row to row or makes the tensor larger.
+    """
+    try:
+        full = np.broadcast_to(array, shape).reshape(-1, shape[-1])
+    except ValueError:
+        return None
+    return np.array(full[0]) if np.all(full == full[0]) else None
+
+
 def array_of(expr: Any) -> Array:
     """The value of an expression that must be a Relax constant."""
     array = as_array(expr)

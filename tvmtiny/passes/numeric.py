@@ -91,6 +91,13 @@ def _elementwise(function: Callable[..., Any]) -> Evaluator:
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
+
+def _cumsum(call: relax.Call, x: Array) -> Array:
+    axis = None if call.attrs.axis is None else int(call.attrs.axis)
+    total = np.cumsum(x, axis=axis, dtype=x.dtype)
+    return total - x.reshape(total.shape) if bool(call.attrs.exclusive) else total
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "subtract": np.subtract,
@@ -127,12 +134,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bitwise_not": np.invert,
     "isnan": np.isnan,
     "floor_divide": np.floor_divide,
-    "mod": np.mod,
 }
 
 ELEMENTWISE: dict[str, Evaluator] = {name: _elementwise(f) for name, f in _FUNCTIONS.items()}
 ELEMENTWISE["divide"] = _elementwise(
-    lambda a, b: np.floor_divide(a, b) if a.dtype.kind in "iu" else np.divide(a, b)
+    lambda a, b: np.trunc(np.divide(a, b)) if a.dtype.kind in "iu" else np.divide(a, b)
 )
 ELEMENTWISE["astype"] = lambda call, x: x.astype(_dtype(call))
 
@@ -157,7 +163,7 @@ _OTHERS: dict[str, Evaluator] = {
     "mean": _reduce(np.mean),
     "max": _reduce(np.max),
     "min": _reduce(np.min),
-    "cumsum": lambda call, x: np.cumsum(x, axis=None if call.attrs.axis is None else int(call.attrs.axis)),
+    "cumsum": _cumsum,
     "zeros": lambda call, _shape: np.zeros(shape_of(call), str(call.ty.dtype)),
     "ones": lambda call, _shape: np.ones(shape_of(call), str(call.ty.dtype)),
     "full": lambda call, _shape, value: np.full(shape_of(call), value, str(call.ty.dtype)),

@@ -13,7 +13,7 @@ from tvmtiny.passes.fuse_embedding import FuseEmbedding
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
-from tvmtiny.passes.name_result import NameResult
+from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
 from tvmtiny.passes.simplify import Simplify
 from tvmtiny.passes.strip_views import FuseFirstToken, StripViews
@@ -37,7 +37,7 @@ def fusion_passes() -> list[tvm.transform.Pass]:
         StripViews(),
         FuseNorm(),
         StripViews(),
-        NameResult(),
+        NameLayers(),
     ]
 
 

@@ -46,9 +46,7 @@ class Quantization:
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
-        self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
-        self.tensors: dict[str, QuantParams] = {}
         self.inputs: dict[str, QuantParams] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = max(
@@ -108,7 +106,7 @@ class Quantization:
         if root in self.values:
             return self.values[root]
         params = self.inputs.get(root.name, QuantParams(1.0))
-        if np.size(params.scale) > 1 and not self._only_projected(root):
+        if np.ndim(params.scale) > 0 and not self._only_projected(root):
             params = QuantParams(float(params.scale[0]), int(params.zero_point[0]))
         return Value(self.params[root.name], params)
 

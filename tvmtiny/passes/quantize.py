@@ -99,11 +99,6 @@ def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     with_sum = residual is not None or norm is not None or (c.is_result(var) and activation == "none")
     if not with_sum:
         return _plain_dense(c, var, value, w, b, activation)
-    if activation != "none":
-        raise UserError(
-            f"The dense layer '{var.name}' has activation {activation} before a residual or a LayerNorm.",
-            "Put the activation after the sum or inside a feed-forward block.",
-        )
     return _summed_dense(c, var, call, value, w, b)
 
 
@@ -203,7 +198,8 @@ def _softmax(
     c: Quantization, tensors: dict[str, Any], scales: dict[str, Array], factor: float, width: int, name: str
 ) -> dict[str, int]:
     step = qparams.EXP_RANGE / 255
-    real = np.abs(factor) * scales["q"] * scales["k"] / step
+    # From 255.5 steps a unit on, any distance but 0 has no weight: a larger factor would change no byte.
+    real = np.minimum(np.abs(factor) * scales["q"] * scales["k"] / step, 255.5)
     multiplier, shift = qparams.fixed_point(real, limit=np.inf)
     qparams.check_shift(2 * 128 * 128 * width, shift, f"{name}.scores")
     if factor < 0:

@@ -70,7 +70,9 @@ def _mask_parameter(graph: Graph) -> relax.Var | None:
     if len(graph.params) < 2:
         return None
     candidates = [
-        param for param in graph.params if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)
+        param
+        for param in graph.params
+        if len(shape_of(param)) <= 2 and graph.users(param) and not _is_gathered(graph, param)
     ]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)

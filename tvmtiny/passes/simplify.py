@@ -3,6 +3,7 @@
 - every expression of constants becomes a constant (weights transposed, position tables gathered, shapes)
 - `where(isnan(p), 0, p)` after a softmax, or `where(all scores are -inf, 0, p)`: at least one token is present
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
+- dropout, which does nothing in inference
 - casts to the type that a value already has
 - `split` becomes slices, `concat` of one tensor nothing
 """
@@ -16,7 +17,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
-from tvmtiny.passes.numeric import evaluate
+from tvmtiny.passes.numeric import evaluate, literal
 
 
 def Simplify() -> tvm.transform.Pass:  # noqa: N802 - passes are named like TVM's own
@@ -29,7 +30,7 @@ def _simplify(function: relax.Function) -> relax.Function:
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
         if isinstance(value, relax.TupleGetItem):
-            return _slice_of_split(graph, value)
+            return _slice_of_split(graph, value) or _value_of_dropout(graph, value)
         if not isinstance(value, relax.Call):
             return None
         array = evaluate(graph, var, known)
@@ -38,6 +39,11 @@ def _simplify(function: relax.Function) -> relax.Function:
         return _drop_guard(graph, value)
 
     return rebuild(function, rewrite)
+
+
+def _value_of_dropout(graph: Graph, item: relax.TupleGetItem) -> Any | None:
+    dropout = graph.producer(item.tuple_value)
+    return dropout.args[0] if item.index == 0 and graph.is_call(dropout, "nn.dropout") else None
 
 
 def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
@@ -64,8 +70,11 @@ def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
     if graph.is_call(otherwise, "nn.softmax") and _never_without_keys(graph, condition, otherwise):
         return otherwise
     if graph.is_call(condition, "less") and graph.is_call(taken, "add"):
-        compared = graph.producer(condition).args[0]
-        if compared.same_as(otherwise) and graph.producer(taken).args[0].same_as(otherwise):
+        compared, limit = graph.producer(condition).args
+        from_end = literal(limit) is not None and np.all(np.asarray(literal(limit)) == 0)
+        integer = str(otherwise.ty.dtype).startswith(("int", "uint"))
+        same = compared.same_as(otherwise) and graph.producer(taken).args[0].same_as(otherwise)
+        if integer and from_end and same:
             return otherwise
     return None
 

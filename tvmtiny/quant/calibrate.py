@@ -36,17 +36,22 @@ class FloatModel:
         module, self.names = observe(fused)
         main = fused["main"]
         self._tokens = _token_rows(main)
-        self._parameters = [param.name for param in main.params]
+        self._parameters = [(param.name, str(param.ty.dtype)) for param in main.params]
         self._vm = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
 
     def run(self, inputs: dict[str, Array], n: int) -> Trace:
         """One sequence: inputs by name without batch axis, n present tokens."""
         arguments = [
-            tvm.runtime.tensor(np.asarray(n, np.int64) if name == LENGTH_PARAMETER else inputs[name][None])
-            for name in self._parameters
+            tvm.runtime.tensor(
+                np.asarray(n, np.int64) if name == LENGTH_PARAMETER else inputs[name][None].astype(dtype)
+            )
+            for name, dtype in self._parameters
         ]
         result, *values = (value.numpy() for value in self._vm["main"](*arguments))
-        kept = {f"{name}.input": array for name, array in inputs.items()}
+        kept = {
+            f"{name}.input": array[:n] if array.shape[0] == self._tokens else array
+            for name, array in inputs.items()
+        }
         kept |= {
             name: value[:n] if value.shape[0] == self._tokens else value
             for name, value in zip(self.names, values, strict=True)
@@ -55,7 +60,7 @@ class FloatModel:
 
 
 def _token_rows(main: relax.Function) -> int:
-    """S: the number of rows of the first fused operator's result."""
+    """S: the most rows of any operator's result."""
     return max(shape_of(var)[0] for var, _ in Graph(main) if len(shape_of(var)) == 2)
 
 

@@ -214,7 +214,7 @@ def residual_sum(
             return SumParams(scale, shift, bits)
     raise UserError(
         f"{what}: the residual (scale {float(residual.scale):.3g}) is too small beside the sum (up to {largest:.3g}).",
-        "Calibrate with more representative data.",
+        "Calibrate with more representative data, or check the layer for very large weights.",
     )
 
 

@@ -1,0 +1,111 @@
+"""Run the model as the user gave it, outside of TVM, and compare: what import and fusion must not change."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmtiny.errors import ResultMismatch
+from tvmtiny.frontend.data import Batch
+
+Array = npt.NDArray[Any]
+Runner = Callable[[dict[str, Array]], Array]
+
+SAMPLES = 4
+TOLERANCE = 1e-3
+"""Of the largest value of the output; import and fusion only reorder float32 arithmetic."""
+
+
+def check_source(
+    model: Any, batch: Batch, length_input: str | None, max_tokens: int, outputs: Sequence[Array]
+) -> dict[str, Any]:
+    """Compare the float module's outputs with those of the model that the user gave.
+
+    ONNX files run by ONNX's own reference evaluator, torch programs by torch.
+
+    Args:
+        outputs: of the float module, one a sample of `batch`, batch axis removed.
+
+    Returns:
+        `samples` and `largest_error`, or `not_run`, the reason why the model could not be run by itself.
+
+    Raises:
+        ResultMismatch: an output differs.
+    """
+    try:
+        run = (
+            _onnx(model) if isinstance(model, str | Path) and Path(model).suffix == ".onnx" else _torch(model)
+        )
+        chosen = np.unique(np.linspace(0, len(batch) - 1, SAMPLES).astype(int))
+        found = [run(_inputs(batch, int(row), length_input, max_tokens)) for row in chosen]
+    except Exception as error:  # an evaluator may lack an operator; that is no fault of the model
+        return {
+            "not_run": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        }
+    largest = 0.0
+    for row, source in zip(chosen, found, strict=True):
+        expected, n = outputs[row], int(batch.n_tokens[row])
+        actual = source.reshape(expected.shape)
+        if expected.ndim > 1 and expected.shape[0] == max_tokens:
+            expected, actual = expected[:n], actual[:n]
+        difference = float(np.abs(expected - actual).max()) / max(1.0, float(np.abs(actual).max()))
+        largest = max(largest, difference)
+        if not difference <= TOLERANCE:
+            raise ResultMismatch(
+                f"After import and fusion the model differs from its source by {difference:.2g} on sample {row}.",
+                "A part of it was misread: this is a defect of tvmtiny; please report it with the model.",
+            )
+    return {"samples": len(chosen), "largest_error": float(f"{largest:.2g}")}
+
+
+def _inputs(batch: Batch, row: int, length_input: str | None, max_tokens: int) -> dict[str, Array]:
+    arrays = {name: values[row : row + 1] for name, values in batch.arrays.items()}
+    if length_input is not None:
+        arrays[length_input] = (np.arange(max_tokens) < batch.n_tokens[row])[None]
+    return arrays
+
+
+def _onnx(path: Any) -> Runner:
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(str(path))
+    dtypes: dict[str, Any] = {
+        str(name): helper.tensor_dtype_to_np_dtype(value.tensor_type.elem_type)
+        for name, value in zip(evaluator.input_names, evaluator.input_types_ or [], strict=True)
+    }
+
+    def run(arrays: dict[str, Array]) -> Array:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            values = {name: arrays[name].astype(dtype) for name, dtype in dtypes.items()}
+            results: Any = evaluator.run(None, values)
+            return np.asarray(results[0])
+
+    return run
+
+
+def _torch(model: Any) -> Runner:
+    import torch
+
+    from tvmtiny.frontend.torch import load_program
+
+    program = load_program(model)
+    module = program.module()
+    inputs = set(program.graph_signature.user_inputs)
+    dtypes = {node.name: node.meta["val"].dtype for node in program.graph.nodes if node.name in inputs}
+
+    def run(arrays: dict[str, Array]) -> Array:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values = [torch.from_numpy(arrays[name]).to(dtype) for name, dtype in dtypes.items()]
+            result = module(*values)
+        first = next(iter(result.values())) if isinstance(result, dict) else result
+        return np.asarray(first[0] if isinstance(first, tuple | list) else first)
+
+    return run
