@@ -30,7 +30,8 @@ def _simplify(function: relax.Function) -> relax.Function:
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
         if isinstance(value, relax.TupleGetItem):
-            return _slice_of_split(graph, value) or _value_of_dropout(graph, value)
+            part = _slice_of_split(graph, value)
+            return part if part is not None else _value_of_dropout(graph, value)
         if not isinstance(value, relax.Call):
             return None
         array = evaluate(graph, var, known)
