@@ -136,7 +136,7 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
     """An epilogue, and the largest multiplier of the sum in front of it."""
     residual = bool(rng.integers(0, 2)) if residual is None else residual
     norm = bool(rng.integers(0, 2)) and not wide
-    bits = qparams.norm_bits(cols) if norm else int(rng.integers(8, 32))
+    bits = qparams.norm_bits(cols) if norm else int(rng.integers(9, 32))
     epilogue = Epilogue(
         residual=residual,
         residual_zero_point=zero_point(rng) if residual else 0,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
+from tvmtiny.errors import UserError
 from tvmtiny.passes.decompose import observe
 from tvmtiny.passes.graph import Graph, shape_of
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
@@ -76,7 +77,7 @@ class Statistics:
         rows: dict[str, list[Array]] = {}
         for trace in traces:
             for name, value in trace.values.items():
-                rows.setdefault(name, []).append(value)
+                rows.setdefault(name, []).append(_finite(name, value))
         self._rows = {name: _sample(np.concatenate(parts)) for name, parts in rows.items()}
 
     def __getitem__(self, name: str) -> Array:
@@ -84,6 +85,15 @@ class Statistics:
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
+
+
+def _finite(name: str, value: Array) -> Array:
+    if not np.all(np.isfinite(value)):
+        raise UserError(
+            f"The value '{name}' of the float model is not finite on calibration data.",
+            "Check the trained weights and the calibration data: they overflow float32.",
+        )
+    return value
 
 
 def _sample(rows: Array) -> Array:

@@ -1,0 +1,213 @@
+"""Quantized models: close to the float model, and never an overflow, whatever the weights are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import onnx
+import pytest
+import tvm
+from model_cases import CASES, VOCABULARY, Encoder
+from onnx import numpy_helper
+
+from tvmtiny.errors import UserError
+from tvmtiny.frontend import import_model
+from tvmtiny.kernels import kernels
+from tvmtiny.passes.lower import Lower
+from tvmtiny.passes.pipeline import fusion_passes
+from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.quant import ranges
+from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.reference import IntegerModel
+from tvmtiny.quant.report import Quality
+from tvmtiny.schedule.rules import blocking
+
+SAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """A fused float model with its traces over random sentences."""
+
+    fused: tvm.IRModule
+    ids: np.ndarray
+    lengths: np.ndarray
+    traces: list[Trace]
+
+    def quantize(self, method: str = "auto") -> QuantizedModel:
+        return quantize(self.fused, Statistics(self.traces), method)
+
+    def quality(self, quantized: QuantizedModel) -> Quality:
+        model, quality = IntegerModel(quantized.module), Quality()
+        for ids, n, trace in zip(self.ids, self.lengths, self.traces, strict=True):
+            quality.add(trace, model.run({"ids": ids.astype(np.uint16)}, int(n)), quantized.tensors)
+        return quality
+
+
+def _calibrated(model: onnx.ModelProto, tmp_path, tokens: int, count: int = SAMPLES) -> Calibrated:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    rng = np.random.default_rng(0)
+    ids, lengths = rng.integers(0, VOCABULARY, (count, tokens)), rng.integers(1, tokens + 1, count)
+    lengths[0], lengths[1] = tokens, 1
+    return Calibrated(fused, ids, lengths, list(run_all(FloatModel(fused), {"ids": ids}, lengths)))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    config = Encoder(tokens=16, embedding=32, heads=4, hidden=64, layers=2)
+    return _calibrated(config.model(), tmp_path_factory.mktemp("encoder"), 16)
+
+
+def test_every_layer_is_close_to_float(encoder: Calibrated) -> None:
+    report = encoder.quality(encoder.quantize()).report()
+    names = [row["name"] for row in report["layers"]]
+    assert len(names) == 7  # embedding, two of attention and feed-forward, mean, classifier
+    assert len(set(names)) == len(names)
+    assert min(row["snr_db"] for row in report["layers"]) > 25, report
+    assert report["cosine"] > 0.999
+    assert report["agreement"] >= 1 - 1 / SAMPLES
+
+
+@pytest.mark.parametrize("method", ranges.METHODS)
+def test_every_range_method_gives_a_usable_model(encoder: Calibrated, method: str) -> None:
+    report = encoder.quality(encoder.quantize(method)).report()
+    assert min(row["snr_db"] for row in report["layers"]) > 20, report
+
+
+def test_pre_norm_layers_are_close_to_float(tmp_path) -> None:
+    calibrated = _calibrated(Encoder(pre_norm=True, layers=2).model(), tmp_path, 12)
+    report = calibrated.quality(calibrated.quantize()).report()
+    assert min(row["snr_db"] for row in report["layers"]) > 25, report
+
+
+def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> None:
+    quantized = encoder.quantize()
+    tvm.relax.analysis.well_formed(quantized.module)  # raises
+    assert "float" not in quantized.module.script(show_meta=False)
+    assert quantized.has_length
+    assert quantized.max_tokens == 16
+
+
+def test_logits_have_headroom(encoder: Calibrated) -> None:
+    quantized = encoder.quantize()
+    largest = max(float(np.abs(trace.output).max()) for trace in encoder.traces)
+    assert float(quantized.output.scale) * 32767 >= 2 * largest * 0.999
+
+
+def _edited(model: onnx.ModelProto, edit) -> onnx.ModelProto:
+    """A model with `edit(array)` in place of each weight matrix and bias (not of LayerNorm's constants)."""
+    norms = {
+        name for node in model.graph.node if node.op_type == "LayerNormalization" for name in node.input[1:]
+    }
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.ndim and tensor.name not in norms:
+            tensor.CopyFrom(numpy_helper.from_array(edit(array).astype(np.float32), tensor.name))
+    return model
+
+
+def _agrees_with_llvm(quantized: QuantizedModel, tokens: int) -> None:
+    """NumPy and TVM on the host agree on random ids of all lengths."""
+    kernels()
+    built = tvm.compile(Lower(blocking)(quantized.module), target="llvm")
+    machine, model = tvm.relax.VirtualMachine(built, tvm.cpu()), IntegerModel(quantized.module)
+    rng = np.random.default_rng(5)
+    for n in (1, 2, tokens - 1, tokens):
+        ids = rng.integers(0, VOCABULARY, tokens).astype(np.uint16)
+        expected = list(model.run({"ids": ids}, n).values())[-1]
+        assert np.array_equal(machine["main"](tvm.runtime.tensor(ids), n).numpy(), expected)
+
+
+def _dead_channels(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array[..., ::3] = 0
+    return array
+
+
+def _outlier(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.reshape(-1)[0] *= 1e4
+    return array
+
+
+DEGENERATE = {
+    "all zero": np.zeros_like,
+    "dead channels": _dead_channels,
+    "constant": np.ones_like,
+    "one outlier": _outlier,
+    "tiny": lambda array: array * 1e-12,
+    "subnormal": lambda array: array * 1e-42,
+    "huge": lambda array: array * 1e6,
+    "enormous": lambda array: array * 1e12,
+    "huge biases": lambda array: array * (1e6 if array.ndim == 1 else 1),
+    "sharp": lambda array: array * 30,
+}
+
+
+REFUSED = {
+    ("enormous", False): "is not finite",
+    # The residual disappears beside the branch (or both beside the least scale): there is no scale for both.
+    **{
+        (name, False): "the residual .* too small beside the sum"
+        for name in ("one outlier", "huge", "huge biases", "subnormal")
+    },
+}
+
+ON_LLVM = ("one outlier", "huge biases", "sharp")
+"""Those with the largest accumulators are compared with TVM, too; NumPy asserts of all that none overflows."""
+
+
+@pytest.mark.parametrize(
+    ("name", "pre_norm"),
+    [
+        *((name, False) for name in DEGENERATE),
+        *((name, True) for name in ("all zero", "constant", "one outlier", "sharp")),
+    ],
+)
+def test_degenerate_weights_work_or_are_refused(name: str, pre_norm: bool, tmp_path) -> None:
+    config = Encoder(
+        tokens=5, embedding=8, hidden=12, pre_norm=pre_norm, activation="relu" if pre_norm else "gelu"
+    )
+    calibrated = _calibrated(_edited(config.model(), DEGENERATE[name]), tmp_path, 5, count=8)
+    if (name, pre_norm) in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name, pre_norm]) as caught:
+            calibrated.quantize()
+        assert caught.value.remedy
+        return
+    quantized = calibrated.quantize()
+    if name in ON_LLVM:
+        _agrees_with_llvm(quantized, 5)
+    for ids, n in zip(calibrated.ids, calibrated.lengths, strict=True):
+        IntegerModel(quantized.module).run({"ids": ids.astype(np.uint16)}, int(n))
+
+
+def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
+    config = Encoder(tokens=5, embedding=8, hidden=12)
+    calibrated = _calibrated(_edited(config.model(), np.zeros_like), tmp_path, 5, count=8)
+    quantized = calibrated.quantize()
+    (*_, logits) = (
+        IntegerModel(quantized.module).run({"ids": calibrated.ids[0].astype(np.uint16)}, 5).values()
+    )
+    real = (logits.astype(np.float64) - quantized.output.zero_point) * quantized.output.scale
+    assert np.abs(real - calibrated.traces[0].output).max() <= 1e-3
+
+
+def test_worst_inputs_do_not_overflow(tmp_path) -> None:
+    """Features at both ends of int8, which calibration has not shown: NumPy asserts every accumulator."""
+    case = CASES["sensor_encoder"]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(case.model().SerializeToString())
+    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    arrays = case.calibration()
+    traces = list(run_all(FloatModel(fused), arrays, np.full(len(arrays["x"]), case.tokens)))
+    quantized = quantize(fused, Statistics(traces))
+    model, rng = IntegerModel(quantized.module), np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.choice(np.array([-128, 127], np.int8), (case.tokens, 6))
+        (*_, logits) = model.run({"x": x}, case.tokens).values()
+        assert np.all(np.abs(logits.astype(int)) <= 32767)
+    assert not math.isnan(float(quantized.output.scale))
