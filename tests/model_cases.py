@@ -163,7 +163,7 @@ def _case(name: str, encoder: Encoder) -> Case:
 CASES = {
     case.name: case
     for case in (
-        _case("post_norm", Encoder(layers=2)),
+        _case("post_norm", Encoder()),
         _case("pre_norm", Encoder(pre_norm=True, activation="relu")),
         _case("first_token", Encoder(pooling="first", tokens=10)),
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),

@@ -132,7 +132,7 @@ def test_dense_with_a_table_applies_the_activation(seed: int, n: int, k: int) ->
     attrs = {"epilogue": 0, "shift": p.shift, "zero_point": int(before.zero_point)}
     got = _reference("dense", {"x": x, **_dense_operands(NAMES, p), "table": table}, n, **attrs)
     # tanh has slope 1 at most: an error before it counts as many units of the finer scale.
-    assert _lsb(got, np.tanh(pre), out) <= 3 * before.scale / out.scale + 0.6
+    assert _lsb(got, np.tanh(pre), out) <= 4 * before.scale / out.scale + 0.6
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8), k=st.integers(1, 40), wide=st.booleans())
