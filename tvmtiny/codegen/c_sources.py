@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
+from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.microkernels import headers
@@ -58,19 +58,6 @@ def c_type(dtype: str) -> str:
     return f"{dtype}_t"
 
 
-def symbol(text: str) -> str:
-    """A tensor's name as the end of a C identifier."""
-    return re.sub(r"\W", "_", text)
-
-
-def c_string(text: str) -> str:
-    """A C string literal; everything outside printable ASCII is escaped in octal."""
-    escaped = "".join(
-        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode("utf-8")
-    )
-    return f'"{escaped}"'
-
-
 def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     """File name (relative to the model's directory) -> text."""
     environment = jinja2.Environment(
@@ -81,7 +68,7 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         keep_trailing_newline=True,
         autoescape=False,  # C, not HTML
     )
-    environment.filters["c_string"] = c_string
+    environment.filters.update(c_string=c_string, c_comment=c_comment)
     context = _context(program, info)
     name = info.name
     files = {
@@ -97,7 +84,7 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
 
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
     common = {
-        file: (data_dir("microtvm_projects") / "common" / file).read_text()
+        file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
         for file in ("tvmt_model.h", "tvmt_classify.h")
     }
     return common | headers(_kernel_headers(program, info), info.family)
@@ -109,34 +96,37 @@ def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
 
 
 def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
-    constants = [*program.constants, *_input_constants(info)]
+    symbols = tensor_symbols(info.name, program)
+    constants = [*program.constants, *_input_constants(program, info, symbols)]
     return {
         **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)},
         "NAME": info.name.upper(),
         "plan": program.plan,
-        "inputs": [_input(tensor, program, info) for tensor in program.inputs],
-        "outputs": [_output(tensor, program, info) for tensor in program.outputs],
+        "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
+        "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
         "calls": [_call(call, program, info) for call in program.calls],
         "constants": [_constant(constant) for constant in constants],
-        "weight_bytes": sum(constant.array.nbytes for constant in constants),
+        "weight_bytes": program.weight_bytes,
         "classifier": len(program.outputs[0].shape) == 2
         and program.outputs[0].shape[0] == 1
         and program.outputs[0].dtype == "int16",
+        # Variables of main.c; a model of such a name has functions that begin like this.
+        "example": "sample" if info.name.startswith("example") else "example",
+        "q16": "real" if info.name.startswith("q16") else "q16",
     }
 
 
-def _input(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
+def _input(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str, str]) -> dict[str, Any]:
     features = tensor.name in info.input_params
     about = (
         f"{tensor.shape[0]} x {tensor.shape[1]} int8 values, a row a token, scaled a column"
         if features
         else f"{tensor.shape[0]} token ids below {info.limits[tensor.name]}"
     )
-    prefix = f"{info.name}_{symbol(tensor.name)}"
-    example = info.example.get(tensor.name)
+    prefix = f"{info.name}_{symbols[tensor.buffer]}"
     return {
-        **_tensor(tensor, program),
+        **_tensor(tensor, program, symbols),
         "about": about,
         "rows": tensor.shape[0],
         "columns": tensor.shape[1] if features else 0,
@@ -144,17 +134,16 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
         "multiplier": f"{prefix}_multiplier",
         "zero_points": f"{prefix}_zero_point",
         "shift": feature_multipliers(info.input_params[tensor.name].scale)[1] if features else 0,
-        "example": "" if features or example is None else ", ".join(str(v) for v in example),
-        "example_ctype": c_type(tensor.dtype),
+        "example": "" if features else c_list(info.example[tensor.name]),
     }
 
 
-def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
+def _output(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str, str]) -> dict[str, Any]:
     params = info.output_params[tensor.name]
     shape = " x ".join(str(extent) for extent in tensor.shape)
     by_token = info.has_length and tensor.shape[0] == info.max_tokens > 1
     return {
-        **_tensor(tensor, program),
+        **_tensor(tensor, program, symbols),
         "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
         + (", a row a token, 0 for absent tokens" if by_token else ""),
         "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
@@ -164,14 +153,14 @@ def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]
     }
 
 
-def _tensor(tensor: Tensor, program: Program) -> dict[str, Any]:
+def _tensor(tensor: Tensor, program: Program, symbols: dict[str, str]) -> dict[str, Any]:
     return {
         "name": tensor.name,
-        "symbol": symbol(tensor.name),
+        "symbol": symbols[tensor.buffer],
         "ctype": c_type(tensor.dtype),
         "count": int(np.prod(tensor.shape)),
         "bytes": tensor.bytes,
-        "offset": program.plan.offsets[tensor.name],
+        "offset": program.plan.offsets[tensor.buffer],
     }
 
 
@@ -198,24 +187,33 @@ def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
 
 
 def _wrapped(start: str, items: list[str]) -> str:
-    """`start` and the items of a list in parentheses, in lines of LINE characters."""
-    indent = " " * 4 if not start.startswith(" ") else " " * 6
+    """`start` and the items of a list in parentheses, in lines of LINE characters that end between items."""
     text = ", ".join(items) + ")"
     if len(start) + len(text) <= LINE:
         return start + text
-    return start + "\n" + textwrap.fill(text, LINE, initial_indent=indent, subsequent_indent=indent)
+    indent = " " * 4 if not start.startswith(" ") else " " * 6
+    lines = [start]
+    for item in [*(f"{item}," for item in items[:-1]), f"{items[-1]})"]:
+        if len(lines) == 1 or len(lines[-1]) + 1 + len(item) > LINE:
+            lines.append(indent + item)
+        else:
+            lines[-1] += f" {item}"
+    return "\n".join(lines)
 
 
 def _describe(call: Call, program: Program) -> str:
     result = next(a.tensor for a in call.arguments if a.parameter.role == "output")
     source = program.plan.in_place.get(result)
-    return f"/* {call.function.kernel}: {result}{f', in place of {source}' if source else ''} */"
+    return f"{call.function.kernel}: {result}{f', in place of {source}' if source else ''}"
 
 
-def _input_constants(info: ModelInfo) -> list[Constant]:
+def _input_constants(program: Program, info: ModelInfo, symbols: dict[str, str]) -> list[Constant]:
     constants = []
-    for name, params in info.input_params.items():
-        prefix = f"{info.name}_{symbol(name)}"
+    for tensor in program.inputs:
+        if tensor.name not in info.input_params:
+            continue
+        params = info.input_params[tensor.name]
+        prefix = f"{info.name}_{symbols[tensor.buffer]}"
         multiplier, _ = feature_multipliers(params.scale)
         constants.append(Constant(f"{prefix}_multiplier", multiplier))
         constants.append(Constant(f"{prefix}_zero_point", np.asarray(params.zero_point, np.int32)))
@@ -230,6 +228,12 @@ def _constant(constant: Constant) -> dict[str, Any]:
         "shape": " x ".join(str(extent) for extent in constant.array.shape),
         "initializer": c_values(constant.array),
     }
+
+
+def c_list(array: Array) -> str:
+    """The elements of an array between braces, on one line if they are few."""
+    text = ", ".join(str(value) for value in array.reshape(-1).tolist())
+    return f"{{{text}}}" if len(text) <= LINE // 2 else f"{{\n{c_values(array)}\n}}"
 
 
 def c_values(array: Array) -> str:

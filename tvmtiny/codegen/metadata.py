@@ -46,8 +46,7 @@ def metadata(
         "arena": program.plan.to_json(),
         "operators": operators,
         "figures": {
-            "weight_bytes": sum(constant.array.nbytes for constant in program.constants)
-            + sum(8 * len(params.scale) for params in info.input_params.values()),
+            "weight_bytes": program.weight_bytes,
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
@@ -101,7 +100,7 @@ def _tensor(tensor: Tensor, program: Program, params: QuantParams | None) -> dic
         "name": tensor.name,
         "dtype": tensor.dtype,
         "shape": list(tensor.shape),
-        "arena_offset": program.plan.offsets[tensor.name],
+        "arena_offset": program.plan.offsets[tensor.buffer],
         "bytes": tensor.bytes,
         "scale": scale,
         "zero_point": zero_point,

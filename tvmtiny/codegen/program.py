@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -55,11 +56,17 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An input or output as the arena holds it."""
+    """An input or output as the arena holds it.
+
+    Attributes:
+        name: as in the source model.
+        buffer: name in the plan: `name`, and more words where an operator's result is called like an input.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    buffer: str
 
     @property
     def bytes(self) -> int:
@@ -75,7 +82,7 @@ class Program:
         calls: in order.
         constants: each distinct array once.
         inputs, outputs: tensors of the caller.
-        plan: offsets of all tensors by name.
+        plan: offsets of all tensors by buffer name.
     """
 
     calls: tuple[Call, ...]
@@ -88,6 +95,12 @@ class Program:
     def microkernels(self) -> set[str]:
         """Names of the micro-kernels in use."""
         return set().union(*(call.function.microkernels for call in self.calls))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all constants in flash, with a multiplier and a zero point (int32) a column of feature inputs."""
+        columns = sum(tensor.shape[-1] for tensor in self.inputs if tensor.dtype == "int8")
+        return sum(constant.array.nbytes for constant in self.constants) + 8 * columns
 
 
 def build_program(
@@ -107,37 +120,67 @@ def build_program(
 
     Raises:
         UserError: the arena fits into none of the regions.
+        AssertionError: two results have one name, or an operator is called with a tensor smaller than it takes.
     """
     functions = {function.name: function for function in emit_functions(module, tvm_target)}
     graph = Graph(module["main"])
-    binder = _Binder(prefix)
-    calls, results = [], {}
-    for var, value in graph:
-        if not isinstance(value, relax.Call):
-            continue
-        function = functions[value.args[0].name_hint]
-        tensors = [
-            graph.producer_variable(arg) if as_array(arg) is None else arg for arg in value.args[1].fields
-        ]
-        calls.append(binder.bind(function, tensors, var))
-        results[var] = calls[-1]
-    output = graph.producer_variable(graph.result)
-    inputs = tuple(
-        Tensor(param.name, str(param.ty.dtype), shape_of(param))
-        for param in graph.params
-        if hasattr(param.ty, "shape")
-    )
-    outputs = (Tensor(output.name, str(output.ty.dtype), shape_of(output)),)
+    steps = [
+        (var, functions[value.args[0].name_hint], value.args[1].fields)
+        for var, value in graph
+        if isinstance(value, relax.Call)
+    ]
+    params = [param for param in graph.params if hasattr(param.ty, "shape")]
+    names = _buffer_names(params, [(var, function) for var, function, _ in steps])
+    binder = _Binder(prefix, names)
+    calls = [
+        binder.bind(
+            function, [graph.producer_variable(arg) if as_array(arg) is None else arg for arg in args], var
+        )
+        for var, function, args in steps
+    ]
+    inputs = tuple(_tensor(param, names) for param in params)
+    outputs = (_tensor(graph.producer_variable(graph.result), names),)
     buffers = _buffers(calls, inputs, outputs)
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
     return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned)
 
 
+def _tensor(var: relax.Var, names: dict[relax.Var, str]) -> Tensor:
+    return Tensor(var.name, str(var.ty.dtype), shape_of(var), names[var])
+
+
+def _buffer_names(
+    params: list[relax.Var], results: list[tuple[relax.Var, CFunction]]
+) -> dict[relax.Var, str]:
+    """The name in the plan of every input and result; no two tensors, scratch included, share one.
+
+    Results are called as their variables. Inputs have any name that the source model gave them, so they give way.
+    """
+    names = {var: var.name for var, _ in results}
+    taken = [*names.values()]
+    for var, function in results:
+        taken += [_scratch(var.name, p) for p in function.parameters if p.role == "scratch"]
+    shared = {name for name in taken if taken.count(name) > 1}
+    assert not shared, f"two tensors are called {', '.join(sorted(shared))}"
+    for param in params:
+        choices = itertools.chain(
+            [param.name, f"{param.name} (input)"], (f"{param.name} (input {i})" for i in itertools.count(2))
+        )
+        names[param] = next(name for name in choices if name not in taken)
+        taken.append(names[param])
+    return names
+
+
+def _scratch(result: str, parameter: Parameter) -> str:
+    return f"{result}.{parameter.name}"
+
+
 class _Binder:
     """Names constants, one symbol for equal arrays, and binds arguments to parameters."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, names: dict[relax.Var, str]) -> None:
         self.prefix = prefix
+        self.names = names
         self.constants: dict[tuple[str, bytes], Constant] = {}
 
     def bind(self, function: CFunction, args: list[Any], result: relax.Var) -> Call:
@@ -150,11 +193,11 @@ class _Binder:
                 if array is not None:
                     bound.append(Argument(parameter, constant=self._constant(function, parameter, array)))
                 else:
-                    bound.append(Argument(parameter, tensor=value.name))
+                    bound.append(Argument(parameter, tensor=self.names[value]))
             elif parameter.role == "output":
-                bound.append(Argument(parameter, tensor=result.name))
+                bound.append(Argument(parameter, tensor=self.names[result]))
             elif parameter.role == "scratch":
-                bound.append(Argument(parameter, tensor=f"{result.name}.{parameter.name}"))
+                bound.append(Argument(parameter, tensor=_scratch(self.names[result], parameter)))
             else:
                 bound.append(Argument(parameter))
         used = tuple(argument for argument in bound if argument.parameter.first >= 0)
@@ -171,7 +214,7 @@ class _Binder:
 def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> list[Buffer]:
     """Every tensor and scratch buffer with its lifetime, in steps of all functions one after another."""
     uses: dict[str, list[tuple[int, int]]] = {}
-    sizes: dict[str, int] = {tensor.name: tensor.bytes for tensor in (*inputs, *outputs)}
+    sizes: dict[str, int] = {tensor.buffer: tensor.bytes for tensor in (*inputs, *outputs)}
     kinds: dict[str, Kind] = {}
     base = 0
     for call in calls:
@@ -179,13 +222,17 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
             if argument.tensor:
                 step = (base + argument.parameter.first, base + argument.parameter.last)
                 uses.setdefault(argument.tensor, []).append(step)
-                sizes.setdefault(argument.tensor, argument.parameter.bytes)
+                size = sizes.setdefault(argument.tensor, argument.parameter.bytes)
+                assert argument.parameter.bytes <= size, (
+                    f"{call.function.name} takes {argument.parameter.bytes} bytes as {argument.parameter.name}, "
+                    f"{argument.tensor} has {size}"
+                )
                 kinds.setdefault(
                     argument.tensor, "scratch" if argument.parameter.role == "scratch" else "tensor"
                 )
         base += call.function.steps
-    kinds.update({tensor.name: "input" for tensor in inputs})
-    kinds.update({tensor.name: "output" for tensor in outputs})
+    kinds.update({tensor.buffer: "input" for tensor in inputs})
+    kinds.update({tensor.buffer: "output" for tensor in outputs})
     last = {name: max(step[1] for step in steps) for name, steps in uses.items()}
     aliases = _aliases(calls, last)
     return [
