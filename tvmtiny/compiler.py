@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,15 @@ import tvm
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
-from tvmtiny.codegen.directory import check_output, replaced_directory, to_json, write_files
+from tvmtiny.codegen.directory import (
+    check_output,
+    check_writable,
+    replaced_directory,
+    to_json,
+    write_files,
+)
 from tvmtiny.codegen.metadata import metadata
+from tvmtiny.codegen.planner import _kilobytes
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
@@ -146,6 +154,15 @@ class _Stages:
         self._on_stage = on_stage
         self._directory = directory
         self._count = 0
+        if directory is not None:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                check_writable(directory)
+            except OSError as error:
+                raise UserError(
+                    f"Cannot write dumps to {directory}: {error.strerror or error}.",
+                    "Give --dump-dir a directory that can be written.",
+                ) from error
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -159,8 +176,7 @@ class _Stages:
         tvm.relax.analysis.well_formed(module)
         self._count += 1
         if self._directory is not None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            (self._directory / f"{self._count}-{name}.py").write_text(module.script())
+            (self._directory / f"{self._count}-{name}.py").write_text(module.script(), encoding="utf-8")
         return module
 
 
@@ -249,10 +265,10 @@ def _arena_regions(board: Target) -> list[Any]:
 
 
 def _check_flash(program: Program, board: Target) -> None:
-    used = sum(constant.array.nbytes for constant in program.constants)
+    used = program.weight_bytes
     if board.flash_bytes and used > board.flash_bytes:
         raise UserError(
-            f"weights {used // 1024} KB > {board.flash_bytes // 1024} KB flash of {board.name}.",
+            f"weights {_kilobytes(used, up=True)} > {_kilobytes(board.flash_bytes)} flash of {board.name}.",
             "Use a smaller vocabulary or a narrower model, or another target.",
         )
 
@@ -304,9 +320,13 @@ def _write(
 
 
 def save_npz(path: Path, arrays: dict[str, Array]) -> None:
-    """An .npz whose bytes depend on the arrays alone (NumPy's zip entries carry a fixed date)."""
+    """Write an .npz whose bytes depend on the arrays alone; unlike np.savez it takes any name, `file` too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
 
 
 def _stem(model: Any) -> str:
