@@ -69,7 +69,7 @@ class Artifact:
         if not path.is_file():
             raise UserError(f"{directory} is not a compiled model: it has no {METADATA_FILE}.", remedy)
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text("utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not JSON: {error}", remedy) from error
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:

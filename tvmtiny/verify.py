@@ -31,7 +31,7 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
     if not path.is_file():
         raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
     kernels()  # registers the operators that the module uses
-    model = IntegerModel(tvm.ir.load_json(path.read_text()))
+    model = IntegerModel(tvm.ir.load_json(path.read_text("utf-8")))
     output = artifact.outputs[0]
     return [
         {output.name: _last(model.run(sample.inputs, sample.n_tokens)).reshape(output.shape)}

@@ -215,7 +215,7 @@ def headers(names: set[str], family: str) -> dict[str, str]:
     while pending:
         name = pending.pop()
         if f"{name}.h" not in found:
-            text = header(name, family).read_text()
+            text = header(name, family).read_text("utf-8")
             found[f"{name}.h"] = text
             pending += re.findall(r'#include "(tvmt_\w+)\.h"', text)
     return dict(sorted(found.items()))
