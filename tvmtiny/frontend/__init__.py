@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def import_model(
     model: Any, shapes: dict[str, tuple[int, ...]] | None = None, max_tokens: int | None = None
 ) -> tvm.IRModule:
-    """Import an ONNX file, a .pt2 file or a torch ExportedProgram.
+    """Import an ONNX file, a .pt2 file or a torch ExportedProgram, in float32.
 
     Args:
         model: a path (.onnx, .pt2), or an ExportedProgram.
@@ -25,6 +25,14 @@ def import_model(
         UserError: not one of these, or a model that cannot be used.
         EnvironmentProblem: torch is needed and missing.
     """
+    from tvmtiny.frontend.supported import check_types
+
+    module = _import(model, shapes, max_tokens)
+    check_types(module)
+    return module
+
+
+def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: int | None) -> tvm.IRModule:
     if isinstance(model, str | Path):
         path = Path(model)
         if path.suffix.lower() == ".onnx":

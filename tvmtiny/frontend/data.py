@@ -68,7 +68,7 @@ def input_specs(module: tvm.IRModule) -> tuple[list[InputSpec], str | None, int]
         its data inputs; the name of the mask input that became `n_tokens`, or None; S, the most tokens.
     """
     from tvmtiny.passes.graph import Graph, shape_of
-    from tvmtiny.passes.operators import kind
+    from tvmtiny.passes.operators import token_rows
     from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
 
     graph = Graph(module["main"])
@@ -82,8 +82,7 @@ def input_specs(module: tvm.IRModule) -> tuple[list[InputSpec], str | None, int]
         dtype = str(param.ty.dtype)
         found = "features" if dtype.startswith("float") else "tokens"
         specs.append(InputSpec(param.name, found, shape_of(param)[1:], limits.get(param.name, 0), dtype))
-    rows = [shape_of(var)[0] for var, value in graph if kind(value)]
-    return specs, None if length_input is None else str(length_input), max(rows, default=1)
+    return specs, None if length_input is None else str(length_input), token_rows(graph)
 
 
 def _table_rows(graph: Any) -> dict[str, int]:

@@ -9,11 +9,12 @@ import tvm
 from tvm import ir, relax
 
 from tvmtiny.errors import UserError
+from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
 from tvmtiny.passes.operators import attributes, kind
-from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
+from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
 from tvmtiny.passes.views import trace
 
 _ATTENTION = (
@@ -25,6 +26,7 @@ _CONVOLUTION = (
     "Convolutions are not supported yet; cut the signal into patches with a reshape and use a dense layer."
 )
 _ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
+_TYPES = "All values between the inputs and the result are float32: export the model without casts."
 _REMEDIES = {
     "tvmtiny.softmax": _ATTENTION,
     "nn.softmax": _ATTENTION,
@@ -34,6 +36,7 @@ _REMEDIES = {
     "matmul": "A matrix product needs constant weights, except inside self-attention.",
     "take": "Token ids select from one embedding table; token types and positions must be constants.",
     "nn.layer_norm": "LayerNorm is supported over the last axis, with constant gamma and beta.",
+    "astype": _TYPES,
     "mean": _POOLING,
     "sum": _POOLING,
     "max": _POOLING,
@@ -41,6 +44,33 @@ _REMEDIES = {
     "nn.conv2d": _CONVOLUTION,
 }
 _OTHERWISE = "Replace it in the model by dense layers, self-attention, LayerNorm and activations."
+
+
+def check_types(module: tvm.IRModule) -> None:
+    """Require that products with, and gathers by, what comes from the inputs are float32.
+
+    Constants may be of any type on their way to it (tables of positions often are), and so may masks.
+
+    Args:
+        module: as imported.
+
+    Raises:
+        UserError: names the node.
+    """
+    graph = Graph(module["main"])
+    computed = set(graph.params)
+    for var, value in graph:
+        if not any(read in computed for read in relax.analysis.free_vars(value)):
+            continue
+        computed.add(var)
+        if not graph.is_call(var, "matmul", "take"):
+            continue
+        dtype = str(var.ty.dtype)
+        if "float" in dtype and dtype != "float32":
+            raise UserError(
+                f"Node '{var.name}' computes in {dtype}; float32 is needed.",
+                "Export the model in float32 (in torch: model.float()).",
+            )
 
 
 def check_fused(module: tvm.IRModule) -> None:
@@ -102,9 +132,11 @@ def _rank(value: Any) -> int:
 def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
     has_length = LENGTH_INPUT_ATTRIBUTE in attributes
     ids = {trace(graph, value.args[0]).root for _, value in graph if kind(value) == "embed"}
-    for param in graph.params:
-        if has_length and param.name == LENGTH_PARAMETER:
-            continue
+    data = graph.params[:-1] if has_length else graph.params
+    _check_names(
+        [param.name for param in data] + ([attributes[LENGTH_INPUT_ATTRIBUTE]] if has_length else [])
+    )
+    for param in data:
         dtype = str(param.ty.dtype)
         if not _is_used(graph, param):
             raise UserError(
@@ -118,9 +150,22 @@ def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
             )
 
 
+def _check_names(inputs: list[str]) -> None:
+    for name in inputs:
+        if name in (LENGTH_KEY, LABELS_KEY):
+            meaning = "number of tokens" if name == LENGTH_KEY else "true classes"
+            raise UserError(
+                f"An input of the model is named '{name}', which in data files is the {meaning}.",
+                "Rename the input and export the model again.",
+            )
+
+
 def _check_rows(graph: Graph) -> None:
     """All sequences of a model have one length; what is pooled has one row."""
-    rows = {shape_of(var)[0]: var for var, value in graph if kind(value)}
+    rows: dict[int, Any] = {}
+    for var, value in graph:
+        for expr in (value.args[0], var) if kind(value) else ():
+            rows.setdefault(shape_of(expr)[0], var)
     lengths = sorted(set(rows) - {1})
     if len(lengths) > 1:
         raise UserError(

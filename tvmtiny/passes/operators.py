@@ -20,6 +20,7 @@ the LayerNorm (attribute `epsilon`) that follows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tvm_ffi
@@ -101,6 +102,12 @@ def kind(expr: Any) -> str:
 def attributes(expr: relax.Call) -> dict[str, Any]:
     """The attributes of a call as Python values."""
     return {} if expr.attrs is None else {str(key): value for key, value in expr.attrs.items()}
+
+
+def token_rows(graph: Iterable[tuple[Any, Any]]) -> int:
+    """S: the most rows that a fused operator reads or writes; pooling may be all that sees the tokens."""
+    calls = [(var, value) for var, value in graph if kind(value)]
+    return max((_shape(expr)[0] for var, value in calls for expr in (var, value.args[0])), default=1)
 
 
 def parts(expr: relax.Call) -> tuple[list[Any], Any | None, tuple[Any, Any] | None]:

@@ -13,7 +13,7 @@ from tvm import relax, tirx
 from tvmtiny.errors import UserError
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, shape_of
-from tvmtiny.passes.operators import attributes, kind, parts
+from tvmtiny.passes.operators import attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.views import trace
 from tvmtiny.quant import qparams, ranges
@@ -49,9 +49,7 @@ class Quantization:
         self.values: dict[Any, Value] = {}
         self.inputs: dict[str, QuantParams] = {}
         self.has_length = has_length(self.main)
-        self.max_tokens = max(
-            shape_of(var)[0] for var, value in self.graph if kind(value) and len(shape_of(var)) == 2
-        )
+        self.max_tokens = token_rows(self.graph)
         self.n = (
             tirx.Var(LENGTH_PARAMETER, "int32") if self.has_length else tirx.IntImm("int32", self.max_tokens)
         )

@@ -67,13 +67,10 @@ def _uses(value: Any, var: relax.Var) -> bool:
 
 def _mask_parameter(graph: Graph) -> relax.Var | None:
     """The input that is no token id and no feature matrix: at most one; a model's only input is data."""
-    if len(graph.params) < 2:
+    used = [param for param in graph.params if graph.users(param)]
+    if len(used) < 2:
         return None
-    candidates = [
-        param
-        for param in graph.params
-        if len(shape_of(param)) <= 2 and graph.users(param) and not _is_gathered(graph, param)
-    ]
+    candidates = [param for param in used if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)
         raise UserError(

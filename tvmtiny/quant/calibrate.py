@@ -13,7 +13,8 @@ from tvm import relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.decompose import observe
-from tvmtiny.passes.graph import Graph, shape_of
+from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.operators import token_rows
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
 
 Array = npt.NDArray[Any]
@@ -36,7 +37,7 @@ class FloatModel:
     def __init__(self, fused: tvm.IRModule) -> None:
         module, self.names = observe(fused)
         main = fused["main"]
-        self._tokens = _token_rows(main)
+        self._tokens = token_rows(Graph(main))
         self._parameters = [(param.name, str(param.ty.dtype)) for param in main.params]
         self._vm = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
 
@@ -58,11 +59,6 @@ class FloatModel:
             for name, value in zip(self.names, values, strict=True)
         }
         return Trace(result[0], kept)
-
-
-def _token_rows(main: relax.Function) -> int:
-    """S: the most rows of any operator's result."""
-    return max(shape_of(var)[0] for var, _ in Graph(main) if len(shape_of(var)) == 2)
 
 
 def has_length(main: relax.Function) -> bool:
