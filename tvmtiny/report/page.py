@@ -25,7 +25,7 @@ OTHER_COLOR = "#8a93a3"
 KIND_COLORS = {"input": "#2fa36b", "tensor": "#4e79d6", "scratch": "#8a93a3", "output": "#e08a2e"}
 
 MAP_WIDTH, MAP_HEIGHT = 1000, 380
-CHARACTER = 6.6
+CHARACTER = 7.2
 """Width in pixels of a character of a label in the memory map."""
 
 
@@ -105,7 +105,7 @@ def memory_map(found: Profile) -> dict[str, Any]:
     return {
         "width": MAP_WIDTH,
         "height": MAP_HEIGHT,
-        "rectangles": [_rectangle(buffer, first, step, scale) for buffer in plan],
+        "rectangles": [_rectangle(buffer, plan, first, step, scale) for buffer in plan],
         "operators": [
             {
                 "x": (row.first_step - first) * step,
@@ -119,18 +119,27 @@ def memory_map(found: Profile) -> dict[str, Any]:
     }
 
 
-def _rectangle(buffer: Buffer, first: int, step: float, scale: float) -> Rectangle:
+def _rectangle(buffer: Buffer, plan: list[Buffer], first: int, step: float, scale: float) -> Rectangle:
     width, height = (buffer.last - buffer.first + 1) * step, buffer.bytes * scale
+    alone = (
+        min([buffer.last + 1, *(other.first for other in plan if _takes_place(other, buffer))]) - buffer.first
+    )
     return Rectangle(
         x=(buffer.first - first) * step,
         y=MAP_HEIGHT - (buffer.offset + buffer.bytes) * scale,
         width=width,
         height=height,
         color=KIND_COLORS[buffer.kind],
-        label=_fitting(buffer.name.rpartition(".")[2], width) if height >= 14 else "",
+        label=_fitting(buffer.name.rpartition(".")[2], alone * step) if height >= 14 else "",
         about=f"{buffer.name} ({buffer.kind}): {buffer.bytes:,} bytes at {buffer.offset:,}, "
         f"steps {buffer.first} to {buffer.last}",
     )
+
+
+def _takes_place(other: Buffer, buffer: Buffer) -> bool:
+    """Whether `other` begins over `buffer` while that is live: a result computed in place."""
+    shared = other.offset < buffer.offset + buffer.bytes and buffer.offset < other.offset + other.bytes
+    return shared and buffer.first < other.first <= buffer.last
 
 
 def _fitting(label: str, width: float) -> str:

@@ -161,7 +161,8 @@ class _Tally:
     """Sums over blocks, by phase and by function; phase 0 is the run function."""
 
     def __init__(self, artifact: Artifact, elf: Path, target: Target, model: CoreModel) -> None:
-        self.symbols = read_symbols(elf)
+        # Of several names of an address, symbol_at takes the last one: that with a size.
+        self.symbols = sorted(read_symbols(elf), key=lambda symbol: (symbol.address, symbol.bytes))
         self.phases: dict[int, _Sums] = collections.defaultdict(_Sums)
         self._code = disassemble(elf, vectors=target.mve)
         self._addresses = sorted(self._code)
@@ -172,8 +173,7 @@ class _Tally:
         self._between = {f"{artifact.name}_run", _HARNESS, *(f"__{name}_veneer" for name in operators)}
 
     def add(self, block: Block) -> None:
-        symbol = symbol_at(self.symbols, block.address)
-        assert symbol is not None, f"no function at {block.address:#x}"
+        symbol = self._symbol(block.address)
         name = base_name(symbol.name)
         cycles = block_cycles(self._model, self._instructions(block), block.entered, block.left)
         for sums in (self.phases[0 if name in self._between else block.phase], self._functions[name]):
@@ -192,6 +192,13 @@ class _Tally:
             for name, sums in self._functions.items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.instructions, row.name)))
+
+    def _symbol(self, address: int) -> Symbol:
+        """The function at an address; the compiler's assembly routines have no sizes and reach to the next one."""
+        before = bisect.bisect_right(self.symbols, address, key=lambda symbol: symbol.address) - 1
+        found = symbol_at(self.symbols, address) or (self.symbols[before] if before >= 0 else None)
+        assert found is not None, f"no function at {address:#x}"
+        return found
 
     def _instructions(self, block: Block) -> list[Instruction]:
         start = bisect.bisect_left(self._addresses, block.address)
