@@ -10,11 +10,11 @@
 #define EXPORT __attribute__((visibility("default")))
 typedef struct { uint64_t *score; size_t offset; } u64;
 struct insn { uint64_t address; void (*callback)(unsigned, void *); void *data; };
-struct tb { size_t n; struct insn insns[4]; u64 counters[4]; uint64_t amounts[4]; size_t n_counters; };
+struct tb { size_t n; struct insn insns[4]; u64 counters[4]; uint64_t amounts[4]; size_t n_counters; struct insn entry; };
 
-static struct tb program[3] = {{1, {{0x100, 0, 0}}, {{0, 0}}, {0}, 0},
-                               {3, {{0x200, 0, 0}, {0x202, 0, 0}, {0x204, 0, 0}}, {{0, 0}}, {0}, 0},
-                               {2, {{0x300, 0, 0}, {0x302, 0, 0}}, {{0, 0}}, {0}, 0}};
+static struct tb program[3] = {{.n = 1, .insns = {{.address = 0x100}}},
+                               {.n = 3, .insns = {{.address = 0x200}, {.address = 0x202}, {.address = 0x204}}},
+                               {.n = 2, .insns = {{.address = 0x300}, {.address = 0x302}}}};
 static void (*translate)(uint64_t, struct tb *);
 static void (*at_exit)(uint64_t, void *);
 
@@ -32,15 +32,22 @@ EXPORT void qemu_plugin_register_vcpu_insn_exec_cb(struct insn *insn, void (*f)(
   insn->callback = f;
   insn->data = data;
 }
+EXPORT void qemu_plugin_register_vcpu_tb_exec_cb(struct tb *tb, void (*f)(unsigned, void *), int flags, void *data) {
+  qemu_plugin_register_vcpu_insn_exec_cb(&tb->entry, f, flags, data);
+}
 EXPORT size_t qemu_plugin_tb_n_insns(const struct tb *tb) { return tb->n; }
 EXPORT uint64_t qemu_plugin_tb_vaddr(const struct tb *tb) { return tb->insns[0].address; }
 EXPORT struct insn *qemu_plugin_tb_get_insn(struct tb *tb, size_t index) { return &tb->insns[index]; }
 EXPORT uint64_t qemu_plugin_insn_vaddr(const struct insn *insn) { return insn->address; }
+EXPORT size_t qemu_plugin_insn_size(struct insn *insn) { (void)insn; return 2; }
 EXPORT void qemu_plugin_outs(const char *text) { fputs(text, stderr); }
 
 static void execute(struct tb *tb) {
   for (size_t i = 0; i < tb->n_counters; i++) {
     *tb->counters[i].score += tb->amounts[i];
+  }
+  if (tb->entry.callback) {
+    tb->entry.callback(0, tb->entry.data);
   }
   for (size_t i = 0; i < tb->n; i++) {
     if (tb->insns[i].callback) {

@@ -129,6 +129,8 @@ def test_blocks_add_up_to_the_instructions(make: Make) -> None:
     symbols = read_symbols(result.run_elf)
     names = {symbol.name for block in result.blocks if (symbol := symbol_at(symbols, block.address))}
     assert "run" in names
+    assert {block.phase for block in result.blocks} == {0}
+    assert all(block.left <= block.entered for block in result.blocks)
     assert "tvmt_transport_read" not in names
 
 
@@ -321,3 +323,9 @@ def test_counter_works_with_version_2_of_the_plugin_interface(tmp_path: Path) ->
     assert counts is not None
     assert (counts.first, counts.total, counts.runs) == (15, 33, 2)
     assert [(block.address, block.entered) for block in counts.blocks] == [(0x200, 5)]
+    assert [(block.phase, block.left) for block in counts.blocks] == [(0, 5)]
+    phases = ["phase=0x500", "phase=0x200"]
+    run_program([str(fake), str(plugin_module.plugin_path()), *arguments, *phases], cwd=tmp_path)
+    counts = plugin_module.read_counts(tmp_path / "counts.txt")
+    assert counts is not None
+    assert [(block.phase, block.entered, block.left) for block in counts.blocks] == [(2, 5, 5)]

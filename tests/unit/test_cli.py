@@ -26,7 +26,7 @@ from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner import RunResult, Sample, Sizes
 
-COMMANDS = ("doctor", "targets", "compile", "run")
+COMMANDS = ("doctor", "targets", "compile", "run", "profile")
 PLAN = {
     "bytes": 16944,
     "align": 16,
@@ -450,6 +450,24 @@ def test_run_on_an_unknown_place_is_the_users_error(model_directory: Path, sampl
     result = invoke("run", model_directory, "--on", "moon", "--input", sample_file)
     assert result.exit_code == 2
     assert "moon" in result.stderr
+
+
+# --- profile
+
+
+def test_profile_refuses_a_directory_that_is_no_model(tmp_path: Path) -> None:
+    result = invoke("profile", tmp_path)
+    assert result.exit_code == 2
+    assert "metadata.json" in result.stderr
+
+
+def test_profile_refuses_what_it_cannot_count_on(model_directory: Path, sample_file: Path) -> None:
+    path = model_directory / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target": "host"}))
+    result = invoke("profile", model_directory, "--input", sample_file)
+    assert result.exit_code == 2
+    assert "nothing can be counted" in result.stderr
+    assert "--target qemu-m4" in result.stderr
 
 
 def test_first_difference_counts_all() -> None:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from tvmtiny import __version__
 from tvmtiny.cli import compile as compile_command
-from tvmtiny.cli import console, doctor, run, targets
+from tvmtiny.cli import console, doctor, profile, run, targets
 from tvmtiny.errors import TvmtinyError
 
 
@@ -42,6 +42,7 @@ app.command("doctor")(doctor.command)
 app.command("targets")(targets.command)
 app.command("compile")(compile_command.command)
 app.command("run")(run.command)
+app.command("profile")(profile.command)
 
 
 def _show_version(wanted: bool) -> None:

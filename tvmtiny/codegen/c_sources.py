@@ -177,7 +177,7 @@ def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
             arguments.append("n_tokens")
     return {
         "signature": _wrapped(
-            f"TVMT_CODE_SECTION static void {info.name}_{call.function.name}(",
+            f"TVMT_CODE_SECTION TVMT_OPERATOR static void {info.name}_{call.function.name}(",
             [argument.parameter.declaration for argument in call.arguments],
         ),
         "statement": _wrapped(f"  {info.name}_{call.function.name}(", arguments),

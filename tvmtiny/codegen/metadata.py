@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,10 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                 "kernel": kernel.name,
                 "function": call.function.name,
                 "macs": kernel.macs(operands_of(value), quantized.max_tokens),
+                "macs_by_tokens": _polynomial(
+                    functools.partial(kernel.macs, operands_of(value)), quantized.max_tokens
+                ),
+                "steps": call.function.steps,
                 "scratch_bytes": sum(
                     a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
                 ),
@@ -76,6 +82,16 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
             }
         )
     return rows
+
+
+def _polynomial(macs: Callable[[int], int], max_tokens: int) -> list[int] | None:
+    """Coefficients c with macs(n) = c[0] + c[1] n + c[2] n^2 for every number of tokens; None if there are none."""
+    one, two, three = macs(1), macs(2), macs(3)
+    square = (three - 2 * two + one) // 2
+    linear = two - one - 3 * square
+    found = [one - linear - square, linear, square]
+    exact = all(macs(n) == found[0] + found[1] * n + found[2] * n * n for n in range(1, max_tokens + 1))
+    return found if exact else None
 
 
 def _input(tensor: Tensor, program: Program, info: ModelInfo, specs: list[InputSpec]) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def run(
     repeat: int = 1,
     jobs: int = 1,
     blocks: bool = False,
+    phases: Sequence[str] = (),
     build_dir: Path | None = None,
 ) -> RunResult:
     """Build `artifact` for `target` and run it on `samples`.
@@ -80,6 +81,7 @@ def run(
         repeat: how often each sample runs; every repetition must give the same bytes.
         jobs: processes among which the samples are divided; 0 takes one for each processor.
         blocks: also count the executions of code blocks (QEMU only).
+        phases: C functions; blocks are counted apart by which of them was entered last.
         build_dir: where to build; inside the model's directory if not given.
 
     Raises:
@@ -95,7 +97,7 @@ def run(
     kind, _, argument = on.partition(":")
     runner = _runner(kind)
     chosen = load_target(target or artifact.target) if not isinstance(target, Target) else target
-    job = Job(artifact, chosen, argument, build_dir, blocks)
+    job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases))
     parts = split(samples, jobs or os.cpu_count() or 1)
     requests = [
         encode_request(artifact, [sample for sample in part for _ in range(repeat)]) for part in parts

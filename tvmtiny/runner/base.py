@@ -22,6 +22,7 @@ class Job:
         argument: what follows the colon in `--on KIND:ARGUMENT`, else "".
         build_dir: where to build, or None for the default.
         blocks: whether the execution counts of code blocks are wanted (a profiler's).
+        phases: C functions at whose entry these counts begin anew.
     """
 
     artifact: Artifact
@@ -29,6 +30,7 @@ class Job:
     argument: str = ""
     build_dir: Path | None = None
     blocks: bool = False
+    phases: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

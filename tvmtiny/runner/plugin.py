@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -27,17 +28,21 @@ _FLAGS = ("-shared", "-fPIC", "-O2", "-fvisibility=hidden")
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A stretch of code that was executed as a whole in the first measurement.
+    """A stretch of code that was executed as a whole in one phase of the first measurement.
 
     Attributes:
         address: of its first instruction.
         instructions: how many it has.
+        phase: 0 before any phase began, else the number of the function that was entered last, from 1.
         entered: how often it was executed. Blocks may overlap: a branch into one begins another.
+        left: how often execution went on elsewhere than behind it: a branch, a call or a return was taken.
     """
 
     address: int
     instructions: int
+    phase: int
     entered: int
+    left: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +68,14 @@ def plugin_path() -> Path:
     return path
 
 
-def plugin_argument(begin: int, end: int, *, blocks: bool) -> str:
-    """The value of QEMU's option -plugin that measures between the functions at `begin` and `end`."""
+def plugin_argument(begin: int, end: int, *, blocks: bool, phases: Sequence[int] = ()) -> str:
+    """The value of QEMU's option -plugin that measures between the functions at `begin` and `end`.
+
+    Args:
+        blocks: also count blocks; by phase, where a phase begins at the entry of each function of `phases`.
+    """
     path = str(plugin_path()).replace(",", ",,")
-    extra = ",blocks=on" if blocks else ""
+    extra = "".join((",blocks=on", *(f",phase={address:#x}" for address in phases))) if blocks else ""
     return f"{path},begin={begin:#x},end={end:#x},out={COUNT_FILE}{extra}"
 
 
@@ -85,7 +94,7 @@ def read_counts(path: Path) -> Counts | None:
     if not values.get("runs"):
         return None
     blocks = (Block(*map(int, row[1:])) for row in rows if row[0] == "block")
-    ordered = tuple(sorted(blocks, key=lambda block: (block.address, block.instructions)))
+    ordered = tuple(sorted(blocks, key=lambda block: (block.phase, block.address, block.instructions)))
     return Counts(values["first"], values["total"], values["runs"], ordered)
 
 

@@ -18,6 +18,18 @@
 #define TVMT_CODE_SECTION
 #endif
 
+/* An operator stays a function of its own, so that a profiler can tell it from others. It calls loops of thousands of
+ * instructions: inlining it would gain nothing. */
+#ifndef TVMT_OPERATOR
+#if defined(__GNUC__) && !defined(__clang__)
+#define TVMT_OPERATOR __attribute__((noipa))
+#elif defined(__clang__)
+#define TVMT_OPERATOR __attribute__((noinline))
+#else
+#define TVMT_OPERATOR
+#endif
+#endif
+
 /* Attribute of the constant tables: weights, biases, multipliers. */
 #ifndef TVMT_WEIGHTS_SECTION
 #define TVMT_WEIGHTS_SECTION

@@ -10,7 +10,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-from tvmtiny.errors import EnvironmentProblem
+from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner.base import Answer, Job
 from tvmtiny.runner.build import build
 from tvmtiny.runner.exchange import exchange
@@ -43,7 +43,7 @@ def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Ans
         *("-kernel", str(project.run_elf.resolve())),
     ]
     if plugins_supported():
-        command += ["-plugin", _measure(project, blocks=job.blocks)]
+        command += ["-plugin", _measure(job, project)]
     with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
         finished, response = exchange(job, command, request, Path(folder), timeout_s)
         counts = read_counts(Path(folder) / COUNT_FILE)
@@ -52,9 +52,16 @@ def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Ans
     return Answer(response, counts)
 
 
-def _measure(project: Project, *, blocks: bool) -> str:
+def _measure(job: Job, project: Project) -> str:
     address = {symbol.name: symbol.address for symbol in read_symbols(project.run_elf)}
-    return plugin_argument(address[BEGIN_SYMBOL], address[END_SYMBOL], blocks=blocks)
+    missing = [name for name in job.phases if name not in address]
+    if missing:
+        raise UserError(
+            f"{project.run_elf} has no function {missing[0]}: the C compiler has inlined it.",
+            "Compile the model again: newer C keeps every operator a function of its own.",
+        )
+    phases = [address[name] for name in job.phases]
+    return plugin_argument(address[BEGIN_SYMBOL], address[END_SYMBOL], blocks=job.blocks, phases=phases)
 
 
 def _explain(job: Job, project: Project, finished: Finished) -> str:

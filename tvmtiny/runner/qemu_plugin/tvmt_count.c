@@ -1,6 +1,6 @@
 /* QEMU TCG plugin: exact number of guest instructions between two functions of the firmware.
  *
- *   -plugin tvmt_count.so,begin=0xADDRESS,end=0xADDRESS,out=FILE[,blocks=on]
+ *   -plugin tvmt_count.so,begin=0xADDRESS,end=0xADDRESS,out=FILE[,blocks=on[,phase=0xADDRESS]...]
  *
  * A measurement starts when the function at `begin` has returned and ends when the one at `end` is entered; a
  * program may contain many. FILE then holds lines of decimal numbers:
@@ -8,7 +8,10 @@
  *   first N           instructions of the first measurement
  *   total N           of all of them
  *   runs N            how many there were
- *   block A I N       with blocks=on: the block of I instructions at address A was entered N times in the first one
+ *   block A I P N T   with blocks=on: in phase P of the first one, the block of I instructions at address A was
+ *                     entered N times, and T times it was left for another address than the one behind it
+ *
+ * Phase 0 is the beginning; phase P begins when the function at the P-th address given as `phase` is entered.
  *
  * Counting is by translation block, which the guest leaves early only by an exception; a faulting measurement is
  * never completed, so completed ones are exact. Instructions of an IT block count whether or not they execute, as
@@ -41,12 +44,15 @@ enum { INLINE_ADD_U64 = 0, CALLBACK_NO_REGISTERS = 0 };
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
                                            void (*callback)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*callback)(qemu_plugin_id_t, void *), void *data);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, void (*callback)(unsigned, void *), int flags,
+                                          void *data);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, void (*callback)(unsigned, void *),
                                             int flags, void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
 void qemu_plugin_outs(const char *text);
 
 typedef void (*add_v1)(struct qemu_plugin_tb *tb, int operation, void *counter, uint64_t amount);
@@ -80,17 +86,26 @@ typedef struct {
   qemu_plugin_u64 scoreboard;
 } counter;
 
+enum { MAX_PHASES = 1024 };
+
+typedef struct {
+  uint64_t entered;
+  uint64_t left; /* for another address than the block's end */
+} tally;
+
 typedef struct block {
   struct block *next;
   uint64_t address;
+  uint64_t end; /* address behind its last instruction */
   uint64_t instructions;
-  counter entered;
-  uint64_t entered_before; /* the first measurement */
-  uint64_t entered_first;  /* during it */
+  size_t begins; /* the phase whose function it begins, or 0 */
+  tally *tallies; /* by phase, of the first measurement */
 } block;
 
 static struct {
   uint64_t begin, end;
+  uint64_t phases[MAX_PHASES]; /* [0] is not used */
+  size_t n_phases;
   char out[512];
   bool with_blocks;
 } options;
@@ -99,6 +114,9 @@ static counter executed;
 static block *blocks;
 static bool measuring;
 static uint64_t started, first, total, runs;
+static size_t phase;
+static tally *latest; /* of the block that was entered last, in its phase */
+static uint64_t latest_end;
 
 static void counter_init(counter *count) {
   if (qemu_plugin_version >= 2) {
@@ -124,9 +142,6 @@ static void on_begin(unsigned vcpu, void *data) {
   (void)data;
   measuring = true;
   started = counter_read(&executed);
-  for (block *entry = runs == 0 ? blocks : NULL; options.with_blocks && entry; entry = entry->next) {
-    entry->entered_before = counter_read(&entry->entered);
-  }
 }
 
 static void on_end(unsigned vcpu, void *data) {
@@ -142,16 +157,38 @@ static void on_end(unsigned vcpu, void *data) {
     return;
   }
   first = count;
-  for (block *entry = blocks; options.with_blocks && entry; entry = entry->next) {
-    entry->entered_first = counter_read(&entry->entered) - entry->entered_before - (entry == own ? 1 : 0);
+  if (options.with_blocks) {
+    own->tallies[phase].entered--;
   }
 }
 
-static block *new_block(const struct qemu_plugin_tb *tb) {
-  block *entry = calloc(1, sizeof *entry);
-  if (!entry) {
+static void on_block(unsigned vcpu, void *data) {
+  const block *entry = data;
+  (void)vcpu;
+  if (!measuring || runs > 0) {
+    return;
+  }
+  if (latest && latest_end != entry->address) {
+    latest->left++;
+  }
+  if (entry->begins) {
+    phase = entry->begins;
+  }
+  latest = &entry->tallies[phase];
+  latest->entered++;
+  latest_end = entry->end;
+}
+
+static void *allocate(size_t count, size_t bytes) {
+  void *memory = calloc(count, bytes);
+  if (!memory) {
     abort();
   }
+  return memory;
+}
+
+static block *new_block(const struct qemu_plugin_tb *tb) {
+  block *entry = allocate(1, sizeof *entry);
   entry->address = qemu_plugin_tb_vaddr(tb);
   entry->instructions = qemu_plugin_tb_n_insns(tb);
   entry->next = blocks;
@@ -159,13 +196,24 @@ static block *new_block(const struct qemu_plugin_tb *tb) {
   return entry;
 }
 
+static void count_block(struct qemu_plugin_tb *tb, block *entry) {
+  const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, entry->instructions - 1);
+  entry->end = qemu_plugin_insn_vaddr(last) + qemu_plugin_insn_size(last);
+  entry->tallies = allocate(options.n_phases + 1, sizeof *entry->tallies);
+  for (size_t i = 1; i <= options.n_phases; i++) {
+    if (options.phases[i] == entry->address) {
+      entry->begins = i;
+    }
+  }
+  qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, CALLBACK_NO_REGISTERS, entry);
+}
+
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   block *entry = new_block(tb);
   (void)id;
   counter_add(tb, &executed, entry->instructions);
   if (options.with_blocks) {
-    counter_init(&entry->entered);
-    counter_add(tb, &entry->entered, 1);
+    count_block(tb, entry);
   }
   for (size_t i = 0; i < entry->instructions; i++) {
     struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -175,6 +223,16 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     }
     if (address == options.end) {
       qemu_plugin_register_vcpu_insn_exec_cb(insn, on_end, CALLBACK_NO_REGISTERS, entry);
+    }
+  }
+}
+
+static void write_block(FILE *file, const block *entry) {
+  for (size_t i = 0; i <= options.n_phases; i++) {
+    const tally *count = &entry->tallies[i];
+    if (count->entered) {
+      fprintf(file, "block %" PRIu64 " %" PRIu64 " %zu %" PRIu64 " %" PRIu64 "\n", entry->address, entry->instructions,
+              i, count->entered, count->left);
     }
   }
 }
@@ -189,10 +247,7 @@ static void write_counts(qemu_plugin_id_t id, void *unused) {
   }
   fprintf(file, "first %" PRIu64 "\ntotal %" PRIu64 "\nruns %" PRIu64 "\n", first, total, runs);
   for (const block *entry = blocks; options.with_blocks && entry; entry = entry->next) {
-    if (entry->entered_first) {
-      fprintf(file, "block %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", entry->address, entry->instructions,
-              entry->entered_first);
-    }
+    write_block(file, entry);
   }
   fclose(file);
 }
@@ -206,6 +261,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
       options.end = strtoull(argv[i] + 4, NULL, 0);
     } else if (!strncmp(argv[i], "out=", 4) && strlen(argv[i] + 4) < sizeof options.out) {
       strcpy(options.out, argv[i] + 4);
+    } else if (!strncmp(argv[i], "phase=", 6) && options.n_phases + 1 < MAX_PHASES) {
+      options.phases[++options.n_phases] = strtoull(argv[i] + 6, NULL, 0);
     } else if (!strcmp(argv[i], "blocks=on")) {
       options.with_blocks = true;
     } else {
