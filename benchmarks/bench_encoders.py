@@ -22,6 +22,9 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.runner import RunResult, Sample, run
 from tvmtiny.verify import expected_outputs
 
+WIDTH = 130
+"""Characters that the table needs, also when it goes to a file."""
+
 TFLM_INSTRUCTIONS = {
     ("enc32", "qemu-m4"): 17_490_267,
     ("enc32", "qemu-m7"): 18_419_519,
@@ -74,7 +77,7 @@ def main() -> None:
             for target in options.targets:
                 artifact, result = measure(name, target, Path(directory))
                 table.add_row(*_row(name, target, artifact, result))
-    Console().print(table)
+    Console(width=max(WIDTH, Console().width)).print(table)
 
 
 def _row(name: str, target: str, artifact: Artifact, result: RunResult) -> list[str]:
