@@ -16,6 +16,7 @@
 #include "tvmt_dense_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
+#include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
 #include "tvmt_mean_s8.h"
 #include "tvmt_quantize_q16_s8.h"

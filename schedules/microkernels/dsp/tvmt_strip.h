@@ -8,6 +8,7 @@
 #ifndef TVMT_STRIP_H
 #define TVMT_STRIP_H
 
+#include "tvmt_assembly.h"
 #include "tvmt_widen.h"
 
 /* Rows of the largest strip; tvmtiny.schedule.rules sizes the workspace for it. */
@@ -39,15 +40,6 @@ TVMT_INLINE int32_t tvmt_strip_rows(int32_t rows) {
 }
 
 #if TVMT_DSP
-
-/* Written whole in assembly: the loop needs all fourteen registers, more than a compiler grants an inline statement
- * when it keeps a frame pointer. The compiler must not reason about arguments and registers of such a function.
- */
-#if defined(__clang__)
-#define TVMT_ASSEMBLY __attribute__((naked, noinline))
-#else
-#define TVMT_ASSEMBLY __attribute__((naked, noinline, noipa))
-#endif
 
 /* Steps of four elements. r0: strip; r1: column; r2, r3: its even and odd lanes; r4 to r9: accumulators; r10 to lr
  * (r9 to lr for five rows): lanes of the strip. Every instruction has four bytes. */

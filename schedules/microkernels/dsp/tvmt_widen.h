@@ -14,17 +14,34 @@ enum { TVMT_ROWS_S8 = 0, TVMT_ROWS_U8 = 1 };
 
 #if TVMT_DSP
 
-/* Rows a and b, `words` > 0 words each; `step` bytes from group to group. */
+/* A word of rows a and b; `step` bytes from group to group. */
+#define TVMT_WIDEN_WORDS(EXTEND)  \
+  "ldr r1, [%[a]], #4\n\t"        \
+  "ldr r3, [%[b]], #4\n\t"        \
+  EXTEND " r0, r1\n\t"            \
+  EXTEND " r1, r1, ror #8\n\t"    \
+  EXTEND " r2, r3\n\t"            \
+  EXTEND " r3, r3, ror #8\n\t"    \
+  "stm %[to], {r0-r3}\n\t"        \
+  "add %[to], %[step]\n\t"
+/* `words` > 0 words: those beyond a multiple of four, then fours. */
 #define TVMT_WIDEN_PAIR(EXTEND)                                                                               \
   __asm__ volatile(                                                                                           \
-      "1:\n\t"                                                                                                \
-      "ldr r1, [%[a]], #4\n\t"                                                                                \
-      "ldr r3, [%[b]], #4\n\t"                                                                                \
-      "subs %[words], #1\n\t" EXTEND " r0, r1\n\t" EXTEND " r1, r1, ror #8\n\t" EXTEND " r2, r3\n\t" EXTEND   \
-      " r3, r3, ror #8\n\t"                                                                                   \
-      "stm %[to], {r0-r3}\n\t"                                                                                \
-      "add %[to], %[step]\n\t"                                                                                \
-      "bne 1b"                                                                                                \
+      "ands r0, %[words], #3\n\t"                                                                             \
+      "beq 2f\n\t"                                                                                            \
+      "bic %[words], #3\n\t"                                                                                  \
+      "orr %[words], %[words], r0, lsl #24\n"                                                                 \
+      "1:\n\t" TVMT_WIDEN_WORDS(EXTEND)                                                                       \
+      "sub %[words], #0x1000000\n\t"                                                                          \
+      "lsrs r0, %[words], #24\n\t"                                                                            \
+      "bne 1b\n\t"                                                                                            \
+      "cmp %[words], #0\n\t"                                                                                  \
+      "beq 3f\n"                                                                                              \
+      "2:\n\t" TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND)                                              \
+      TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND)                                                       \
+      "subs %[words], #4\n\t"                                                                                 \
+      "bne 2b\n"                                                                                              \
+      "3:"                                                                                                    \
       : [to] "+&r"(to), [a] "+&r"(a), [b] "+&r"(b), [words] "+&r"(words)                                      \
       : [step] "r"(step)                                                                                      \
       : "r0", "r1", "r2", "r3", "cc", "memory")
