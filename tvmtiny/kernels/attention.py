@@ -85,12 +85,12 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         for head in T.serial(H):
             tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, workspace, n, P, E, k_shift, 0)
             tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift, 0)
-            for block in T.serial((n + (R - 1)) // R):
+            for block in T.serial(tile.blocks_of(n, R)):
                 tile.dense_s8(
-                    x, block * R, wq, bq, mq, head * P, q, 0, 0, workspace,
-                    T.min(R, n - block * R), P, E, q_shift, 0,
+                    x, tile.block_start(block, n, R), wq, bq, mq, head * P, q, 0, 0, workspace,
+                    tile.block_rows(block, n, R), P, E, q_shift, 0,
                 )  # fmt: skip
-                tile.scores_s32(q, k, scores, workspace, T.min(R, n - block * R), n, P)
+                tile.scores_s32(q, k, scores, workspace, tile.block_rows(block, n, R), n, P)
                 tile.softmax_u8(
                     scores,
                     exp_table,
@@ -98,19 +98,39 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     head,
                     p,
                     row_sum,
-                    T.min(R, n - block * R),
+                    tile.block_rows(block, n, R),
                     n,
                     score_shift,
                 )
                 tile.values_s8(
-                    p, v, row_sum, ratio, head, context, block * R, head * P, workspace,
-                    T.min(R, n - block * R), P, n, value_shift, 0,
+                    p, v, row_sum, ratio, head, context, tile.block_start(block, n, R), head * P, workspace,
+                    tile.block_rows(block, n, R), P, n, value_shift, 0,
                 )  # fmt: skip
-        for block in T.serial((n + (R - 1)) // R):
+        for block in T.serial(tile.blocks_of(n, R)):
             tile.dense_s32(
-                context, block * R, wo, bo, mo, t, workspace, T.min(R, n - block * R), N, D, o_shift
+                context,
+                tile.block_start(block, n, R),
+                wo,
+                bo,
+                mo,
+                t,
+                workspace,
+                tile.block_rows(block, n, R),
+                N,
+                D,
+                o_shift,
             )
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, n - block * R), N, e)
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                N,
+                e,
+            )
 
     return attention
 

@@ -78,12 +78,22 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         t = T.sblock_alloc_buffer((R, N), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
-        for block in T.serial((T.min(n, M) + (R - 1)) // R):
+        for block in T.serial(tile.blocks_of(T.min(n, M), R)):
             tile.dense_s32(
-                x, block * R, weight, bias, multiplier, t, workspace,
-                T.min(R, T.min(n, M) - block * R), N, K, shift,
+                x, tile.block_start(block, T.min(n, M), R), weight, bias, multiplier, t, workspace,
+                tile.block_rows(block, T.min(n, M), R), N, K, shift,
             )  # fmt: skip
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, T.min(n, M) - block * R), N, e)
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, T.min(n, M), R),
+                tile.block_rows(block, T.min(n, M), R),
+                N,
+                e,
+            )
 
     return dense
 

@@ -11,6 +11,8 @@ Arguments named `*_row`, `*_col` are the first row and column of the region of a
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm.script import tirx as T
 
 from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS
@@ -19,6 +21,21 @@ TILE = "tvmtiny.tile"
 SCALARS = "tvmtiny.scalars"
 
 assert (NORM_FRACTION_BITS, NORM_OUTPUT_BITS) == (24, 8), "layer_norm_s8 below is written for these"
+
+
+def blocks_of(n: Any, rows: int) -> Any:
+    """How many blocks of at most `rows` rows `n` rows make."""
+    return T.truncdiv(n + (rows - 1), rows)
+
+
+def block_start(block: Any, n: Any, rows: int) -> Any:
+    """First row of a block; blocks differ by one row at most, as a short one at the end would cost most of a long."""
+    return T.truncdiv(block * n, blocks_of(n, rows))
+
+
+def block_rows(block: Any, n: Any, rows: int) -> Any:
+    """Rows of a block. The bound is there for TVM, which does not derive it from the quotients."""
+    return T.min(rows, block_start(block + 1, n, rows) - block_start(block, n, rows))
 
 
 @T.inline
@@ -254,7 +271,20 @@ def softmax_u8(scores, table, multiplier, head, p, row_sum, rows, cols, shift):
 
 @T.inline
 def values_s8(
-    p, v_transposed, row_sum, ratio, head, out, out_row, out_col, workspace, rows, cols, depth, shift, zero_point
+    p,
+    v_transposed,
+    row_sum,
+    ratio,
+    head,
+    out,
+    out_row,
+    out_col,
+    workspace,
+    rows,
+    cols,
+    depth,
+    shift,
+    zero_point,
 ):
     """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r]."""
     with T.sblock("values_s8"):

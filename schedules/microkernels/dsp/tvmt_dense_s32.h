@@ -2,7 +2,7 @@
 #ifndef TVMT_DENSE_S32_H
 #define TVMT_DENSE_S32_H
 
-#include "tvmt_strip.h"
+#include "tvmt_row.h"
 
 /* out[i * out_stride + j] = multiply_high(acc << shift, multiplier[j]),
  * acc = bias[j] + sum_k x[i * x_stride + k] * weight[j * depth + k].
@@ -16,6 +16,11 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s32(const int8_t *x, const int8_
                                                     int32_t out_stride, int32_t shift) {
   const tvmt_columns columns = {weight, depth, depth, cols, bias, multiplier, 4 * out_stride, 4, shift, 0};
   uint32_t *strip = (uint32_t *)(void *)workspace;
+  if (rows == 1) {
+    tvmt_widen_s8(strip, x, 1, x_stride, depth);
+    tvmt_row(strip, out, &columns, TVMT_FINISH_S32);
+    return;
+  }
   while (rows > 0) {
     const int32_t taken = tvmt_strip_rows(rows);
     tvmt_widen_s8(strip, x, taken, x_stride, depth);

@@ -2,7 +2,7 @@
 #ifndef TVMT_DENSE_S8_H
 #define TVMT_DENSE_S8_H
 
-#include "tvmt_strip.h"
+#include "tvmt_row.h"
 
 /* out[i * out_row_stride + j * out_col_stride] = clamp8(multiply_high(acc << shift, multiplier[j]) + zero_point),
  * acc = bias[j] + sum_k x[i * x_stride + k] * weight[j * depth + k].
@@ -18,6 +18,11 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s8(const int8_t *x, const int8_t
   const tvmt_columns columns = {weight,         depth,          depth, cols,      bias, multiplier,
                                 out_row_stride, out_col_stride, shift, zero_point};
   uint32_t *strip = (uint32_t *)(void *)workspace;
+  if (rows == 1) {
+    tvmt_widen_s8(strip, x, 1, x_stride, depth);
+    tvmt_row(strip, out, &columns, TVMT_FINISH_S8);
+    return;
+  }
   while (rows > 0) {
     const int32_t taken = tvmt_strip_rows(rows);
     tvmt_widen_s8(strip, x, taken, x_stride, depth);

@@ -84,8 +84,10 @@ TVMT_INLINE void tvmt_widen(uint32_t *to, const uint8_t *from, int32_t rows, int
   }
 #endif
   for (; i < rows; i++) {
-    for (int32_t word = 0; word < words; word++) {
-      tvmt_widen_word(to + 2 * (i + word * rows), tvmt_load_word(from + i * stride + 4 * word), rows_type);
+    const uint8_t *row = from + i * stride, *end = row + 4 * words;
+    for (uint32_t *lanes = to + 2 * i; row != end; row += 4) {
+      tvmt_widen_word(lanes, tvmt_load_word(row), rows_type);
+      lanes += 2 * rows;
     }
   }
 }
