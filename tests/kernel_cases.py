@@ -45,7 +45,7 @@ class Instance:
         fill: draws contents for all operands.
         tokens: the largest n that it may run with.
         rows: rows of the result that a run with n tokens defines.
-        block: rows of its blocking.
+        block: rows of its blocking; an odd number comes with a workspace.
     """
 
     kernel: str
@@ -69,7 +69,8 @@ class Instance:
             with builder.dataflow():
                 result = builder.emit_output(builder.emit(emit_call(self.kernel, params, n, **self.attrs)))
             builder.emit_func_output(result)
-        module = Lower(lambda kernel, operands: Blocking(self.block))(builder.get())
+        blocking = Blocking(self.block, widened_rows=6 if self.block % 2 else 0)
+        module = Lower(lambda kernel, operands: blocking)(builder.get())
         (function,) = (f for f in module.functions.values() if isinstance(f, tirx.PrimFunc))
         names = [p.name for p in function.params]
         built = tvm.compile(tvm.IRModule({"f": function.with_attr("global_symbol", "f")}), target="llvm")["f"]

@@ -121,7 +121,7 @@ def compile(  # noqa: A001 - the verb of the command line
         quantized = quantize(fused, Statistics(traces), range_method)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking)(quantized.module))
+        lowered = stages.dump("lowered", Lower(blocking(family(board)))(quantized.module))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(family(board))(lowered))
     with stages("generate"):

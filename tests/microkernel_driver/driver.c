@@ -16,6 +16,7 @@
 #include "tvmt_dense_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
+#include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
 #include "tvmt_mean_s8.h"
 #include "tvmt_quantize_q16_s8.h"
@@ -57,6 +58,9 @@ static void reciprocal_sqrt(const uint32_t *value, int32_t *out, int32_t count) 
   }
 }
 
+/* What a kernel leaves in its workspace is its own affair. */
+static void clear(int16_t *workspace, int32_t bytes) { memset(workspace, 0, (size_t)bytes); }
+
 static int dispatch(int32_t kernel, char *base, const int32_t *a) {
 #define S8(i) ((int8_t *)(void *)(base + a[i]))
 #define U8(i) ((uint8_t *)(void *)(base + a[i]))
@@ -64,10 +68,13 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
 #define S32(i) ((int32_t *)(void *)(base + a[i]))
   switch (kernel) {
     case 0:
-      tvmt_dense_s8(S8(0), S8(1), S32(2), S32(3), S8(4), a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
+      tvmt_dense_s8(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+                    a[13]);
+      clear(S16(5), a[14]);
       return 0;
     case 1:
-      tvmt_dense_s32(S8(0), S8(1), S32(2), S32(3), S32(4), a[5], a[6], a[7], a[8], a[9], a[10]);
+      tvmt_dense_s32(S8(0), S8(1), S32(2), S32(3), S32(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11]);
+      clear(S16(5), a[12]);
       return 0;
     case 2:
       tvmt_lookup_s8(S8(0), S8(1), a[2], a[3], a[4]);
@@ -86,14 +93,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
                          (int64_t)((uint64_t)(uint32_t)a[9] | (uint64_t)(uint32_t)a[10] << 32));
       return 0;
     case 7:
-      tvmt_scores_s32(S8(0), S8(1), S32(2), a[3], a[4], a[5], a[6], a[7], a[8]);
+      tvmt_scores_s32(S8(0), S8(1), S32(2), S16(3), a[4], a[5], a[6], a[7], a[8], a[9]);
+      clear(S16(3), a[10]);
       return 0;
     case 8:
       tvmt_softmax_u8(S32(0), U8(1), U8(2), S32(3), a[4], a[5], a[6], a[7], a[8], a[9]);
       return 0;
     case 9:
-      tvmt_values_s8(U8(0), S8(1), S32(2), S8(3), a[4], a[5], a[6], a[7], a[8], a[9], (uint32_t)a[10], a[11],
-                     a[12]);
+      tvmt_values_s8(U8(0), S8(1), S32(2), S8(3), S16(4), a[5], a[6], a[7], a[8], a[9], a[10],
+                     (uint32_t)a[11], a[12], a[13]);
+      clear(S16(4), a[14]);
       return 0;
     case 10:
       tvmt_embed_s32((const uint16_t *)(const void *)S16(0), S8(1), S8(2), S32(3), a[4], a[5], a[6], a[7], a[8],

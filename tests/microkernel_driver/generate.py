@@ -16,6 +16,8 @@ from tvmtiny.quant import integer
 
 INT32_MAX = 2**31 - 1
 KERNEL_SEED = 20261123
+STRIP_ROWS = 6
+"""The most rows that a micro-kernel widens at a time."""
 Rng = np.random.Generator
 Generator = Callable[[Rng, int, int, int, bool], Case]
 
@@ -74,6 +76,12 @@ def _output(rng: Rng, values: np.ndarray, row_stride: int, col_stride: int = 1) 
     return Buffer(before, after, skew=_skew(rng) if values.dtype == np.int8 else 0)
 
 
+def _workspace(rng: Rng, rows: int, depth: int) -> Buffer:
+    """Room for a strip of widened rows, just so; the driver clears it after the call."""
+    elements = min(rows, STRIP_ROWS) * -(-depth // 4) * 4
+    return Buffer(noise(rng, np.int16, elements), np.zeros(elements, np.int16))
+
+
 def _dense_operands(
     rng: Rng, rows: int, cols: int, depth: int, extreme: bool
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], list[Argument], int, int]:
@@ -97,10 +105,11 @@ def dense_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     transposed = rng.integers(0, 2)
     slack = int(rng.integers(0, 4))
     row_stride, col_stride = (1, rows + slack) if transposed else (cols + slack, 1)
-    out = _output(rng, y, row_stride, col_stride)
+    out, workspace = _output(rng, y, row_stride, col_stride), _workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, row_stride, col_stride)
     return Case(
         "dense_s8",
-        (*arguments, out, rows, cols, depth, stride, row_stride, col_stride, shift, zero_point),
+        (*arguments, out, workspace, *sizes, shift, zero_point, workspace.content.nbytes),
         f"{rows}x{cols}x{depth}",
     )
 
@@ -108,9 +117,12 @@ def dense_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
 def dense_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     arrays, arguments, stride, shift = _dense_operands(rng, rows, cols, depth, extreme)
     out_stride = cols + int(rng.integers(0, 4))
-    out = _output(rng, integer.dense_s32(*arrays, shift), out_stride)
+    out, workspace = _output(rng, integer.dense_s32(*arrays, shift), out_stride), _workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, out_stride)
     return Case(
-        "dense_s32", (*arguments, out, rows, cols, depth, stride, out_stride, shift), f"{rows}x{cols}x{depth}"
+        "dense_s32",
+        (*arguments, out, workspace, *sizes, shift, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
     )
 
 
@@ -189,8 +201,13 @@ def scores_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Cas
         Buffer(strided(rng, q, strides[0]), skew=_skew(rng)),
         Buffer(strided(rng, k, strides[1]), skew=_skew(rng)),
     )
-    out = _output(rng, integer.scores_s32(q, k), strides[2])
-    return Case("scores_s32", (*inputs, out, rows, cols, depth, *strides), f"{rows}x{cols}x{depth}")
+    out, workspace = _output(rng, integer.scores_s32(q, k), strides[2]), _workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, *strides)
+    return Case(
+        "scores_s32",
+        (*inputs, out, workspace, *sizes, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
+    )
 
 
 def softmax_u8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -260,10 +277,11 @@ def values_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
         Buffer(strided(rng, p, strides[0]), skew=_skew(rng)),
         Buffer(strided(rng, v, strides[1]), skew=_skew(rng)),
     )
-    arguments = (*inputs, Buffer(row_sum), _output(rng, y, strides[2]))
+    workspace = _workspace(rng, rows, depth)
+    arguments = (*inputs, Buffer(row_sum), _output(rng, y, strides[2]), workspace)
     return Case(
         "values_s8",
-        (*arguments, rows, cols, depth, *strides, ratio, shift, zero_point),
+        (*arguments, rows, cols, depth, *strides, ratio, shift, zero_point, workspace.content.nbytes),
         f"{rows}x{cols}x{depth}",
     )
 
@@ -371,6 +389,11 @@ def fixed_cases(kernel: str) -> list[Case]:
         (5, 7, 33),
         (4, 6, 64),
         (1, 9, 37),
+        (6, 3, 8),
+        (7, 5, 30),
+        (8, 2, 32),
+        (9, 3, 31),
+        (11, 4, 65),
     ]
     for _ in range(8):
         rows, cols, depth = (int(n) for n in rng.integers(1, 41, 3))

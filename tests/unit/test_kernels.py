@@ -29,7 +29,7 @@ DIMS = st.builds(
     F=st.integers(1, 20),
     heads=st.integers(1, 3),
     width=st.integers(1, 9),
-    rows=st.integers(1, 5),
+    rows=st.integers(1, 7),
 )
 
 

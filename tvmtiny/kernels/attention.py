@@ -46,6 +46,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
     H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
     q_shift, k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "qkvo")
+    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, S, D)))
     score_shift, value_shift, e = o.attrs["score_shift"], o.attrs["value_shift"], Epilogue.of(o.attrs)
 
     @T.prim_func(private=True, s_tir=True)
@@ -80,14 +81,16 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         p = T.sblock_alloc_buffer((R, S), "uint8")
         row_sum = T.sblock_alloc_buffer((R,), "int32")
         t = T.sblock_alloc_buffer((R, N), "int32")
+        workspace = T.sblock_alloc_buffer((W,), "int16")
         for head in T.serial(H):
-            tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, n, P, E, k_shift, 0)
-            tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, n, P, E, v_shift, 0)
-            for block in T.serial((n + (R - 1)) // R):
+            tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, workspace, n, P, E, k_shift, 0)
+            tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift, 0)
+            for block in T.serial(tile.blocks_of(n, R)):
                 tile.dense_s8(
-                    x, block * R, wq, bq, mq, head * P, q, 0, 0, T.min(R, n - block * R), P, E, q_shift, 0
-                )
-                tile.scores_s32(q, k, scores, T.min(R, n - block * R), n, P)
+                    x, tile.block_start(block, n, R), wq, bq, mq, head * P, q, 0, 0, workspace,
+                    tile.block_rows(block, n, R), P, E, q_shift, 0,
+                )  # fmt: skip
+                tile.scores_s32(q, k, scores, workspace, tile.block_rows(block, n, R), n, P)
                 tile.softmax_u8(
                     scores,
                     exp_table,
@@ -95,17 +98,39 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     head,
                     p,
                     row_sum,
-                    T.min(R, n - block * R),
+                    tile.block_rows(block, n, R),
                     n,
                     score_shift,
                 )
                 tile.values_s8(
-                    p, v, row_sum, ratio, head, context, block * R, head * P,
-                    T.min(R, n - block * R), P, n, value_shift, 0,
+                    p, v, row_sum, ratio, head, context, tile.block_start(block, n, R), head * P, workspace,
+                    tile.block_rows(block, n, R), P, n, value_shift, 0,
                 )  # fmt: skip
-        for block in T.serial((n + (R - 1)) // R):
-            tile.dense_s32(context, block * R, wo, bo, mo, t, T.min(R, n - block * R), N, D, o_shift)
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, n - block * R), N, e)
+        for block in T.serial(tile.blocks_of(n, R)):
+            tile.dense_s32(
+                context,
+                tile.block_start(block, n, R),
+                wo,
+                bo,
+                mo,
+                t,
+                workspace,
+                tile.block_rows(block, n, R),
+                N,
+                D,
+                o_shift,
+            )
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                N,
+                e,
+            )
 
     return attention
 

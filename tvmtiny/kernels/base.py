@@ -19,9 +19,19 @@ class Blocking:
 
     Attributes:
         rows: tokens that an attention or feed-forward operator works on at a time.
+        widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
+            arena; 0 where they need none.
     """
 
     rows: int = 4
+    widened_rows: int = 0
+
+    def workspace(self, rows: int, depth: int) -> int:
+        """Elements (int16) of the workspace for products of at most `rows` rows of at most `depth` elements.
+
+        At least one: an array that small is a local variable of the C function, not memory of the arena.
+        """
+        return max(1, min(self.widened_rows, rows) * -(-depth // 4) * 4)
 
 
 @dataclasses.dataclass(frozen=True)

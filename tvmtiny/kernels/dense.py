@@ -31,12 +31,13 @@ def _reference(o: Operands, n: int) -> Array:
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
-    return _with_epilogue(o, blocking) if o.attrs["epilogue"] else _plain(o)
+    return _with_epilogue(o, blocking) if o.attrs["epilogue"] else _plain(o, blocking)
 
 
-def _plain(o: Operands) -> tirx.PrimFunc:
+def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     shift, zero_point, activated = o.attrs["shift"], o.attrs["zero_point"], "table" in o
+    W = blocking.workspace(M, K)
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
@@ -48,7 +49,10 @@ def _plain(o: Operands) -> tirx.PrimFunc:
         n: T.int32,
         out: T.Buffer((M, N), "int8"),
     ):
-        tile.dense_s8(x, 0, weight, bias, multiplier, 0, out, 0, 0, T.min(n, M), N, K, shift, zero_point)
+        workspace = T.sblock_alloc_buffer((W,), "int16")
+        tile.dense_s8(
+            x, 0, weight, bias, multiplier, 0, out, 0, 0, workspace, T.min(n, M), N, K, shift, zero_point
+        )
         if activated:
             tile.lookup_s8(out, table, T.min(n, M), N)
 
@@ -58,6 +62,7 @@ def _plain(o: Operands) -> tirx.PrimFunc:
 def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     R, shift, e = min(blocking.rows, M), o.attrs["shift"], Epilogue.of(o.attrs)
+    W = blocking.workspace(R, K)
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
@@ -72,11 +77,23 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         out: T.Buffer((M, N), e.dtype),
     ):
         t = T.sblock_alloc_buffer((R, N), "int32")
-        for block in T.serial((T.min(n, M) + (R - 1)) // R):
+        workspace = T.sblock_alloc_buffer((W,), "int16")
+        for block in T.serial(tile.blocks_of(T.min(n, M), R)):
             tile.dense_s32(
-                x, block * R, weight, bias, multiplier, t, T.min(R, T.min(n, M) - block * R), N, K, shift
+                x, tile.block_start(block, T.min(n, M), R), weight, bias, multiplier, t, workspace,
+                tile.block_rows(block, T.min(n, M), R), N, K, shift,
+            )  # fmt: skip
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, T.min(n, M), R),
+                tile.block_rows(block, T.min(n, M), R),
+                N,
+                e,
             )
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, T.min(n, M) - block * R), N, e)
 
     return dense
 

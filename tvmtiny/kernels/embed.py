@@ -38,19 +38,29 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         out: T.Buffer((S, E), "int8"),
     ):
         t = T.sblock_alloc_buffer((R, E), "int32")
-        for block in T.serial((n + (R - 1)) // R):
+        for block in T.serial(tile.blocks_of(n, R)):
             tile.embed_s32(
                 ids,
                 tokens,
                 positions,
-                block * R,
+                tile.block_start(block, n, R),
                 t,
-                T.min(R, n - block * R),
+                tile.block_rows(block, n, R),
                 E,
                 token_factor,
                 position_factor,
             )
-            finish(t, positions, gamma, beta, out, block * R, T.min(R, n - block * R), E, e)
+            finish(
+                t,
+                positions,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                E,
+                e,
+            )
 
     return embed
 

@@ -27,6 +27,7 @@ def _reference(o: Operands, n: int) -> Array:
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), F, N = o.shape("x"), o.shape("w1")[0], o.shape("w2")[0]
     R, e, activated = min(blocking.rows, S), Epilogue.of(o.attrs), "table" in o
+    W = blocking.workspace(R, max(E, F))
     shift1, shift2, zero_point = o.attrs["shift1"], o.attrs["shift2"], o.attrs["hidden_zero_point"]
 
     @T.prim_func(private=True, s_tir=True)
@@ -47,14 +48,26 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         hidden = T.sblock_alloc_buffer((R, F), "int8")
         t = T.sblock_alloc_buffer((R, N), "int32")
-        for block in T.serial((n + (R - 1)) // R):
+        workspace = T.sblock_alloc_buffer((W,), "int16")
+        for block in T.serial(tile.blocks_of(n, R)):
             tile.dense_s8(
-                x, block * R, w1, b1, m1, 0, hidden, 0, 0, T.min(R, n - block * R), F, E, shift1, zero_point
-            )
+                x, tile.block_start(block, n, R), w1, b1, m1, 0, hidden, 0, 0, workspace,
+                tile.block_rows(block, n, R), F, E, shift1, zero_point,
+            )  # fmt: skip
             if activated:
-                tile.lookup_s8(hidden, table, T.min(R, n - block * R), F)
-            tile.dense_s32(hidden, 0, w2, b2, m2, t, T.min(R, n - block * R), N, F, shift2)
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, n - block * R), N, e)
+                tile.lookup_s8(hidden, table, tile.block_rows(block, n, R), F)
+            tile.dense_s32(hidden, 0, w2, b2, m2, t, workspace, tile.block_rows(block, n, R), N, F, shift2)
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                N,
+                e,
+            )
 
     return ffn
 

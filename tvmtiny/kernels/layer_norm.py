@@ -34,9 +34,19 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         out: T.Buffer((S, E), "int8"),
     ):
         t = T.sblock_alloc_buffer((R, E), "int32")
-        for block in T.serial((T.min(n, S) + (R - 1)) // R):
-            tile.clear_s32(t, T.min(R, T.min(n, S) - block * R), E)
-            finish(t, residual, gamma, beta, out, block * R, T.min(R, T.min(n, S) - block * R), E, e)
+        for block in T.serial(tile.blocks_of(T.min(n, S), R)):
+            tile.clear_s32(t, tile.block_rows(block, T.min(n, S), R), E)
+            finish(
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, T.min(n, S), R),
+                tile.block_rows(block, T.min(n, S), R),
+                E,
+                e,
+            )
 
     return layer_norm
 

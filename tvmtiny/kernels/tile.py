@@ -6,9 +6,12 @@ microcontroller `tvmtiny.schedule.microkernels` puts the call of a C function of
 place. Rows may be dynamic (the tokens that are present), which TVM's own tensorize does not allow.
 
 Arguments named `*_row`, `*_col` are the first row and column of the region of a buffer that an operator touches.
+`workspace` is memory that a micro-kernel may overwrite (`Blocking.workspace`); the meaning of an operator needs none.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from tvm.script import tirx as T
 
@@ -18,6 +21,21 @@ TILE = "tvmtiny.tile"
 SCALARS = "tvmtiny.scalars"
 
 assert (NORM_FRACTION_BITS, NORM_OUTPUT_BITS) == (24, 8), "layer_norm_s8 below is written for these"
+
+
+def blocks_of(n: Any, rows: int) -> Any:
+    """How many blocks of at most `rows` rows `n` rows make."""
+    return T.truncdiv(n + (rows - 1), rows)
+
+
+def block_start(block: Any, n: Any, rows: int) -> Any:
+    """First row of a block; blocks differ by one row at most, as a short one at the end would cost most of a long."""
+    return T.truncdiv(block * n, blocks_of(n, rows))
+
+
+def block_rows(block: Any, n: Any, rows: int) -> Any:
+    """Rows of a block. The bound is there for TVM, which does not derive it from the quotients."""
+    return T.min(rows, block_start(block + 1, n, rows) - block_start(block, n, rows))
 
 
 @T.inline
@@ -31,8 +49,9 @@ def multiply_high(result, value, multiplier):
 
 @T.inline
 def dense_s8(
-    x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, rows, cols, depth, shift, zero_point
-):
+    x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, workspace, rows, cols, depth, shift,
+    zero_point,
+):  # fmt: skip
     """out[r, c] = requantize_s8(bias[c] + x[r, :] . weight[c, :])."""
     with T.sblock("dense_s8"):
         T.reads(
@@ -41,7 +60,7 @@ def dense_s8(
             bias[w_row : w_row + cols],
             multiplier[w_row : w_row + cols],
         )
-        T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
+        T.writes(out[out_row : out_row + rows, out_col : out_col + cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "dense_s8", "tvmtiny.scalars": [shift, zero_point]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
@@ -53,7 +72,9 @@ def dense_s8(
 
 
 @T.inline
-def dense_s8_transposed(x, x_row, weight, bias, multiplier, w_row, out, rows, cols, depth, shift, zero_point):
+def dense_s8_transposed(
+    x, x_row, weight, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift, zero_point
+):
     """dense_s8 that writes out[c, r]: V of one head, a row a channel."""
     with T.sblock("dense_s8_transposed"):
         T.reads(
@@ -62,7 +83,7 @@ def dense_s8_transposed(x, x_row, weight, bias, multiplier, w_row, out, rows, co
             bias[w_row : w_row + cols],
             multiplier[w_row : w_row + cols],
         )
-        T.writes(out[0:cols, 0:rows])
+        T.writes(out[0:cols, 0:rows], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "dense_s8_transposed", "tvmtiny.scalars": [shift, zero_point]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
@@ -74,11 +95,11 @@ def dense_s8_transposed(x, x_row, weight, bias, multiplier, w_row, out, rows, co
 
 
 @T.inline
-def dense_s32(x, x_row, weight, bias, multiplier, out, rows, cols, depth, shift):
+def dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift):
     """out[r, c] = multiply_high((bias[c] + x[r, :] . weight[c, :]) << shift, multiplier[c]), left in int32."""
     with T.sblock("dense_s32"):
         T.reads(x[x_row : x_row + rows, 0:depth], weight[0:cols, 0:depth], bias[0:cols], multiplier[0:cols])
-        T.writes(out[0:rows, 0:cols])
+        T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "dense_s32", "tvmtiny.scalars": [shift]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
@@ -214,11 +235,11 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
 
 
 @T.inline
-def scores_s32(q, k, out, rows, cols, depth):
+def scores_s32(q, k, out, workspace, rows, cols, depth):
     """out[r, c] = q[r, :] . k[c, :]."""
     with T.sblock("scores_s32"):
         T.reads(q[0:rows, 0:depth], k[0:cols, 0:depth])
-        T.writes(out[0:rows, 0:cols])
+        T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "scores_s32", "tvmtiny.scalars": []})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
@@ -250,12 +271,25 @@ def softmax_u8(scores, table, multiplier, head, p, row_sum, rows, cols, shift):
 
 @T.inline
 def values_s8(
-    p, v_transposed, row_sum, ratio, head, out, out_row, out_col, rows, cols, depth, shift, zero_point
+    p,
+    v_transposed,
+    row_sum,
+    ratio,
+    head,
+    out,
+    out_row,
+    out_col,
+    workspace,
+    rows,
+    cols,
+    depth,
+    shift,
+    zero_point,
 ):
     """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r]."""
     with T.sblock("values_s8"):
         T.reads(p[0:rows, 0:depth], v_transposed[0:cols, 0:depth], row_sum[0:rows], ratio[head : head + 1])
-        T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
+        T.writes(out[out_row : out_row + rows, out_col : out_col + cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "values_s8", "tvmtiny.scalars": [shift, zero_point]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):

@@ -68,17 +68,17 @@ Arguments = Callable[[list[Region], list[Region], list[Any]], list[Any]]
 
 
 def _dense_s8(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
-    pointers = [*(part.pointer for part in r), w[0].pointer]
+    pointers = [part.pointer for part in (*r, *w)]
     return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, w[0].stride, 1, *s]
 
 
 def _dense_s8_transposed(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
-    pointers = [*(part.pointer for part in r), w[0].pointer]
+    pointers = [part.pointer for part in (*r, *w)]
     return [*pointers, w[0].cols, w[0].rows, r[0].cols, r[0].stride, 1, w[0].stride, *s]
 
 
 def _dense_s32(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
-    pointers = [*(part.pointer for part in r), w[0].pointer]
+    pointers = [part.pointer for part in (*r, *w)]
     return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, w[0].stride, *s]
 
 
@@ -118,6 +118,7 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             r[0].pointer,
             r[1].pointer,
             w[0].pointer,
+            w[1].pointer,
             w[0].rows,
             w[0].cols,
             r[0].cols,
@@ -148,6 +149,7 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             r[1].pointer,
             r[2].pointer,
             w[0].pointer,
+            w[1].pointer,
             w[0].rows,
             w[0].cols,
             r[0].cols,

@@ -12,16 +12,30 @@ from tvm import s_tir, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.tile import TILE
+from tvmtiny.passes.lower import Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
 from tvmtiny.target import Target
 
 ROWS = {"embed": 1, "layer_norm": 1}
-"""Tokens at a time where it is not four: what works row by row needs no more scratch than one row."""
+"""Tokens at a time of some kernels: what works row by row needs no more scratch than one row."""
 
 
-def blocking(kernel: Kernel, operands: Operands) -> Blocking:
-    """Four tokens a block: every weight that is loaded serves four rows, for little scratch memory."""
-    return Blocking(rows=ROWS.get(kernel.name, 4))
+WIDENED_ROWS = {"dsp": 6}
+"""Rows that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+
+
+def blocking(microkernels: str) -> Rule:
+    """The rule for a family of micro-kernels.
+
+    As many tokens a block as the micro-kernels multiply at a time, or four: every weight that is loaded serves all
+    rows of a block, for little scratch memory.
+    """
+    widened = WIDENED_ROWS.get(microkernels, 0)
+
+    def rule(kernel: Kernel, operands: Operands) -> Blocking:
+        return Blocking(rows=ROWS.get(kernel.name, max(widened, 4)), widened_rows=widened)
+
+    return rule
 
 
 def family(target: Target) -> str:

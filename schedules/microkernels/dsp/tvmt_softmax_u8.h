@@ -2,106 +2,89 @@
 #ifndef TVMT_SOFTMAX_U8_H
 #define TVMT_SOFTMAX_U8_H
 
-#include "tvmt_simd.h"
+#include "tvmt_arith.h"
+#include "tvmt_assembly.h"
 
-/* max(largest, the scores of `blocks` > 0 groups of four). */
-TVMT_INLINE int32_t tvmt_max_fours(const int32_t *score, int32_t blocks, int32_t largest) {
-  const int32_t *end = score + 4 * blocks;
 #if TVMT_DSP
-  int32_t s0, s1, s2, s3;
-  /* A branch that is rarely taken costs one instruction where a conditional move costs two. */
-  __asm__ volatile(
-      "1:\n\t"
-      "ldrd %[s0], %[s1], [%[score]], #8\n\t"
-      "ldrd %[s2], %[s3], [%[score]], #8\n\t"
-      "cmp %[s0], %[largest]\n\t"
-      "bgt 5f\n"
-      "2:\n\t"
-      "cmp %[s1], %[largest]\n\t"
-      "bgt 6f\n"
-      "3:\n\t"
-      "cmp %[s2], %[largest]\n\t"
-      "bgt 7f\n"
-      "4:\n\t"
-      "cmp %[s3], %[largest]\n\t"
-      "bgt 8f\n\t"
-      "cmp %[score], %[end]\n\t"
+
+/* r4 to r7: four scores; r8: the largest. A branch that is rarely taken costs one instruction where a conditional move
+ * costs two. The labels A to D and their returns are a group's own. */
+#define TVMT_MAX_FOUR(A, B, C, D)                    \
+  "ldm r0!, {r4-r7}\n\t"                             \
+  "cmp r4, r8\n\t"                                   \
+  "bgt.w " A "1f\n" A "2:\n\t"                       \
+  "cmp r5, r8\n\t"                                   \
+  "bgt.w " B "1f\n" B "2:\n\t"                       \
+  "cmp r6, r8\n\t"                                   \
+  "bgt.w " C "1f\n" C "2:\n\t"                       \
+  "cmp r7, r8\n\t"                                   \
+  "bgt.w " D "1f\n" D "2:\n\t"
+#define TVMT_MAX_TAKE(LABEL, SCORE)                  \
+  LABEL "1:\n\t"                                     \
+  "mov r8, " SCORE "\n\t"                            \
+  "b.w " LABEL "2b\n"
+/* r1: table; r2: p; r9: multiplier; r10: sum; r11: 0. */
+#define TVMT_EXP_FOUR                                \
+  "ldm r0!, {r4-r7}\n\t"                             \
+  "sub r4, r8, r4\n\t"                               \
+  "sub r5, r8, r5\n\t"                               \
+  "sub r6, r8, r6\n\t"                               \
+  "sub r7, r8, r7\n\t"                               \
+  "smmulr r4, r4, r9\n\t"                            \
+  "smmulr r5, r5, r9\n\t"                            \
+  "smmulr r6, r6, r9\n\t"                            \
+  "smmulr r7, r7, r9\n\t"                            \
+  "usat r4, #8, r4\n\t"                              \
+  "usat r5, #8, r5\n\t"                              \
+  "usat r6, #8, r6\n\t"                              \
+  "usat r7, #8, r7\n\t"                              \
+  "ldrb r4, [r1, r4]\n\t"                            \
+  "ldrb r5, [r1, r5]\n\t"                            \
+  "ldrb r6, [r1, r6]\n\t"                            \
+  "ldrb r7, [r1, r7]\n\t"                            \
+  "orr r4, r4, r5, lsl #8\n\t"                       \
+  "orr r6, r6, r7, lsl #8\n\t"                       \
+  "orr r4, r4, r6, lsl #16\n\t"                      \
+  "str r4, [r2], #4\n\t"                             \
+  "usada8 r10, r4, r11, r10\n\t"
+
+/* p = table[min(255, multiply_high(max - score, multiplier))] of the scores up to end, a multiple of four and at least
+ * four; max is the largest of them and of `largest`. Returns the sum of p, and max in the upper half. Each loop handles
+ * eight scores and is entered in its middle when four are left over.
+ */
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION uint64_t tvmt_softmax_fours(const int32_t *score, const uint8_t *table,
+                                                                          uint8_t *p, const int32_t *end,
+                                                                          int32_t multiplier, int32_t largest) {
+  (void)score, (void)table, (void)p, (void)end, (void)multiplier, (void)largest;
+  __asm__(
+      "push {r4-r11, lr}\n\t"
+      "ldrd r9, r8, [sp, #36]\n\t"
+      "mov r12, r0\n\t"
+      "movs r4, #0\n\t"
+      "mov r10, r4\n\t"
+      "mov r11, r4\n\t"
+      "sub lr, r3, r0\n\t"
+      "tst lr, #16\n\t"
+      "bne 2f\n"
+      "1:\n\t" TVMT_MAX_FOUR("1", "2", "3", "4")
+      "2:\n\t" TVMT_MAX_FOUR("5", "6", "7", "8")
+      "cmp r0, r3\n\t"
       "bne 1b\n\t"
-      "b 9f\n"
-      "5:\n\t"
-      "mov %[largest], %[s0]\n\t"
-      "b 2b\n"
-      "6:\n\t"
-      "mov %[largest], %[s1]\n\t"
-      "b 3b\n"
-      "7:\n\t"
-      "mov %[largest], %[s2]\n\t"
-      "b 4b\n"
-      "8:\n\t"
-      "mov %[largest], %[s3]\n\t"
-      "cmp %[score], %[end]\n\t"
-      "bne 1b\n"
-      "9:"
-      : [score] "+&r"(score), [largest] "+&r"(largest), [s0] "=&r"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2),
-        [s3] "=&r"(s3)
-      : [end] "r"(end)
-      : "cc", "memory");
-#else
-  for (; score != end; score++) {
-    largest = *score > largest ? *score : largest;
-  }
-#endif
-  return largest;
+      "mov r0, r12\n\t"
+      "tst lr, #16\n\t"
+      "bne 4f\n"
+      "3:\n\t" TVMT_EXP_FOUR
+      "4:\n\t" TVMT_EXP_FOUR
+      "cmp r0, r3\n\t"
+      "bne 3b\n\t"
+      "mov r0, r10\n\t"
+      "mov r1, r8\n\t"
+      "pop {r4-r11, pc}\n"
+      TVMT_MAX_TAKE("1", "r4") TVMT_MAX_TAKE("2", "r5") TVMT_MAX_TAKE("3", "r6") TVMT_MAX_TAKE("4", "r7")
+      TVMT_MAX_TAKE("5", "r4") TVMT_MAX_TAKE("6", "r5") TVMT_MAX_TAKE("7", "r6") TVMT_MAX_TAKE("8", "r7"));
 }
 
-/* table[min(255, multiply_high(largest - score, multiplier))] of `blocks` > 0 groups of four; returns their sum. */
-TVMT_INLINE int32_t tvmt_exp_fours(const int32_t *score, const uint8_t *table, uint8_t *p, int32_t blocks,
-                                   int32_t largest, int32_t multiplier) {
-  const int32_t *end = score + 4 * blocks;
-  int32_t sum = 0;
-#if TVMT_DSP
-  int32_t s0, s1, s2, s3;
-  __asm__ volatile(
-      "1:\n\t"
-      "ldrd %[s0], %[s1], [%[score]], #8\n\t"
-      "ldrd %[s2], %[s3], [%[score]], #8\n\t"
-      "sub %[s0], %[largest], %[s0]\n\t"
-      "sub %[s1], %[largest], %[s1]\n\t"
-      "sub %[s2], %[largest], %[s2]\n\t"
-      "sub %[s3], %[largest], %[s3]\n\t"
-      "smmulr %[s0], %[s0], %[multiplier]\n\t"
-      "smmulr %[s1], %[s1], %[multiplier]\n\t"
-      "smmulr %[s2], %[s2], %[multiplier]\n\t"
-      "smmulr %[s3], %[s3], %[multiplier]\n\t"
-      "usat %[s0], #8, %[s0]\n\t"
-      "usat %[s1], #8, %[s1]\n\t"
-      "usat %[s2], #8, %[s2]\n\t"
-      "usat %[s3], #8, %[s3]\n\t"
-      "ldrb %[s0], [%[table], %[s0]]\n\t"
-      "ldrb %[s1], [%[table], %[s1]]\n\t"
-      "ldrb %[s2], [%[table], %[s2]]\n\t"
-      "ldrb %[s3], [%[table], %[s3]]\n\t"
-      "orr %[s0], %[s0], %[s1], lsl #8\n\t"
-      "orr %[s2], %[s2], %[s3], lsl #8\n\t"
-      "orr %[s0], %[s0], %[s2], lsl #16\n\t"
-      "str %[s0], [%[p]], #4\n\t"
-      "mov %[s1], #0\n\t" /* no register left to keep it in when there is a frame pointer */
-      "usada8 %[sum], %[s0], %[s1], %[sum]\n\t"
-      "cmp %[score], %[end]\n\t"
-      "bne 1b"
-      : [score] "+&r"(score), [p] "+&r"(p), [sum] "+&r"(sum), [s0] "=&r"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2),
-        [s3] "=&r"(s3)
-      : [end] "r"(end), [table] "r"(table), [largest] "r"(largest), [multiplier] "r"(multiplier)
-      : "cc", "memory");
-#else
-  while (score != end) {
-    const uint8_t value = table[tvmt_saturate_u8(tvmt_multiply_high(largest - *score++, multiplier))];
-    *p++ = value;
-    sum += value;
-  }
 #endif
-  return sum;
-}
 
 /* p[i * p_stride + j] = table[min(255, multiply_high((max - score) << shift, multiplier))]; row_sum[i] = sum_j p.
  *
@@ -114,22 +97,27 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_softmax_u8(const int32_t *scores, cons
                                                      int32_t *row_sum, int32_t rows, int32_t cols,
                                                      int32_t scores_stride, int32_t p_stride, int32_t multiplier,
                                                      int32_t shift) {
-  const int32_t blocks = cols >> 2;
   for (int32_t i = 0; i < rows; i++) {
     const int32_t *score = scores + i * scores_stride;
     uint8_t *y = p + i * p_stride;
     int32_t largest = score[0], sum = 0, j = 0;
-    for (int32_t k = 4 * blocks; k < cols; k++) {
+#if TVMT_DSP
+    /* The general loop shifts; a shift of 0 is the common one. */
+    const int32_t fours = shift == 0 ? cols & ~3 : 0;
+#else
+    const int32_t fours = 0;
+#endif
+    for (int32_t k = fours; k < cols; k++) {
       largest = score[k] > largest ? score[k] : largest;
     }
-    if (blocks > 0) {
-      largest = tvmt_max_fours(score, blocks, largest);
+#if TVMT_DSP
+    if (fours > 0) {
+      const uint64_t result = tvmt_softmax_fours(score, table, y, score + fours, multiplier, largest);
+      sum = (int32_t)(uint32_t)result;
+      largest = (int32_t)(uint32_t)(result >> 32);
+      j = fours;
     }
-    /* The general loop shifts; a shift of 0 is the common one. */
-    if (blocks > 0 && shift == 0) {
-      sum = tvmt_exp_fours(score, table, y, blocks, largest, multiplier);
-      j = 4 * blocks;
-    }
+#endif
     for (; j < cols; j++) {
       const int32_t distance = tvmt_shift_left(largest - score[j], shift);
       const uint8_t value = table[tvmt_saturate_u8(tvmt_multiply_high(distance, multiplier))];

@@ -8,13 +8,14 @@
  * acc = bias[j] + sum_k x[i * x_stride + k] * weight[j * depth + k].
  *
  * x: rows of `depth` int8. weight: [cols][depth]. bias, multiplier: [cols]. acc << shift must fit 32 bits.
- * Strides in elements. out must not overlap x.
+ * workspace: not used. Strides in elements. out must not overlap x.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s32(const int8_t *x, const int8_t *weight, const int32_t *bias,
-                                                    const int32_t *multiplier, int32_t *out, int32_t rows, int32_t cols,
-                                                    int32_t depth, int32_t x_stride, int32_t out_stride,
-                                                    int32_t shift) {
+                                                    const int32_t *multiplier, int32_t *out, int16_t *workspace,
+                                                    int32_t rows, int32_t cols, int32_t depth, int32_t x_stride,
+                                                    int32_t out_stride, int32_t shift) {
   tvmt_tile tile;
+  (void)workspace;
   for (int32_t j = 0; j < cols; j += 2) {
     /* An odd last column is computed twice and written once, twice. */
     const int32_t next = j + 1 < cols ? 1 : 0;

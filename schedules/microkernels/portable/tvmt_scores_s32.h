@@ -6,12 +6,14 @@
 
 /* out[i * out_stride + j] = sum_k q[i * q_stride + k] * k[j * k_stride + k].
  *
- * q: rows of `depth` int8; k: cols of `depth` int8. Strides in elements. out must not overlap q or k.
+ * q: rows of `depth` int8; k: cols of `depth` int8. workspace: not used. Strides in elements. out must not
+ * overlap q or k.
  */
-TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_scores_s32(const int8_t *q, const int8_t *k, int32_t *out, int32_t rows,
-                                                     int32_t cols, int32_t depth, int32_t q_stride, int32_t k_stride,
-                                                     int32_t out_stride) {
+TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_scores_s32(const int8_t *q, const int8_t *k, int32_t *out,
+                                                     int16_t *workspace, int32_t rows, int32_t cols, int32_t depth,
+                                                     int32_t q_stride, int32_t k_stride, int32_t out_stride) {
   tvmt_tile tile;
+  (void)workspace;
   for (int32_t j = 0; j < cols; j += 2) {
     /* An odd last column is computed twice and written once, twice. */
     const int32_t next = j + 1 < cols ? 1 : 0;

@@ -8,15 +8,16 @@
  * acc = sum_k p[i * p_stride + k] * v_transposed[j * v_stride + k].
  *
  * p: rows of `depth` uint8. v_transposed: cols of `depth` valid int8. row_sum: [rows], at least 255 each, from
- * tvmt_softmax_u8. ratio: scale_v / scale_out * 2**(32 - shift). acc << shift must fit 32 bits. Strides in elements.
- * out must not overlap p or v_transposed.
+ * tvmt_softmax_u8. ratio: scale_v / scale_out * 2**(32 - shift). acc << shift must fit 32 bits. workspace: not used.
+ * Strides in elements. out must not overlap p or v_transposed.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_values_s8(const uint8_t *p, const int8_t *v_transposed,
-                                                    const int32_t *row_sum, int8_t *out, int32_t rows, int32_t cols,
-                                                    int32_t depth, int32_t p_stride, int32_t v_stride,
-                                                    int32_t out_stride, uint32_t ratio, int32_t shift,
-                                                    int32_t zero_point) {
+                                                    const int32_t *row_sum, int8_t *out, int16_t *workspace,
+                                                    int32_t rows, int32_t cols, int32_t depth, int32_t p_stride,
+                                                    int32_t v_stride, int32_t out_stride, uint32_t ratio,
+                                                    int32_t shift, int32_t zero_point) {
   tvmt_tile tile;
+  (void)workspace;
   for (int32_t i = 0; i < rows; i += 2) {
     /* An odd last row is alone. */
     const int32_t next = i + 1 < rows ? 1 : 0;

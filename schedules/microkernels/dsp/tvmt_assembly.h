@@ -1,0 +1,15 @@
+/* Functions written whole in assembly: a loop that needs all fourteen registers, more than a compiler grants an inline
+ * statement when it keeps a frame pointer. The compiler must not reason about their arguments and registers.
+ */
+#ifndef TVMT_ASSEMBLY_H
+#define TVMT_ASSEMBLY_H
+
+#include "tvmt_platform.h"
+
+#if defined(__clang__)
+#define TVMT_ASSEMBLY __attribute__((naked, noinline))
+#else
+#define TVMT_ASSEMBLY __attribute__((naked, noinline, noipa))
+#endif
+
+#endif

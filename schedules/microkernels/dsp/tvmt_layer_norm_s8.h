@@ -1,0 +1,122 @@
+/* LayerNorm of rows of int32 sums to int8, in integers: no float, no division. */
+#ifndef TVMT_LAYER_NORM_S8_H
+#define TVMT_LAYER_NORM_S8_H
+
+#include "tvmt_assembly.h"
+#include "tvmt_norm_rate.h"
+
+/* The sum of `cols` numbers; *squares: of their squares. */
+TVMT_INLINE int32_t tvmt_norm_sums(const int32_t *t, int32_t cols, int64_t *squares) {
+  const int32_t *end = t + cols;
+  int32_t sum = 0;
+  int64_t total = 0;
+#if TVMT_DSP
+  const int32_t *fours = t + (cols & ~3);
+  uint32_t low = 0, high = 0;
+  int32_t t0, t1;
+  if (t != fours) {
+    __asm__ volatile(
+        "1:\n\t"
+        "ldrd %[t0], %[t1], [%[t]], #8\n\t"
+        "add %[sum], %[t0]\n\t"
+        "smlal %[low], %[high], %[t0], %[t0]\n\t"
+        "add %[sum], %[t1]\n\t"
+        "smlal %[low], %[high], %[t1], %[t1]\n\t"
+        "ldrd %[t0], %[t1], [%[t]], #8\n\t"
+        "add %[sum], %[t0]\n\t"
+        "smlal %[low], %[high], %[t0], %[t0]\n\t"
+        "add %[sum], %[t1]\n\t"
+        "smlal %[low], %[high], %[t1], %[t1]\n\t"
+        "cmp %[t], %[end]\n\t"
+        "bne 1b"
+        : [t] "+&r"(t), [sum] "+&r"(sum), [low] "+&r"(low), [high] "+&r"(high), [t0] "=&r"(t0), [t1] "=&r"(t1)
+        : [end] "r"(fours)
+        : "cc", "memory");
+    total = (int64_t)((uint64_t)low | (uint64_t)high << 32);
+  }
+#endif
+  for (; t != end; t++) {
+    sum += *t;
+    total += (int64_t)*t * *t;
+  }
+  *squares = total;
+  return sum;
+}
+
+/* y = clamp8((multiply_high(n, gamma) + beta) >> 8), n = multiply_high((scale * t - offset) >> down, multiplier). */
+TVMT_INLINE int8_t tvmt_norm_element(int32_t t, int32_t gamma, int32_t beta, uint32_t scale, uint32_t offset,
+                                     int32_t down, int32_t multiplier) {
+  const int32_t centred = (int32_t)(scale * (uint32_t)t - offset) >> down;
+  const int32_t normalized = tvmt_multiply_high(centred, multiplier);
+  return tvmt_shift_saturate_s8(tvmt_multiply_high_add(beta, normalized, gamma));
+}
+
+#if TVMT_DSP
+
+/* The same for whole groups of four up to t == end, with down = 0 and `offset` negated: it takes all registers. */
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_norm_fours(const int32_t *t, const int32_t *gamma,
+                                                                   const int32_t *beta, int8_t *y, uint32_t scale,
+                                                                   uint32_t minus_offset, int32_t multiplier,
+                                                                   const int32_t *end) {
+  (void)t, (void)gamma, (void)beta, (void)y, (void)scale, (void)minus_offset, (void)multiplier, (void)end;
+#define TVMT_NORM_TWO                      \
+  "ldrd r8, r9, [r0], #8\n\t"              \
+  "ldrd r10, r11, [r1], #8\n\t"            \
+  "mla r8, r8, r4, r5\n\t"                 \
+  "mla r9, r9, r4, r5\n\t"                 \
+  "ldrd r12, lr, [r2], #8\n\t"             \
+  "smmulr r8, r8, r6\n\t"                  \
+  "smmulr r9, r9, r6\n\t"                  \
+  "smmlar r8, r8, r10, r12\n\t"            \
+  "smmlar r9, r9, r11, lr\n\t"             \
+  "ssat r8, #8, r8, asr #8\n\t"            \
+  "ssat r9, #8, r9, asr #8\n\t"            \
+  "strb r8, [r3], #1\n\t"                  \
+  "strb r9, [r3], #1\n\t"
+  __asm__(
+      "push {r4-r11, lr}\n\t"
+      "add r4, sp, #36\n\t"
+      "ldm r4, {r4-r7}\n"
+      "1:\n\t" TVMT_NORM_TWO TVMT_NORM_TWO
+      "cmp r0, r7\n\t"
+      "bne 1b\n\t"
+      "pop {r4-r11, pc}\n");
+#undef TVMT_NORM_TWO
+}
+
+#endif
+
+/* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = (cols * t - sum) * sqrt(cols / variance) * 2**24.
+ *
+ * t: rows of `cols` int32 with cols * |t| <= 2**25. cols: at most 1024. gamma, beta: [cols], |beta| <= 2**30.
+ * root_extent: floor(sqrt(cols) * 2**24). epsilon: at least 1. Strides in elements. out must not overlap t.
+ */
+TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_layer_norm_s8(const int32_t *t, const int32_t *gamma, const int32_t *beta,
+                                                        int8_t *out, int32_t rows, int32_t cols, int32_t t_stride,
+                                                        int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
+  for (int32_t i = 0; i < rows; i++) {
+    const int32_t *row = t + i * t_stride;
+    int8_t *y = out + i * out_stride;
+    int32_t left, j = 0;
+    int64_t squares;
+    const int32_t sum = tvmt_norm_sums(row, cols, &squares);
+    /* sum((cols * t - sum)^2) = cols * (cols * sum(t^2) - sum^2). */
+    const int64_t spread = cols * (cols * squares - (int64_t)sum * sum);
+    const int32_t multiplier = tvmt_norm_rate((uint64_t)(spread + epsilon), root_extent, &left);
+    const int32_t up = left > 0 ? left : 0, down = up - left;
+    /* (cols * t - sum) << up, which fits 32 bits, from factors modulo 2**32. */
+    const uint32_t scale = (uint32_t)cols << up, offset = (uint32_t)sum << up;
+#if TVMT_DSP
+    /* Rows whose values need bits of their own below the rate's are rare. */
+    if (down == 0 && cols > 3) {
+      j = cols & ~3;
+      tvmt_norm_fours(row, gamma, beta, y, scale, 0U - offset, multiplier, row + j);
+    }
+#endif
+    for (; j < cols; j++) {
+      y[j] = tvmt_norm_element(row[j], gamma[j], beta[j], scale, offset, down, multiplier);
+    }
+  }
+}
+
+#endif
