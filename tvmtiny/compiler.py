@@ -27,7 +27,7 @@ from tvmtiny.codegen.directory import (
     write_files,
 )
 from tvmtiny.codegen.metadata import metadata
-from tvmtiny.codegen.planner import _kilobytes
+from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
@@ -268,7 +268,7 @@ def _check_flash(program: Program, board: Target) -> None:
     used = program.weight_bytes
     if board.flash_bytes and used > board.flash_bytes:
         raise UserError(
-            f"weights {_kilobytes(used, up=True)} > {_kilobytes(board.flash_bytes)} flash of {board.name}.",
+            f"weights {kilobytes(used, up=True)} > {kilobytes(board.flash_bytes)} flash of {board.name}.",
             "Use a smaller vocabulary or a narrower model, or another target.",
         )
 

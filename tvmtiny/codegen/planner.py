@@ -327,7 +327,7 @@ def _place(
     available = _available(largest, align)
     names = "+".join(region.name.upper() for region in largest)
     raise UserError(
-        f"arena {_kilobytes(arena_bytes, up=True)} > {_kilobytes(available)} {names} of {target}",
+        f"arena {kilobytes(arena_bytes, up=True)} > {kilobytes(available)} {names} of {target}",
         _remedy(arena_bytes, available, max_tokens),
     )
 
@@ -362,7 +362,7 @@ def _round_up(value: int, align: int) -> int:
     return (value + align - 1) & -align
 
 
-def _kilobytes(count: int, *, up: bool = False) -> str:
+def kilobytes(count: int, *, up: bool = False) -> str:
     """A size in KB with one decimal where it is not whole; rounded so that too large never reads as equal."""
     tenths = -(-count * 10 // 1024) if up else count * 10 // 1024
     return f"{tenths // 10} KB" if tenths % 10 == 0 else f"{tenths / 10} KB"
