@@ -1,8 +1,9 @@
 """Multi-head self-attention with its output projection: depth first, so that the S x S matrix never exists.
 
 Heads run in series; K and V of one head exist at a time. For a block of rows: Q, scores, exponentials, values. The
-contexts of all heads meet in the output projection, which goes row block by row block into the epilogue. V is kept
-transposed, a row a channel, so that the sum over tokens runs along memory.
+last head meets the contexts of the earlier ones block by block in the output projection and the epilogue, so that its
+context never exists as a whole, and scores and sums share memory. V is kept transposed, a row a channel, so that the
+sum over tokens runs along memory.
 """
 
 from __future__ import annotations
@@ -42,12 +43,28 @@ def _reference(o: Operands, n: int) -> Array:
     return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
 
 
+@T.inline
+def _attend(
+    x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+    context, row, col, head, start, rows, n, width, depth, shifts,
+):  # fmt: skip
+    """One head for `rows` tokens from `start`: Q, scores, exponentials, values into `context` at (row, col)."""
+    tile.dense_s8(
+        x, start, wq, bq, mq, head * width, q, 0, 0, workspace, rows, width, depth, shifts["q_shift"], 0
+    )
+    tile.scores_s32(q, k, sums, workspace, rows, n, width)
+    tile.softmax_u8(sums, exp_table, score_multiplier, head, p, row_sum, rows, n, shifts["score_shift"])
+    tile.values_s8(
+        p, v, row_sum, ratio, head, context, row, col, workspace, rows, width, n, shifts["value_shift"], 0
+    )
+
+
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
     H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
-    q_shift, k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "qkvo")
+    k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "kvo")
     W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, S, D)))
-    score_shift, value_shift, e = o.attrs["score_shift"], o.attrs["value_shift"], Epilogue.of(o.attrs)
+    shifts, e = o.attrs, Epilogue.of(o.attrs)
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
@@ -73,64 +90,43 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         n: T.int32,
         out: T.Buffer((S, N), "int8"),
     ):
-        context = T.sblock_alloc_buffer((S, D), "int8")
+        earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
+        joined = T.sblock_alloc_buffer((R, D), "int8")
         k = T.sblock_alloc_buffer((S, P), "int8")
         v = T.sblock_alloc_buffer((P, S), "int8")
         q = T.sblock_alloc_buffer((R, P), "int8")
-        scores = T.sblock_alloc_buffer((R, S), "int32")
+        sums = T.sblock_alloc_buffer((R, max(S, N)), "int32")
         p = T.sblock_alloc_buffer((R, S), "uint8")
         row_sum = T.sblock_alloc_buffer((R,), "int32")
-        t = T.sblock_alloc_buffer((R, N), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
-        for head in T.serial(H):
+        for head in T.serial(H - 1):
             tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, workspace, n, P, E, k_shift, 0)
             tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift, 0)
             for block in T.serial(tile.blocks_of(n, R)):
-                tile.dense_s8(
-                    x, tile.block_start(block, n, R), wq, bq, mq, head * P, q, 0, 0, workspace,
-                    tile.block_rows(block, n, R), P, E, q_shift, 0,
+                _attend(
+                    x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+                    earlier, tile.block_start(block, n, R), head * P, head,
+                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
                 )  # fmt: skip
-                tile.scores_s32(q, k, scores, workspace, tile.block_rows(block, n, R), n, P)
-                tile.softmax_u8(
-                    scores,
-                    exp_table,
-                    score_multiplier,
-                    head,
-                    p,
-                    row_sum,
-                    tile.block_rows(block, n, R),
-                    n,
-                    score_shift,
-                )
-                tile.values_s8(
-                    p, v, row_sum, ratio, head, context, tile.block_start(block, n, R), head * P, workspace,
-                    tile.block_rows(block, n, R), P, n, value_shift, 0,
-                )  # fmt: skip
+        tile.dense_s8(x, 0, wk, bk, mk, D - P, k, 0, 0, workspace, n, P, E, k_shift, 0)
+        tile.dense_s8_transposed(x, 0, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift, 0)
         for block in T.serial(tile.blocks_of(n, R)):
+            if H > 1:
+                tile.copy_s8(
+                    earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
+                )
+            _attend(
+                x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+                joined, 0, D - P, H - 1,
+                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
+            )  # fmt: skip
             tile.dense_s32(
-                context,
-                tile.block_start(block, n, R),
-                wo,
-                bo,
-                mo,
-                t,
-                workspace,
-                tile.block_rows(block, n, R),
-                N,
-                D,
-                o_shift,
+                joined, 0, wo, bo, mo, sums, workspace, tile.block_rows(block, n, R), N, D, o_shift
             )
             finish(
-                t,
-                residual,
-                gamma,
-                beta,
-                out,
-                tile.block_start(block, n, R),
-                tile.block_rows(block, n, R),
-                N,
-                e,
-            )
+                sums, residual, gamma, beta, out,
+                tile.block_start(block, n, R), tile.block_rows(block, n, R), N, e,
+            )  # fmt: skip
 
     return attention
 

@@ -122,6 +122,16 @@ def lookup_s8(x, table, rows, cols):
 
 
 @T.inline
+def copy_s8(x, x_row, out, rows, cols):
+    """out[r, c] = x[x_row + r, c]."""
+    with T.sblock("copy_s8"):
+        T.reads(x[x_row : x_row + rows, 0:cols])
+        T.writes(out[0:rows, 0:cols])
+        for i, j in T.grid(rows, cols):
+            out[i, j] = x[x_row + i, j]
+
+
+@T.inline
 def clear_s32(t, rows, cols):
     """t[r, c] = 0."""
     with T.sblock("clear_s32"):
