@@ -37,7 +37,7 @@ def _on_llvm(artifact: Artifact, chosen: list[Sample]) -> Outputs:
     """The lowered integer module, built by TVM for the host CPU."""
     kernels()
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text())
-    machine = relax.VirtualMachine(tvm.compile(Lower(blocking)(module), target="llvm"), tvm.cpu())
+    machine = relax.VirtualMachine(tvm.compile(Lower(blocking("dsp"))(module), target="llvm"), tvm.cpu())
     (output,) = artifact.outputs
     results = []
     for sample in chosen:

@@ -113,7 +113,7 @@ def _edited(model: onnx.ModelProto, edit) -> onnx.ModelProto:
 def _agrees_with_llvm(quantized: QuantizedModel, tokens: int) -> None:
     """NumPy and TVM on the host agree on random ids of all lengths."""
     kernels()
-    built = tvm.compile(Lower(blocking)(quantized.module), target="llvm")
+    built = tvm.compile(Lower(blocking("dsp"))(quantized.module), target="llvm")
     machine, model = tvm.relax.VirtualMachine(built, tvm.cpu()), IntegerModel(quantized.module)
     rng = np.random.default_rng(5)
     for n in (1, 2, tokens - 1, tokens):
