@@ -159,7 +159,6 @@ KERNEL = Kernel(
         "gamma",
         "beta",
     ),
-    activations=("x", "residual"),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

@@ -40,9 +40,8 @@ class Kernel:
 
     Attributes:
         name: e.g. "attention".
-        arguments: names of all tensor arguments in order; those of `optional` may be absent (see `Operands`).
-        activations: the arguments that are tensors of the arena; the others are constants.
-        inplace: activations whose memory the output may overwrite, because every row of them is read before that
+        arguments: names of all tensor arguments in order; a call may leave some out (see `Operands`).
+        inplace: arguments whose memory the output may overwrite, because every row of them is read before that
             row of the output is written.
         infer: result type from the operands.
         reference: the bytes, by `tvmtiny.quant.integer`; rows from n on are zero.
@@ -53,7 +52,6 @@ class Kernel:
 
     name: str
     arguments: tuple[str, ...]
-    activations: tuple[str, ...]
     infer: Callable[[Operands], relax.TensorType]
     reference: Callable[[Operands, int], Array]
     prim_func: Callable[[Operands, Blocking], tirx.PrimFunc]

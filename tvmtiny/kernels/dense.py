@@ -105,7 +105,6 @@ def _macs(o: Operands, n: int) -> int:
 KERNEL = Kernel(
     name="dense",
     arguments=("x", "weight", "bias", "multiplier", "table", "residual", "gamma", "beta"),
-    activations=("x", "residual"),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

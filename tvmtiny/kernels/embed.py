@@ -68,7 +68,6 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 KERNEL = Kernel(
     name="embed",
     arguments=("ids", "tokens", "positions", "gamma", "beta"),
-    activations=("ids",),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

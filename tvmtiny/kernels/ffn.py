@@ -79,7 +79,6 @@ def _macs(o: Operands, n: int) -> int:
 KERNEL = Kernel(
     name="ffn",
     arguments=("x", "w1", "b1", "m1", "table", "w2", "b2", "m2", "residual", "gamma", "beta"),
-    activations=("x", "residual"),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

@@ -34,7 +34,6 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 KERNEL = Kernel(
     name="first",
     arguments=("x",),
-    activations=("x",),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

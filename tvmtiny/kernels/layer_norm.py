@@ -54,7 +54,6 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 KERNEL = Kernel(
     name="layer_norm",
     arguments=("residual", "gamma", "beta"),
-    activations=("residual",),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

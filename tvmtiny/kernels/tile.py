@@ -38,6 +38,19 @@ def block_rows(block: Any, n: Any, rows: int) -> Any:
     return T.min(rows, block_start(block + 1, n, rows) - block_start(block, n, rows))
 
 
+def saturated(value: Any, dtype: str) -> Any:
+    """An int32 value clamped to the range of a narrower signed type, and cast to it."""
+    limit = 1 << (int(dtype.removeprefix("int")) - 1)
+    return T.Cast(dtype, T.max(T.min(value, limit - 1), -limit))
+
+
+@T.inline
+def add_products(acc, x, x_row, weight, w_row, depth):
+    """acc[0] += x[x_row, :] . weight[w_row, :]."""
+    for k in T.serial(depth):
+        acc[0] = acc[0] + T.Cast("int32", x[x_row, k]) * T.Cast("int32", weight[w_row, k])
+
+
 @T.inline
 def multiply_high(result, value, multiplier):
     """result[0] = (value * multiplier + 2**31) >> 32."""
@@ -65,10 +78,9 @@ def dense_s8(
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[w_row + j]
-            for k in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[w_row + j, k])
+            add_products(acc, x, x_row + i, weight, w_row + j, depth)
             multiply_high(acc, T.shift_left(acc[0], shift), multiplier[w_row + j])
-            out[out_row + i, out_col + j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+            out[out_row + i, out_col + j] = saturated(acc[0] + zero_point, "int8")
 
 
 @T.inline
@@ -88,10 +100,9 @@ def dense_s8_transposed(
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[w_row + j]
-            for k in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[w_row + j, k])
+            add_products(acc, x, x_row + i, weight, w_row + j, depth)
             multiply_high(acc, T.shift_left(acc[0], shift), multiplier[w_row + j])
-            out[j, i] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+            out[j, i] = saturated(acc[0] + zero_point, "int8")
 
 
 @T.inline
@@ -104,8 +115,7 @@ def dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, de
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = bias[j]
-            for k in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", x[x_row + i, k]) * T.Cast("int32", weight[j, k])
+            add_products(acc, x, x_row + i, weight, j, depth)
             multiply_high(acc, T.shift_left(acc[0], shift), multiplier[j])
             out[i, j] = acc[0]
 
@@ -170,7 +180,7 @@ def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
-            out[out_row + i, j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+            out[out_row + i, j] = saturated(acc[0] + zero_point, "int8")
 
 
 @T.inline
@@ -185,7 +195,7 @@ def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_poin
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             multiply_high(acc, T.shift_left(t[i, j], shift), multiplier)
-            out[out_row + i, j] = T.Cast("int16", T.max(T.min(acc[0] + zero_point, 32767), -32768))
+            out[out_row + i, j] = saturated(acc[0] + zero_point, "int16")
 
 
 @T.inline
@@ -241,7 +251,7 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
                 multiply_high(value, value[0], T.Cast("int32", wide[2]))
                 multiply_high(value, value[0], gamma[j])
                 value[0] = T.shift_right(value[0] + beta[j], 8)
-                out[out_row + i, j] = T.Cast("int8", T.max(T.min(value[0], 127), -128))
+                out[out_row + i, j] = saturated(value[0], "int8")
 
 
 @T.inline
@@ -254,8 +264,7 @@ def scores_s32(q, k, out, workspace, rows, cols, depth):
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = 0
-            for p in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", q[i, p]) * T.Cast("int32", k[j, p])
+            add_products(acc, q, i, k, j, depth)
             out[i, j] = acc[0]
 
 
@@ -304,14 +313,13 @@ def values_s8(
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = 0
-            for t in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", p[i, t]) * T.Cast("int32", v_transposed[j, t])
+            add_products(acc, p, i, v_transposed, j, depth)
             multiply_high(
                 acc,
                 T.shift_left(acc[0], shift),
                 T.Cast("int32", T.truncdiv(ratio[head], T.Cast("uint32", row_sum[i]))),
             )
-            out[out_row + i, out_col + j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+            out[out_row + i, out_col + j] = saturated(acc[0] + zero_point, "int8")
 
 
 @T.inline
@@ -352,4 +360,4 @@ def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
                 T.shift_left(acc[0], shift),
                 T.Cast("int32", T.truncdiv(T.uint32(ratio), T.Cast("uint32", rows))),
             )
-            out[0, j] = T.Cast("int8", T.max(T.min(acc[0] + zero_point, 127), -128))
+            out[0, j] = saturated(acc[0] + zero_point, "int8")

@@ -18,7 +18,6 @@ RESPONSE_MAGIC = 0x52544D54
 END_MAGIC = 0x45544D54
 VERSION = 1
 
-EXIT_DONE = 0
 EXIT_FAULT = 100
 # What the harness says by its exit status (enum tvmt_exit).
 EXIT_MEANINGS = {
