@@ -123,7 +123,6 @@ def write_model(directory: Path, target: str) -> Artifact:
         arena_align=16,
         sources=("kernels.c",),
         include_dirs=("include",),
-        labels=(),
         metadata={},
     )
 

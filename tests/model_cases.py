@@ -35,6 +35,7 @@ class Encoder:
         features: columns of real inputs; 0 for token ids.
         mask: whether there is a mask input, so that the model has a length.
         weight_scale: factor on all weights of the layers.
+        tags: classes of each token, as a second output; 0 for none.
     """
 
     tokens: int = 12
@@ -48,6 +49,7 @@ class Encoder:
     activation: str = "gelu"
     layers: int = 1
     weight_scale: float = 1.0
+    tags: int = 0
     seed: int = 0
 
     def model(self) -> onnx.ModelProto:
@@ -59,8 +61,13 @@ class Encoder:
             x = self._branch(build, x, f"attention{layer}", lambda y: self._attention(build, y, keep))
             x = self._branch(build, x, f"ffn{layer}", lambda y: self._feed_forward(build, y))
         x = self._norm(build, x, "final") if self.pre_norm else x
-        x = models._pool(build, x, keep, self.pooling)
-        return build.model(build.dense(x, self.embedding, CLASSES, "classifier"), [1, CLASSES])
+        pooled = models._pool(build, x, keep, self.pooling)
+        tags = build.dense(x, self.embedding, self.tags, "tagger") if self.tags else ""
+        model = build.model(build.dense(pooled, self.embedding, CLASSES, "classifier"), [1, CLASSES])
+        if self.tags:
+            shape = [1, self.tokens, self.tags]
+            model.graph.output.append(onnx.helper.make_tensor_value_info(tags, TensorProto.FLOAT, shape))
+        return model
 
     def _embedded(self, build: OnnxBuilder) -> str:
         if self.features:
@@ -168,6 +175,7 @@ CASES = {
         _case("first_token", Encoder(pooling="first", tokens=10)),
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
+        _case("intent_and_tags", Encoder(tags=7)),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )

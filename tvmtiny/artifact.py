@@ -12,7 +12,7 @@ from typing import Any
 
 from tvmtiny.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 METADATA_FILE = "metadata.json"
 
 
@@ -29,6 +29,7 @@ class TensorInfo:
         scale: real = (value - zero_point) * scale; one entry, or one a column (last axis). Empty for tokens.
         zero_point: as many entries as `scale`.
         limit: number of admissible ids for tokens (the vocabulary), else 0.
+        labels: class names of an output, one a column; may be empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TensorInfo:
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
     limit: int = 0
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,12 @@ class Artifact:
     arena_align: int
     sources: tuple[str, ...]
     include_dirs: tuple[str, ...]
-    labels: tuple[str, ...]
     metadata: dict[str, Any] = dataclasses.field(repr=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names of the first output; may be empty."""
+        return self.outputs[0].labels
 
     @classmethod
     def load(cls, directory: Path | str) -> Artifact:
@@ -90,7 +96,6 @@ class Artifact:
                 arena_align=data["arena"]["align"],
                 sources=tuple(data["sources"]),
                 include_dirs=tuple(data["include_dirs"]),
-                labels=tuple(data["labels"]),
                 metadata=data,
             )
         except (KeyError, TypeError) as error:
@@ -99,4 +104,5 @@ class Artifact:
 
 def _tensor(row: dict[str, Any]) -> TensorInfo:
     known = {field.name: row[field.name] for field in dataclasses.fields(TensorInfo) if field.name in row}
-    return TensorInfo(**{**known, **{key: tuple(row[key]) for key in ("shape", "scale", "zero_point")}})
+    lists = ("shape", "scale", "zero_point", "labels")
+    return TensorInfo(**{**known, **{key: tuple(row.get(key, ())) for key in lists}})

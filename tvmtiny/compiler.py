@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
+from tvmtiny.frontend.labels import LabelSource, read_labels
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes.lower import Lower
@@ -65,7 +66,7 @@ def compile(  # noqa: A001 - the verb of the command line
     target: str,
     calibration: Path | str | Mapping[str, Array] | None = None,
     name: str | None = None,
-    labels: Path | str | Sequence[str] | None = None,
+    labels: LabelSource | Mapping[str, LabelSource] | None = None,
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
@@ -80,7 +81,7 @@ def compile(  # noqa: A001 - the verb of the command line
         target: name of a target (`tvmtiny targets`).
         calibration: .npz file, or arrays by input name, samples along the first axis.
         name: C prefix; the output directory's name when None.
-        labels: file with a class name a line, or the names.
+        labels: file with a class name a line, or the names: of the first output, or of outputs by name.
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
@@ -113,7 +114,7 @@ def compile(  # noqa: A001 - the verb of the command line
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
-        names = _labels(labels, fused)
+        names = read_labels(labels, fused)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
@@ -135,7 +136,7 @@ def compile(  # noqa: A001 - the verb of the command line
         )
         _check_flash(program, board)
     with stages("check"):
-        source = check_source(model, batch, length_input, tokens, [trace.output for trace in traces])
+        source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
     with stages("write"):
@@ -186,15 +187,15 @@ class _References:
 
     inputs: list[dict[str, Array]]
     lengths: list[int]
-    outputs: list[Array]
+    outputs: dict[str, list[Array]]
 
 
 def _references(
     quantized: QuantizedModel, specs: list[InputSpec], batch: Batch, traces: list[Trace]
 ) -> tuple[_References, dict[str, Any]]:
     """Run the NumPy reference over calibration samples: reference vectors and figures of quality."""
-    model, quality = IntegerModel(quantized.module), Quality()
-    found = _References([], [], [])
+    model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
+    found = _References([], [], {name: [] for name in quantized.outputs})
     count = min(QUALITY_SAMPLES, len(batch))
     for index in np.linspace(0, len(batch) - 1, count).astype(int):
         inputs = integer_inputs(quantized, specs, {k: array[index] for k, array in batch.arrays.items()})
@@ -204,7 +205,8 @@ def _references(
         if len(found.inputs) < REFERENCE_SAMPLES:
             found.inputs.append(inputs)
             found.lengths.append(n)
-            found.outputs.append(next(reversed(results.values())))
+            for name, values in found.outputs.items():
+                values.append(results[name])
     return found, quality.report()
 
 
@@ -234,27 +236,6 @@ def _batch(
     return read_npz(Path(calibration), specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
 
 
-def _labels(labels: Path | str | Sequence[str] | None, fused: tvm.IRModule) -> tuple[str, ...]:
-    """Class names, checked against the width of the model's result."""
-    if labels is None:
-        return ()
-    if isinstance(labels, str | Path):
-        path = Path(labels)
-        if not path.is_file():
-            raise UserError(f"There is no label file {path}.", "Give a text file with one class name a line.")
-        try:
-            labels = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text: {error}.", "Save it as UTF-8.") from error
-    classes = int(fused["main"].ret_ty.shape[-1])
-    if len(labels) != classes:
-        raise UserError(
-            f"The model has {classes} classes, the labels are {len(labels)}.",
-            "Give one label for each class, in order.",
-        )
-    return tuple(labels)
-
-
 def _arena_regions(board: Target) -> list[Any]:
     """RAM for the arena: the stack is taken off the region that is preferred least."""
     regions = list(board.arena_regions)
@@ -278,7 +259,7 @@ def _info(
     board: Target,
     quantized: QuantizedModel,
     specs: list[InputSpec],
-    labels: tuple[str, ...],
+    labels: dict[str, tuple[str, ...]],
     references: _References,
     model: Any,
 ) -> ModelInfo:
@@ -293,7 +274,7 @@ def _info(
         has_length=quantized.has_length,
         input_params=quantized.inputs,
         limits={spec.name: spec.limit for spec in specs},
-        output_params={quantized.output_name: quantized.output},
+        output_params={name: quantized.tensors[name] for name in quantized.outputs},
         labels=labels,
         example={key: value[:n] for key, value in example.items()},
         family=family(board),
@@ -303,14 +284,14 @@ def _info(
 def _write(
     directory: Path, files: dict[str, str], references: _References, program: Program, data: dict[str, Any]
 ) -> None:
-    output = program.outputs[0].name
     with replaced_directory(directory) as temporary:
         write_files(temporary, files)
         stacked = {key: np.stack([row[key] for row in references.inputs]) for key in references.inputs[0]}
         save_npz(
             temporary / "reference" / "inputs.npz", {**stacked, "n_tokens": np.asarray(references.lengths)}
         )
-        save_npz(temporary / "reference" / "outputs.npz", {output: np.stack(references.outputs)})
+        outputs = {name: np.stack(values) for name, values in references.outputs.items()}
+        save_npz(temporary / "reference" / "outputs.npz", outputs)
         hashes = {
             path.relative_to(temporary).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(temporary.rglob("*"))

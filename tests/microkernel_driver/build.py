@@ -50,7 +50,6 @@ def write_model(directory: Path, family: str) -> Artifact:
         arena_align=16,
         sources=("driver.c",),
         include_dirs=("include",),
-        labels=(),
         metadata={},
     )
 

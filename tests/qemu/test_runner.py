@@ -63,7 +63,7 @@ def _metadata(arena_bytes: int) -> dict[str, object]:
     logits = {"name": "logits", "kind": "output", "dtype": "int16", "shape": [4], "arena_offset": 16}
     unscaled: dict[str, list[float]] = {"scale": [], "zero_point": []}
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "fake",
         "target": "qemu-m4",
         "inputs": [{**ids, **unscaled, "bytes": 16}],
@@ -73,7 +73,6 @@ def _metadata(arena_bytes: int) -> dict[str, object]:
         "arena": {"bytes": arena_bytes, "align": 16},
         "sources": ["fake.c"],
         "include_dirs": ["."],
-        "labels": [],
     }
 
 

@@ -38,13 +38,26 @@ def _on_llvm(artifact: Artifact, chosen: list[Sample]) -> Outputs:
     kernels()
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text())
     machine = relax.VirtualMachine(tvm.compile(Lower(blocking("dsp"))(module), target="llvm"), tvm.cpu())
-    (output,) = artifact.outputs
     results = []
     for sample in chosen:
         arguments: list[Any] = [tvm.runtime.tensor(sample.inputs[info.name]) for info in artifact.inputs]
         arguments += [sample.n_tokens] if artifact.has_length else []
-        results.append({output.name: machine["main"](*arguments).numpy().reshape(output.shape)})
+        found = machine["main"](*arguments)
+        tensors = [found] if len(artifact.outputs) == 1 else list(found)
+        results.append(
+            {
+                info.name: _present(tensor.numpy().reshape(info.shape), sample.n_tokens, artifact)
+                for info, tensor in zip(artifact.outputs, tensors, strict=True)
+            }
+        )
     return results
+
+
+def _present(values: Any, n: int, artifact: Artifact) -> Any:
+    """Rows of absent tokens, which TVM's functions leave undefined, as zeros."""
+    if len(values) == artifact.max_tokens:
+        values[n:] = 0
+    return values
 
 
 def _equal(one: Outputs, other: Outputs) -> bool:

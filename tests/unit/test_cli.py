@@ -83,17 +83,16 @@ def model_directory(tmp_path: Path) -> Path:
         "bytes": 16,
     }
     metadata = {
-        "schema": 1,
+        "schema": 2,
         "name": "intent",
         "target": "stm32f746",
         "inputs": [{**tokens, "scale": [], "zero_point": [], "limit": 10}],
-        "outputs": [{**logits, "scale": [0.01], "zero_point": [0]}],
+        "outputs": [{**logits, "scale": [0.01], "zero_point": [0], "labels": LABELS}],
         "max_tokens": 8,
         "has_length": True,
         "arena": PLAN,
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
-        "labels": LABELS,
         "figures": {"weight_bytes": 40000, "table_bytes": 512},
         "quality": {"agreement": 0.995, "layers": [{"name": "attention_0", "snr_db": 31.5}]},
     }

@@ -244,7 +244,7 @@ def _model_directory(place: Path) -> Path:
     (place / "include" / "tvmt_model.h").write_text("/* */\n")
     (place / "m.c").write_text("/* old */\n")
     files = {"m.c": "", "include/tvmt_model.h": ""}
-    (place / METADATA_FILE).write_text(json.dumps({"schema": 1, "name": "m", "files": files}))
+    (place / METADATA_FILE).write_text(json.dumps({"schema": 2, "name": "m", "files": files}))
     return place
 
 
@@ -290,8 +290,8 @@ class TestOutputDirectory:
             "{}",
             "[]",
             "\xff",
-            '{"schema": "1", "name": "m", "files": {}}',
-            '{"schema": 1, "name": "m"}',
+            '{"schema": "2", "name": "m", "files": {}}',
+            '{"schema": 2, "name": "m"}',
         ):
             (place / METADATA_FILE).write_text(text, encoding="latin-1")
             with pytest.raises(UserError, match=r"holds no compiled model, but metadata\.json"):

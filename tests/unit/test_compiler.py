@@ -10,7 +10,7 @@ import models
 import numpy as np
 import pytest
 import tvm
-from model_cases import CASES, Case
+from model_cases import CASES, Case, compiled
 from tvm import relax
 
 import tvmtiny.compiler
@@ -260,3 +260,18 @@ def test_metadata_tells_what_was_compiled(compile_case: Any, tmp_path: Path) -> 
         path.relative_to(made.directory).as_posix() for path in made.directory.rglob("*") if path.is_file()
     }
     assert set(data["files"]) == found - {"metadata.json"}
+
+
+def test_labels_of_each_output(tmp_path: Path) -> None:
+    tags = [f"tag {i}" for i in range(7)]
+    (tmp_path / "tags.txt").write_text("\n".join(tags), encoding="utf-8")
+    case = CASES["intent_and_tags"]
+    made = compiled(case, tmp_path / "plain")
+    first, second = (info.name for info in made.outputs)
+    made = compiled(case, tmp_path / "model", labels={second: tmp_path / "tags.txt", first: list("abcde")})
+    assert [info.labels for info in made.outputs] == [tuple("abcde"), tuple(tags)]
+    header = (made.directory / "model.h").read_text()
+    assert "model_labels[MODEL_LABEL_COUNT]" in header
+    assert f"model_{second}_labels[MODEL_{second.upper()}_LABEL_COUNT]" in header
+    with pytest.raises(UserError, match=r"no output of the model(.|\n)*Did you mean"):
+        compiled(case, tmp_path / "wrong", labels={second[:-1]: tags})

@@ -40,7 +40,7 @@ class Calibrated:
         return quantize(self.fused, Statistics(self.traces), method)
 
     def quality(self, quantized: QuantizedModel) -> Quality:
-        model, quality = IntegerModel(quantized.module), Quality()
+        model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
         for ids, n, trace in zip(self.ids, self.lengths, self.traces, strict=True):
             quality.add(trace, model.run({"ids": ids.astype(np.uint16)}, int(n)), quantized.tensors)
         return quality
@@ -94,8 +94,8 @@ def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> N
 
 def test_logits_have_headroom(encoder: Calibrated) -> None:
     quantized = encoder.quantize()
-    largest = max(float(np.abs(trace.output).max()) for trace in encoder.traces)
-    assert float(quantized.output.scale) * 32767 >= 2 * largest * 0.999
+    largest = max(float(np.abs(trace.outputs[0]).max()) for trace in encoder.traces)
+    assert float(quantized.tensors[quantized.outputs[0]].scale) * 32767 >= 2 * largest * 0.999
 
 
 def _edited(model: onnx.ModelProto, edit) -> onnx.ModelProto:
@@ -192,8 +192,9 @@ def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
     (*_, logits) = (
         IntegerModel(quantized.module).run({"ids": calibrated.ids[0].astype(np.uint16)}, 5).values()
     )
-    real = (logits.astype(np.float64) - quantized.output.zero_point) * quantized.output.scale
-    assert np.abs(real - calibrated.traces[0].output).max() <= 1e-3
+    params = quantized.tensors[quantized.outputs[0]]
+    real = (logits.astype(np.float64) - params.zero_point) * params.scale
+    assert np.abs(real - calibrated.traces[0].outputs[0]).max() <= 1e-3
 
 
 def test_worst_inputs_do_not_overflow(tmp_path) -> None:
@@ -210,4 +211,4 @@ def test_worst_inputs_do_not_overflow(tmp_path) -> None:
         x = rng.choice(np.array([-128, 127], np.int8), (case.tokens, 6))
         (*_, logits) = model.run({"x": x}, case.tokens).values()
         assert np.all(np.abs(logits.astype(int)) <= 32767)
-    assert not math.isnan(float(quantized.output.scale))
+    assert not math.isnan(float(quantized.tensors[quantized.outputs[0]].scale))

@@ -31,6 +31,19 @@ class RangeMethod(enum.StrEnum):
     entropy = "entropy"
 
 
+def parse_labels(options: list[str]) -> Path | dict[str, Path] | None:
+    """[OUTPUT=]FILE options as the compiler takes them."""
+    named = {name: Path(file) for name, found, file in (text.partition("=") for text in options) if found}
+    if len(named) == len(options):
+        return named or None
+    if len(options) > 1:
+        raise UserError(
+            f"--labels is given {len(options)} times, and not each time for an output.",
+            "Give OUTPUT=FILE for each output that has labels.",
+        )
+    return Path(options[0])
+
+
 def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
     """Read INPUT=1x32 options; raises UserError that quotes the one that is not of this form."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -120,7 +133,12 @@ def command(
         typer.Option(help="Prefix of the C names.", show_default="the output directory's name"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Text file with one class name a line.", exists=True, dir_okay=False)
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]FILE",
+            help="Text file with one class name a line, of the first or the named output; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
@@ -167,7 +185,7 @@ def command(
             target=target,
             calibration=calibration,
             name=name,
-            labels=labels,
+            labels=parse_labels(labels or []),
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,

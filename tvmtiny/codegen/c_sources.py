@@ -34,7 +34,7 @@ class ModelInfo:
         max_tokens: S; has_length: whether a run may take fewer.
         input_params: scaling of feature inputs by name (a column); limits: vocabulary by input name.
         output_params: scaling of the outputs by name.
-        labels: class names, may be empty.
+        labels: class names by output; may be empty.
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels.
     """
@@ -48,7 +48,7 @@ class ModelInfo:
     input_params: dict[str, QuantParams]
     limits: dict[str, int]
     output_params: dict[str, QuantParams]
-    labels: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
     example: dict[str, Array]
     family: str
 
@@ -108,9 +108,6 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "calls": [_call(call, program, info) for call in program.calls],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
-        "classifier": len(program.outputs[0].shape) == 2
-        and program.outputs[0].shape[0] == 1
-        and program.outputs[0].dtype == "int16",
         # Variables of main.c; a model of such a name has functions that begin like this.
         "example": "sample" if info.name.startswith("example") else "example",
         "q16": "real" if info.name.startswith("q16") else "q16",
@@ -141,12 +138,18 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str,
 def _output(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str, str]) -> dict[str, Any]:
     params = info.output_params[tensor.name]
     shape = " x ".join(str(extent) for extent in tensor.shape)
+    # The labels of a model's first output bear the model's name alone: most models have no other.
+    stem = info.name if tensor is program.outputs[0] else f"{info.name}_{symbols[tensor.buffer]}"
     by_token = info.has_length and tensor.shape[0] == info.max_tokens > 1
     return {
         **_tensor(tensor, program, symbols),
         "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
         + (", a row a token, 0 for absent tokens" if by_token else ""),
         "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
+        "classifier": len(tensor.shape) == 2 and tensor.shape[0] == 1 and tensor.dtype == "int16",
+        "labels": info.labels.get(tensor.name, ()),
+        "labels_symbol": f"{stem}_labels",
+        "label_count": f"{stem.upper()}_LABEL_COUNT",
         "zero_point": int(params.zero_point),
         "scale": f"{float(params.scale):.9g}",
         "scale_q32": round(float(params.scale) * 2**32),

@@ -44,7 +44,6 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
-        "labels": list(info.labels),
         "arena": program.plan.to_json(),
         "operators": operators,
         "figures": {
@@ -106,7 +105,11 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo, specs: list[InputS
 
 
 def _output(tensor: Tensor, program: Program, info: ModelInfo) -> dict[str, Any]:
-    return {**_tensor(tensor, program, info.output_params[tensor.name]), "kind": "output"}
+    return {
+        **_tensor(tensor, program, info.output_params[tensor.name]),
+        "kind": "output",
+        "labels": list(info.labels.get(tensor.name, ())),
+    }
 
 
 def _tensor(tensor: Tensor, program: Program, params: QuantParams | None) -> dict[str, Any]:

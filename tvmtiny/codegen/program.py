@@ -139,7 +139,7 @@ def build_program(
         for var, function, args in steps
     ]
     inputs = tuple(_tensor(param, names) for param in params)
-    outputs = (_tensor(graph.producer_variable(graph.result), names),)
+    outputs = tuple(_tensor(graph.producer_variable(result), names) for result in graph.results)
     buffers = _buffers(calls, inputs, outputs)
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
     return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned)

@@ -69,7 +69,7 @@ def _reserved(prefix: str, symbol: str) -> bool:
 def _claims(symbol: str) -> set[str]:
     """All names that the templates make of a symbol, less the prefix, in capitals."""
     name = symbol.upper()
-    ends = ("COUNT", "ZERO_POINT", "SCALE_Q32", "MULTIPLIER")
+    ends = ("COUNT", "ZERO_POINT", "SCALE_Q32", "MULTIPLIER", "LABELS", "LABEL_COUNT")
     return {name, f"QUANTIZE_{name}", *(f"{name}_{end}" for end in ends)}
 
 

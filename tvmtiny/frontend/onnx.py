@@ -17,7 +17,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
-from tvmtiny.passes.name_layers import OUTPUT_ATTRIBUTE
+from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 
 OPSETS = range(13, 23)
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -43,7 +43,6 @@ def import_onnx(
     with _quiet():
         model = _inline_functions(model)
         _check_operators(model)
-        _check_outputs(model)
         static = resolve_shapes(_declared_inputs(model), shapes, max_tokens)
         return _convert(model, opset, static)
 
@@ -129,15 +128,6 @@ def _unsupported(unknown: dict[str, list[str]]) -> UserError:
     )
 
 
-def _check_outputs(model: onnx.ModelProto) -> None:
-    if len(model.graph.output) != 1:
-        names = listed(value.name for value in model.graph.output) or "none"
-        raise UserError(
-            f"The model has {len(model.graph.output)} outputs ({names}); one is supported.",
-            "Export it with one output.",
-        )
-
-
 def _declared_inputs(model: onnx.ModelProto) -> list[DeclaredInput]:
     initialized = {tensor.name for tensor in model.graph.initializer}
     inputs = []
@@ -170,5 +160,5 @@ def _convert(model: onnx.ModelProto, opset: int, shapes: dict[str, tuple[int, ..
             f"The model cannot be imported: {_first_line(error)}", "Check that onnxruntime runs it."
         ) from error
     require_static(module)
-    module["main"] = module["main"].with_attr(OUTPUT_ATTRIBUTE, model.graph.output[0].name)
+    module["main"] = module["main"].with_attr(OUTPUTS_ATTRIBUTE, [value.name for value in model.graph.output])
     return module

@@ -97,24 +97,20 @@ def check_fused(module: tvm.IRModule) -> None:
 
 
 def _is_supported(graph: Graph, var: Any, value: Any) -> bool:
-    if isinstance(value, ir.Var):
+    if isinstance(value, ir.Var) or (isinstance(value, relax.Tuple) and var.same_as(graph.body)):
         return True
     if kind(value):
         return kind(value) != "softmax"
     if not graph.is_call(value, "reshape"):
         return False
     of_parameter = graph.bound(graph.producer_variable(value.args[0])) is None
-    return of_parameter or var.same_as(graph.producer_variable(graph.result))
+    return of_parameter or any(var.same_as(graph.producer_variable(result)) for result in graph.results)
 
 
 def _unsupported(graph: Graph, left: list[tuple[Any, Any]]) -> UserError:
     """Of all that is left, the most telling: views around an attention that was not recognised say little."""
     var, value = min(left, key=lambda binding: _rank(binding[1]))
     if not isinstance(value, relax.Call):
-        if isinstance(value, relax.Tuple):
-            return UserError(
-                f"The model has {len(value.fields)} outputs; one is supported.", "Export it with one output."
-            )
         return UserError(f"Node '{var.name}' is not supported.", _OTHERWISE)
     name = op_name(value)
     remedy = _REMEDIES.get(name) or (_ACTIVATION if name in ELEMENTWISE else _OTHERWISE)
@@ -196,4 +192,5 @@ def _check_activation(var: Any, value: relax.Call) -> None:
 
 
 def _is_used(graph: Graph, param: Any) -> bool:
-    return bool(graph.users(param)) or graph.producer_variable(graph.result).same_as(param)
+    results = [graph.producer_variable(result) for result in graph.results]
+    return bool(graph.users(param)) or any(result.same_as(param) for result in results)

@@ -29,10 +29,10 @@ def Decompose() -> tvm.transform.Pass:  # noqa: N802
 
 
 def observe(module: tvm.IRModule) -> tuple[tvm.IRModule, list[str]]:
-    """Decompose a fused module so that `main` returns its result and then every intermediate value.
+    """Decompose a fused module so that `main` returns its results and then every intermediate value.
 
     Returns:
-        the module and the names `<variable>.<value>` of the outputs after the first, in order.
+        the module and the names `<variable>.<value>` of the outputs after the results, in order.
     """
     names: list[str] = []
     values: list[Any] = []

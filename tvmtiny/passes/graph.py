@@ -27,9 +27,15 @@ class Graph:
         self.bindings: list[tuple[relax.Var, Any]] = [
             (binding.var, binding.value) for block in function.body.blocks for binding in block.bindings
         ]
-        self.result = function.body.body
+        self.body = function.body.body
         self._producer = dict(self.bindings)
         self._position = {var: index for index, (var, _) in enumerate(self.bindings)}
+
+    @property
+    def results(self) -> list[Any]:
+        """The expressions that the function returns, in order; several where it returns a tuple."""
+        value = self.producer(self.body)
+        return list(value.fields) if isinstance(value, relax.Tuple) else [self.body]
 
     def __iter__(self) -> Iterator[tuple[relax.Var, Any]]:
         return iter(self.bindings)
@@ -60,20 +66,21 @@ class Graph:
         return isinstance(value, relax.Call) and op_name(value) in names
 
     def users(self, var: Any) -> list[relax.Var]:
-        """The variables whose expressions take `var` as an argument."""
+        """The variables whose expressions take `var` as an argument; a tuple of results is one of them."""
         return [
-            bound for bound, value in self.bindings if isinstance(value, relax.Call) and _reads(value, var)
+            bound
+            for bound, value in self.bindings
+            if isinstance(value, relax.Call | relax.Tuple) and _reads(value, var)
         ]
 
 
-def _reads(value: relax.Call, var: Any) -> bool:
-    """Whether a call takes `var`, also in a tuple.
+def _reads(value: relax.Call | relax.Tuple, var: Any) -> bool:
+    """Whether an expression takes `var`, also in a tuple.
 
     (`in` will not do: == on TVM's integers makes an expression.)
     """
-    fields = [
-        field for arg in value.args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])
-    ]
+    args = value.args if isinstance(value, relax.Call) else [value]
+    fields = [field for arg in args for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
     return any(var.same_as(field) for field in fields)
 
 
@@ -140,7 +147,7 @@ def rebuild(
     `rewrite` returns None to keep the binding, or an expression over the *old* variables; `emit` binds an
     intermediate expression (also over old variables) and returns a variable for it. Dead bindings are removed.
     `names` renames bound variables. Expressions in `outputs`, read after the last binding, are returned after the
-    function's own result.
+    function's own results.
     """
     graph = Graph(function)
     builder = Builder()
@@ -168,6 +175,8 @@ def rebuild(
     with builder.function("main", new_params):
         with builder.dataflow():
             for var, value in graph:
+                if isinstance(value, relax.Tuple) and var.same_as(graph.body):
+                    continue  # the results, put together anew below
                 current = var.name
                 replacement = rewrite(graph, var, value, emit)
                 expr = substitute(value if replacement is None else replacement)
@@ -175,8 +184,8 @@ def rebuild(
                 mapping[var] = (
                     expr if bound else builder.emit(expr, name_hint=(names or {}).get(var, var.name))
                 )
-            result = substitute(graph.result)
-            output = builder.emit_output(result if outputs is None else relax.Tuple([result, *outputs]))
+            results = [substitute(result) for result in (*graph.results, *(outputs or ()))]
+            output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     module = relax.transform.DeadCodeElimination()(builder.get())
     return module["main"].with_attrs(

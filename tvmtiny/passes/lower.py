@@ -38,6 +38,8 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
         with builder.dataflow():
             for var, value in graph:
                 kernel = kernel_of(value)
+                if isinstance(value, relax.Tuple):
+                    continue  # the results, put together below
                 if kernel is None:
                     mapping[var] = mapping[value]
                     continue
@@ -49,7 +51,8 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
                     args.append(operands.n)
                 call = relax.call_tir(symbol, args, out_ty=kernel.infer(operands))
                 mapping[var] = builder.emit(call, name_hint=var.name)
-            output = builder.emit_output(mapping[graph.result])
+            results = [mapping[result] for result in graph.results]
+            output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return builder.get()
 

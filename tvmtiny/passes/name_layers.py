@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -10,8 +11,8 @@ from tvm import relax
 from tvmtiny.passes.graph import Graph, function_pass, rebuild
 from tvmtiny.passes.views import trace
 
-OUTPUT_ATTRIBUTE = "tvmtiny.output"
-"""Function attribute that a front end sets: the name of the model's output."""
+OUTPUTS_ATTRIBUTE = "tvmtiny.outputs"
+"""Function attribute that a front end sets: the names of the model's outputs, in order."""
 
 
 def NameLayers() -> tvm.transform.Pass:  # noqa: N802
@@ -37,12 +38,13 @@ def unique(name: str, taken: set[str]) -> str:
 
 def _rename(function: relax.Function) -> relax.Function:
     graph = Graph(function)
-    output = dict(function.attrs or {}).get(OUTPUT_ATTRIBUTE)
-    root = trace(graph, graph.result).root
+    outputs = dict(function.attrs or {}).get(OUTPUTS_ATTRIBUTE, ())
     taken = {identifier(param.name).upper() for param in graph.params}
-    names = {}
-    if output is not None:
-        names[root] = unique(identifier(str(output)), taken)
+    names: dict[Any, str] = {}
+    for output, result in zip(outputs, graph.results, strict=False):
+        root = trace(graph, result).root
+        if root not in names:
+            names[root] = unique(identifier(str(output)), taken)
     for var, _ in graph:
         if var not in names:
             names[var] = unique(identifier(var.name), taken)

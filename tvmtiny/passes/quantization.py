@@ -12,6 +12,7 @@ from tvm import relax, tirx
 
 from tvmtiny.errors import UserError
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
@@ -53,7 +54,7 @@ class Quantization:
         self.n = (
             tirx.Var(LENGTH_PARAMETER, "int32") if self.has_length else tirx.IntImm("int32", self.max_tokens)
         )
-        self.result = trace(self.graph, self.graph.result).root
+        self.results = [trace(self.graph, result).root for result in self.graph.results]
         params = [self.input(param) for param in self.main.params if param.name != LENGTH_PARAMETER]
         self.params = {param.name: param for param in params}
 
@@ -165,7 +166,7 @@ class Quantization:
                 epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-        wide = self.is_result(var) and kind(call) == "dense"
+        wide = self.is_last(var) and kind(call) == "dense"
         if wide:
             largest = float(np.abs(self.statistics[f"{var.name}.out"]).max())
             out = QuantParams(largest * LOGIT_HEADROOM / 32767 or 1.0, 0)
@@ -183,9 +184,11 @@ class Quantization:
         )
         return epilogue, {}, out
 
-    def is_result(self, var: relax.Var) -> bool:
-        """Whether a variable is the model's result."""
-        return bool(var.same_as(self.result))
+    def is_last(self, var: relax.Var) -> bool:
+        """Whether a variable is a result of the model that no operator reads: logits, which may be int16."""
+        return any(var.same_as(result) for result in self.results) and not any(
+            kind(self.graph.bound(user)) for user in readers(self.graph, var)
+        )
 
     def _residual(self, expr: Any) -> Value:
         array = as_array(expr)

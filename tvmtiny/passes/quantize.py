@@ -33,15 +33,14 @@ class QuantizedModel:
     Attributes:
         module: `main` takes the inputs in the arena's types, and the number of tokens when the model has a length.
         inputs: parameters of the feature inputs by name; ids have none.
-        output: parameters of the result; output_name: its variable.
+        outputs: names of the results' variables, in order; `tensors` has their parameters.
         tensors: parameters of every operator's result by variable name, for reports.
         max_tokens: S.
     """
 
     module: tvm.IRModule
     inputs: dict[str, QuantParams]
-    output: QuantParams
-    output_name: str
+    outputs: tuple[str, ...]
     tensors: dict[str, QuantParams]
     max_tokens: int
     has_length: bool
@@ -62,13 +61,13 @@ def quantize(fused: tvm.IRModule, statistics: Statistics, method: str = "auto") 
                 if kind(value):
                     expr, params = _OPERATORS[kind(value)](c, var, value)
                     c.values[var] = Value(builder.emit(expr, name_hint=var.name), params)
-            output = builder.emit_output(c.values[c.result].expr)
+            results = [c.values[result].expr for result in c.results]
+            output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return QuantizedModel(
         module=builder.get(),
         inputs=c.inputs,
-        output=c.values[c.result].params,
-        output_name=c.result.name,
+        outputs=tuple(result.name for result in c.results),
         tensors={var.name: value.params for var, value in c.values.items()},
         max_tokens=c.max_tokens,
         has_length=c.has_length,
@@ -96,7 +95,7 @@ def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     activation = attributes(call)["activation"]
     value = c.operand(x)
     w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
-    with_sum = residual is not None or norm is not None or (c.is_result(var) and activation == "none")
+    with_sum = residual is not None or norm is not None or (c.is_last(var) and activation == "none")
     if not with_sum:
         return _plain_dense(c, var, value, w, b, activation)
     return _summed_dense(c, var, call, value, w, b)

@@ -25,9 +25,9 @@ ROW_LIMIT = 16384
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What one run of the float module gave: the result and every intermediate value, present tokens only."""
+    """What one run of the float module gave: the results and every intermediate value, present tokens only."""
 
-    output: Array
+    outputs: tuple[Array, ...]
     values: dict[str, Array]
 
 
@@ -38,6 +38,7 @@ class FloatModel:
         module, self.names = observe(fused)
         main = fused["main"]
         self._tokens = token_rows(Graph(main))
+        self._results = len(Graph(main).results)
         self._parameters = [(param.name, str(param.ty.dtype)) for param in main.params]
         self._vm = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
 
@@ -49,7 +50,8 @@ class FloatModel:
             )
             for name, dtype in self._parameters
         ]
-        result, *values = (value.numpy() for value in self._vm["main"](*arguments))
+        found = [value.numpy() for value in self._vm["main"](*arguments)]
+        results, values = found[: self._results], found[self._results :]
         kept = {
             f"{name}.input": array[:n] if array.shape[0] == self._tokens else array
             for name, array in inputs.items()
@@ -58,7 +60,7 @@ class FloatModel:
             name: value[:n] if value.shape[0] == self._tokens else value
             for name, value in zip(self.names, values, strict=True)
         }
-        return Trace(result[0], kept)
+        return Trace(tuple(result[0] for result in results), kept)
 
 
 def has_length(main: relax.Function) -> bool:

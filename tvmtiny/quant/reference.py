@@ -28,7 +28,7 @@ class IntegerModel:
         ]
 
     def run(self, inputs: dict[str, Array], n: int) -> dict[str, Array]:
-        """Every operator's result by variable name, in order; the last is the model's output."""
+        """Every operator's result by variable name, in order; the model's outputs are among them."""
         values: dict[Any, Array] = {
             param: inputs[param.name] for param in self._graph.params if param.name != LENGTH_PARAMETER
         }

@@ -16,37 +16,52 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass
 class Quality:
-    """Sums over samples; `report` gives the figures."""
+    """Sums over samples; `report` gives the figures.
 
+    Attributes:
+        outputs: names of the model's results.
+    """
+
+    outputs: tuple[str, ...]
     signal: dict[str, float] = dataclasses.field(default_factory=dict)
     error: dict[str, float] = dataclasses.field(default_factory=dict)
-    rows: int = 0
-    equal: int = 0
-    cosines: list[float] = dataclasses.field(default_factory=list)
+    agreement: dict[str, list[bool]] = dataclasses.field(default_factory=dict)
+    cosines: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def add(self, trace: Trace, results: dict[str, Array], params: dict[str, QuantParams]) -> None:
         """Compare one sample: the float trace, the integer results by layer and their parameters."""
-        expected = real = np.zeros((0, 1))
         for name, values in results.items():
             expected = trace.values[f"{name}.out"].astype(np.float64)
             p = params[name]
             real = (values[: len(expected)].astype(np.float64) - p.zero_point) * p.scale
             self.signal[name] = self.signal.get(name, 0.0) + float(np.sum(expected**2))
             self.error[name] = self.error.get(name, 0.0) + float(np.sum((expected - real) ** 2))
-        self.rows += len(real)
-        self.equal += int(np.sum(real.argmax(axis=-1) == expected.argmax(axis=-1)))
-        norm = float(np.linalg.norm(real) * np.linalg.norm(expected))
-        self.cosines.append(float(np.sum(real * expected)) / norm if norm else 1.0)
+            if name in self.outputs:
+                same = real.argmax(axis=-1) == expected.argmax(axis=-1)
+                self.agreement.setdefault(name, []).extend(same.reshape(-1).tolist())
+                norm = float(np.linalg.norm(real) * np.linalg.norm(expected))
+                cosine = float(np.sum(real * expected)) / norm if norm else 1.0
+                self.cosines.setdefault(name, []).append(cosine)
 
     def report(self) -> dict[str, Any]:
-        """Figures for metadata: `snr_db` by layer in order; of the result, mean `cosine` and `agreement`.
+        """Figures for metadata: `snr_db` by layer in order; of the results, mean `cosine` and `agreement`.
 
-        `agreement` is the share of rows of the result (one a sample, or one a token) with the same largest element.
+        `agreement` is the share of rows of a result (one a sample, or one a token) with the same largest element. Of
+        several results, the worst stands for all, and `outputs` has each.
         """
+        outputs: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "agreement": float(np.mean(self.agreement[name])),
+                "cosine": round(float(np.mean(self.cosines[name])), 6),
+            }
+            for name in self.outputs
+        ]
         return {
-            "samples": len(self.cosines),
-            "agreement": self.equal / max(1, self.rows),
-            "cosine": round(float(np.mean(self.cosines)), 6),
+            "samples": len(self.cosines[self.outputs[0]]),
+            "agreement": min(row["agreement"] for row in outputs),
+            "cosine": min(row["cosine"] for row in outputs),
+            "outputs": outputs,
             "layers": [{"name": name, "snr_db": round(self._snr(name), 2)} for name in self.signal],
         }
 
