@@ -33,6 +33,7 @@ class Core:
 
     dsp: bool = False
     mve: bool = False
+    dual_issue: bool = False
     fpus: tuple[str, ...] = ()
 
 
@@ -42,7 +43,7 @@ CORES = {
     "cortex-m0plus": Core(),
     "cortex-m3": Core(),
     "cortex-m4": Core(dsp=True, fpus=("fpv4-sp-d16",)),
-    "cortex-m7": Core(dsp=True, fpus=("fpv5-sp-d16", "fpv5-d16")),
+    "cortex-m7": Core(dsp=True, dual_issue=True, fpus=("fpv5-sp-d16", "fpv5-d16")),
     "cortex-m23": Core(),
     "cortex-m33": Core(dsp=True, fpus=("fpv5-sp-d16",)),
     "cortex-m55": Core(dsp=True, mve=True, fpus=("auto",)),
@@ -87,6 +88,7 @@ class Target:
         description: one line for people.
         cpu: "cortex-m7" and the like (a value of GCC's -mcpu), or "host".
         dsp, mve: whether the core has the DSP extension, the M-profile vector extension (Helium).
+        dual_issue: whether it issues two 32-bit instructions a cycle.
         fpu: GCC's -mfpu, or "none".
         clock_hz: core clock in hertz; 0 for a machine without a notion of time.
         memory: regions; RAM in the order in which the arena prefers it, fastest first.
@@ -107,6 +109,7 @@ class Target:
     cpu: str
     dsp: bool
     mve: bool
+    dual_issue: bool
     fpu: str
     clock_hz: int
     memory: tuple[MemoryRegion, ...]
@@ -225,6 +228,7 @@ def _read(path: Path) -> Target:
         name=path.stem,
         dsp=core.dsp,
         mve=core.mve,
+        dual_issue=core.dual_issue,
         path=path,
         **{**values, "memory": regions, "flags": (*_core_flags(values), *values["flags"])},
     )

@@ -20,6 +20,7 @@ BUILDS = {
     "portable": ("portable", []),
     "portable-narrow": ("portable", ["-DTVMT_NARROW_MULTIPLY=1"]),
     "dsp": ("dsp", []),
+    "dual_issue": ("dual_issue", []),
 }
 
 

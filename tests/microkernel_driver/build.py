@@ -14,8 +14,9 @@ from microkernel_driver.cases import CASES_BYTES, Case, first_difference, pack
 from tvmtiny.artifact import Artifact, TensorInfo
 from tvmtiny.resources import data_dir
 from tvmtiny.runner.process import host_compiler
+from tvmtiny.schedule.microkernels import line_of
 
-FAMILIES = ("portable", "dsp")
+FAMILIES = ("portable", "dsp", "dual_issue")
 WARNINGS = [
     "-Wall",
     "-Wextra",
@@ -32,7 +33,7 @@ def write_model(directory: Path, family: str) -> Artifact:
     """Write driver.c and the headers of `family` to `directory`, flat as an emitted model has them."""
     include = directory / "include"
     include.mkdir(parents=True, exist_ok=True)
-    for folder in dict.fromkeys(("portable", family)):
+    for folder in reversed(line_of(family)):
         for header in data_dir("schedules/microkernels").joinpath(folder).glob("*.h"):
             shutil.copy(header, include / header.name)
     shutil.copy(data_dir("microtvm_projects/common") / "tvmt_model.h", include)

@@ -18,6 +18,7 @@ import pytest
 import tvmtiny
 from tvmtiny.runner import Sample, run
 from tvmtiny.runner.process import find_tool
+from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
 
@@ -38,7 +39,16 @@ MEASURED = {
     "add_residual_s32 32x64": 6.68,
     "lookup_s8 32x256": 3.81,
 }
-"""Instructions a MAC, or an element, on Cortex-M4 and M7."""
+"""Instructions a MAC, or an element, on Cortex-M4, and on M7 where DUAL_ISSUE does not say otherwise."""
+DUAL_ISSUE = {
+    "dense_s8 32x64x64": 1.105,
+    "dense_s8 32x64x256": 1.006,
+    "dense_s8 64x512x128": 0.999,
+    "dense_s32 32x64x64": 1.089,
+    "4 scores_s32 128x128x16": 1.265,
+    "4 values_s8 128x16x128": 1.084,
+}
+"""On Cortex-M7: more instructions, of which two go in a cycle."""
 ENC32_INSTRUCTIONS, ENC32_ARENA, ENC32_CODE_AND_TABLES = 3_376_990, 8_192, 12_288
 
 
@@ -70,11 +80,12 @@ def test_kernels_keep_their_instruction_counts(target: str, tmp_path: Path) -> N
     bench = _load("bench_kernels")
     work = [item for item in bench.WORK if item.name in MEASURED]
     assert len(work) == len(MEASURED)
+    limits = MEASURED | (DUAL_ISSUE if load_target(target).dual_issue else {})
     counts = bench.count(target, work, tmp_path)
     excess = {
         item.name: count
         for item, count in zip(work, counts, strict=True)
-        if count > MARGIN * MEASURED[item.name]
+        if count > MARGIN * limits[item.name]
     }
     assert not excess
 

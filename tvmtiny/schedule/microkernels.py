@@ -1,8 +1,9 @@
 """Put the call of a C micro-kernel in the place of a tile operator's loops.
 
 A micro-kernel `tvmt_<operator>` is a header in schedules/microkernels/<family>/ with the meaning of the tile operator
-of the same name; a family that lacks one falls back to `portable`. What it is called with follows from the block
-itself: its regions give pointers, extents and strides, its annotation the integer parameters.
+of the same name; a family that lacks one takes it from the next (FALLBACK), the last of which is `portable`. What it
+is called with follows from the block itself: its regions give pointers, extents and strides, its annotation the
+integer parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ MICROKERNEL = "tvmtiny.microkernel"
 """Annotation of a block: the family whose micro-kernel takes its place."""
 
 PREFIX = "tvmt_"
-PORTABLE = "portable"
+FALLBACK = {"dual_issue": "dsp", "dsp": "portable"}
+"""Family -> where the headers that it lacks come from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,11 +205,15 @@ def _replace(block: s_tir.SBlock) -> s_tir.SBlock:
     return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, tirx.Evaluate(call))
 
 
+def line_of(family: str) -> list[str]:
+    """A family and those from which it takes what it lacks, in order."""
+    return [family, *(line_of(FALLBACK[family]) if family in FALLBACK else [])]
+
+
 def header(name: str, family: str) -> Path:
-    """The file of a micro-kernel or of a header that one includes, with the fall-back to `portable`."""
-    root = data_dir("schedules") / "microkernels"
-    own = root / family / f"{name}.h"
-    return own if own.is_file() else root / PORTABLE / f"{name}.h"
+    """The file of a micro-kernel or of a header that one includes, of the first family in line that has it."""
+    places = [data_dir("schedules") / "microkernels" / own / f"{name}.h" for own in line_of(family)]
+    return next((path for path in places if path.is_file()), places[-1])
 
 
 def headers(names: set[str], family: str) -> dict[str, str]:

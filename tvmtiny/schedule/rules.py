@@ -20,7 +20,7 @@ ROWS = {"embed": 1, "layer_norm": 1}
 """Tokens at a time of some kernels: what works row by row needs no more scratch than one row."""
 
 
-WIDENED_ROWS = {"dsp": 6}
+WIDENED_ROWS = {"dsp": 6, "dual_issue": 6}
 """Rows that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
 
 
@@ -40,7 +40,9 @@ def blocking(microkernels: str) -> Rule:
 
 def family(target: Target) -> str:
     """The folder of schedules/microkernels for a target."""
-    return "dsp" if target.dsp else "portable"
+    if not target.dsp:
+        return "portable"
+    return "dual_issue" if target.dual_issue else "dsp"
 
 
 def Schedule(microkernels: str) -> tvm.transform.Pass:  # noqa: N802

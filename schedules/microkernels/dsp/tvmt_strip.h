@@ -8,7 +8,7 @@
 #ifndef TVMT_STRIP_H
 #define TVMT_STRIP_H
 
-#include "tvmt_assembly.h"
+#include "tvmt_strip_steps.h"
 #include "tvmt_widen.h"
 
 /* Rows of the largest strip; tvmtiny.schedule.rules sizes the workspace for it. */
@@ -40,50 +40,6 @@ TVMT_INLINE int32_t tvmt_strip_rows(int32_t rows) {
 }
 
 #if TVMT_DSP
-
-/* Steps of four elements. r0: strip; r1: column; r2, r3: its even and odd lanes; r4 to r9: accumulators; r10 to lr
- * (r9 to lr for five rows): lanes of the strip. Every instruction has four bytes. */
-#define TVMT_STEP_COLUMN      \
-  "ldr.w r2, [r1], #4\n\t"    \
-  "sxtb16 r3, r2, ror #8\n\t" \
-  "sxtb16 r2, r2\n\t"
-#define TVMT_STEP_TWO_ROWS(FIRST, SECOND)                   \
-  "ldm.w r0!, {r10, r11, r12, lr}\n\t"                      \
-  "smlad " FIRST ", r10, r2, " FIRST "\n\t"                 \
-  "smlad " SECOND ", r12, r2, " SECOND "\n\t"               \
-  "smlad " FIRST ", r11, r3, " FIRST "\n\t"                 \
-  "smlad " SECOND ", lr, r3, " SECOND "\n\t"
-#define TVMT_STEP_ONE_ROW(ROW)                \
-  "ldm.w r0!, {r10, r11}\n\t"                 \
-  "smlad " ROW ", r10, r2, " ROW "\n\t"       \
-  "smlad " ROW ", r11, r3, " ROW "\n\t"
-#define TVMT_STEP_1 TVMT_STEP_COLUMN TVMT_STEP_ONE_ROW("r4")
-#define TVMT_STEP_2 TVMT_STEP_COLUMN TVMT_STEP_TWO_ROWS("r4", "r5")
-#define TVMT_STEP_3 TVMT_STEP_2 TVMT_STEP_ONE_ROW("r6")
-#define TVMT_STEP_4 TVMT_STEP_2 TVMT_STEP_TWO_ROWS("r6", "r7")
-#define TVMT_STEP_5                           \
-  TVMT_STEP_COLUMN                            \
-  "ldm.w r0!, {r9, r10, r11, r12, lr}\n\t"    \
-  "smlad r4, r9, r2, r4\n\t"                  \
-  "smlad r5, r11, r2, r5\n\t"                 \
-  "smlad r6, lr, r2, r6\n\t"                  \
-  "smlad r4, r10, r3, r4\n\t"                 \
-  "smlad r5, r12, r3, r5\n\t"                 \
-  "ldm.w r0!, {r9, r10, r11, r12, lr}\n\t"    \
-  "smlad r6, r9, r3, r6\n\t"                  \
-  "smlad r7, r10, r2, r7\n\t"                 \
-  "smlad r8, r12, r2, r8\n\t"                 \
-  "smlad r7, r11, r3, r7\n\t"                 \
-  "smlad r8, lr, r3, r8\n\t"
-#define TVMT_STEP_6 TVMT_STEP_4 TVMT_STEP_TWO_ROWS("r8", "r9")
-
-/* Eight steps, entered in their middle when their number is not a multiple of eight. */
-#define TVMT_LOOP(LABEL, STEP)                                    \
-  LABEL ":\n\t" STEP STEP STEP STEP STEP STEP STEP STEP           \
-  "ldr r2, [sp, #80]\n\t" /* the strip's end */                   \
-  "cmp r0, r2\n\t"                                                \
-  "bne.w " LABEL "b\n\t"                                          \
-  "ldr.w pc, [sp, #4]\n"
 
 /* r10: output of row 0; r11: row_stride; r12: columns left; lr: output of row 3; the rows are entered at the last. */
 #define TVMT_OUTPUTS                        \
@@ -128,19 +84,20 @@ TVMT_INLINE int32_t tvmt_strip_rows(int32_t rows) {
 /* The columns of a strip x of `rows` rows, ending at x_end.
  *
  * gap: bytes from the end of a column's whole words to the next column. tail: elements behind the whole words, at
- * `whole` bytes from a column's start. skip: steps to leave out of the first turn of the loop.
+ * `whole` bytes from a column's start. skip: steps to leave out of the first turn of the loop. first: 0.
  *
  * Arguments and registers make one frame: 0 x, 4 where the loop goes on, 8 bias, 12 multiplier, 16 saved registers,
  * 48 where the rows of the output are entered, 56 out, 60 columns left, 64 row_stride, 68 zero_point, 72 col_stride,
  * 76 gap, 80 x_end, 84 tail, 88 whole, 92 rows, then what a column enters, 96 skip, then where the loop is entered,
- * 100 finish, then its code, 104 shift.
+ * 100 finish, then its code, 104 shift, 108 the first step, where a column enters before it.
  */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
     const uint32_t *x, const int8_t *w, const int32_t *bias, const int32_t *multiplier, void *out, int32_t cols,
     int32_t row_stride, int32_t zero_point, int32_t col_stride, int32_t gap, const uint32_t *x_end, int32_t tail,
-    int32_t whole, int32_t rows, int32_t skip, int32_t finish, int32_t shift) {
+    int32_t whole, int32_t rows, int32_t skip, int32_t finish, int32_t shift, int32_t first) {
   (void)x, (void)w, (void)bias, (void)multiplier, (void)out, (void)cols, (void)row_stride, (void)zero_point;
   (void)col_stride, (void)gap, (void)x_end, (void)tail, (void)whole, (void)rows, (void)skip, (void)finish, (void)shift;
+  (void)first;
   __asm__(
       "push {r0-r12, lr}\n\t"
       "ldrd r4, r5, [sp, #92]\n\t"  /* rows, skip */
@@ -154,11 +111,12 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       "ldrb r11, [r3, r4]\n\t"
       "mla r10, r5, r11, r10\n\t"
       "add r10, r10, r9\n\t" /* the first step */
+      TVMT_STRIP_ENTER
       "adr.w r11, 7f\n\t"
       "orr r11, r11, #1\n\t"
       "cmp r8, #0\n\t"
       "itt ne\n\t"
-      "addne r10, r10, #4\n\t" /* the tail loads the column itself */
+      "addne r10, r10, #4\n\t" /* the tail is the column's first word */
       "strne r10, [sp, #96]\n\t"
       "it eq\n\t"
       "moveq r11, r10\n\t"
@@ -227,11 +185,11 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       "ldr.w pc, [sp, #100]\n\t"
       ".balign 4\n"
       "9:\n\t"
-      ".short 0, 11f - 9b, 12f - 9b, 13f - 9b, 14f - 9b, 15f - 9b, 16f - 9b\n\t" /* 0: loops */
-      ".byte 0, 24, 32, 44, 52, 60, 72, 0\n\t"                                   /* 14: bytes of a step */
+      TVMT_STRIP_TABLE /* 0: loops, 14: bytes of a step */
       ".short 30f - 9b, 31f - 9b, 32f - 9b, 33f - 9b\n\t"                        /* 22: finishes */
       ".short 40f - 9b, 41f - 9b, 42f - 9b, 43f - 9b\n\t"                        /* 30: their rows */
       ".byte 12, 8, 4, 16\n\t"                                                   /* 38: bytes of a row */
+      TVMT_STRIP_MORE_TABLE
       ".balign 2\n"
       "30:\n\t" TVMT_COLUMN_MULTIPLIER TVMT_OUTPUTS
       "40:\n\t" TVMT_ALL_ROWS(TVMT_ROW_S8) TVMT_NEXT_COLUMN("1b")
@@ -242,19 +200,15 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       "33:\n\t"
       "ldr r0, [sp, #12]\n\t" TVMT_OUTPUTS
       "43:\n\t" TVMT_ALL_ROWS(TVMT_ROW_ROW_S8) TVMT_NEXT_COLUMN("2b")
-      TVMT_LOOP("11", TVMT_STEP_1)
-      TVMT_LOOP("12", TVMT_STEP_2)
-      TVMT_LOOP("13", TVMT_STEP_3)
-      TVMT_LOOP("14", TVMT_STEP_4)
-      TVMT_LOOP("15", TVMT_STEP_5)
-      TVMT_LOOP("16", TVMT_STEP_6));
+      TVMT_STRIP_LOOPS);
 }
 
 /* out: of row 0 and column 0, for the `rows` rows of x, which tvmt_widen_s8 or tvmt_widen_u8 made. */
 TVMT_INLINE void tvmt_strip(const uint32_t *x, void *out, int32_t rows, const tvmt_columns *c, int finish) {
   const int32_t steps = (c->depth + 3) >> 2, whole = c->depth & ~3;
   tvmt_strip_loop(x, c->w, c->bias, c->multiplier, out, c->cols, c->row_stride, c->zero_point, c->col_stride,
-                  c->w_stride - whole, x + 2 * rows * steps, c->depth & 3, whole, rows, -steps & 7, finish, c->shift);
+                  c->w_stride - whole, x + 2 * rows * steps - TVMT_STRIP_AHEAD(rows), c->depth & 3, whole, rows,
+                  TVMT_STRIP_SKIP(steps), finish, c->shift, 0);
 }
 
 #else
