@@ -18,6 +18,7 @@ from tvmtiny.kernels import Blocking, Operands, emit_call, kernels
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.lower import Lower
 from tvmtiny.quant import integer, qparams
+from tvmtiny.quant.tensor_arithmetic import BINARY, EXPONENTIAL_ONE
 
 INT32 = 2**31 - 1
 Rng: TypeAlias = np.random.Generator
@@ -49,7 +50,7 @@ class Instance:
     """
 
     kernel: str
-    attrs: dict[str, int]
+    attrs: dict[str, Any]
     fill: Callable[[Rng], Arrays]
     tokens: int
     rows: Callable[[int], int]
@@ -283,6 +284,113 @@ def first(d: Dims, rng: Rng) -> Instance:
     return Instance("first", {}, lambda rng: {"x": int8s(rng, d.S, d.E)}, d.S, lambda n: 1)
 
 
+def lookup(d: Dims, rng: Rng) -> Instance:
+    def fill(rng: Rng) -> Arrays:
+        return {"x": int8s(rng, d.S, d.E), "table": int8s(rng, 256)}
+
+    return Instance("lookup", {}, fill, d.S, lambda n: d.S)
+
+
+def matmul(d: Dims, rng: Rng) -> Instance:
+    attrs = {
+        "multiplier": int(multipliers(rng, 1)[0]),
+        "shift": shift_below(rng, d.E * 128 * 128),
+        "zero_point": zero_point(rng),
+    }
+
+    def fill(rng: Rng) -> Arrays:
+        return {"a": int8s(rng, d.heads, d.S, d.E), "b": int8s(rng, d.heads, d.N, d.E)}
+
+    return Instance("matmul", attrs, fill, d.S, lambda n: d.heads, d.rows)
+
+
+def binary(d: Dims, rng: Rng) -> Instance:
+    kind = str(rng.choice(BINARY))
+    shape = (d.heads, d.S, d.width, d.E)
+    parts = {}
+    attrs: dict[str, Any] = {f"d{axis}": extent for axis, extent in enumerate(shape)}
+    for letter in "ab":
+        kept = [bool(keep) for keep in rng.integers(0, 2, 4)]
+        step, strides = 1, [0] * 4
+        for axis in reversed(range(4)):
+            strides[axis] = step if kept[axis] else 0
+            step *= shape[axis] if kept[axis] else 1
+        parts[letter] = step
+        attrs |= {f"{letter}{axis}": stride for axis, stride in enumerate(strides)}
+    most = 2**14 if kind in ("add", "maximum", "minimum") else 1
+    fa, fb = (int(rng.choice([1, most, rng.integers(1, most + 1)])) for _ in "ab")
+    bound = {"multiply": 255 * 255, "divide": 255}.get(kind, 255 * (fa + fb))
+    attrs |= {
+        "kind": kind, "fa": fa, "fb": -fb if kind == "add" and rng.integers(0, 2) else fb,
+        "za": zero_point(rng), "zb": zero_point(rng), "zero_point": zero_point(rng),
+        "multiplier": int(multipliers(rng, 1)[0]), "shift": shift_below(rng, bound),
+    }  # fmt: skip
+
+    def fill(rng: Rng) -> Arrays:
+        return {letter: int8s(rng, size) for letter, size in parts.items()}
+
+    return Instance("binary", attrs, fill, d.S, lambda n: int(np.prod(shape)))
+
+
+def copy(d: Dims, rng: Rng) -> Instance:
+    size = d.S * d.E * d.heads
+    if rng.integers(0, 3) == 0:
+        places = rng.integers(0, size, d.F).astype(np.uint16)
+        return Instance("copy", {}, lambda rng: {"x": int8s(rng, size), "index": places}, d.S, lambda n: d.F)
+    axes = rng.permutation(3)
+    extents, strides = np.array([d.heads, d.S, d.E])[axes], np.array([d.S * d.E, d.E, 1])[axes]
+    base = 0
+    if rng.integers(0, 2):  # backwards along the first axis
+        base, strides[0] = int((extents[0] - 1) * strides[0]), -strides[0]
+    attrs: dict[str, int] = {"base": base, "d0": 1, "x0": 0}
+    attrs |= {f"d{i + 1}": int(extent) for i, extent in enumerate(extents)}
+    attrs |= {f"x{i + 1}": int(stride) for i, stride in enumerate(strides)}
+    return Instance("copy", attrs, lambda rng: {"x": int8s(rng, size)}, d.S, lambda n: size)
+
+
+def softmax(d: Dims, rng: Rng) -> Instance:
+    by_length = bool(rng.integers(0, 2))
+    rows, masked = d.heads * d.F, bool(rng.integers(0, 2))
+    numerators, shift = qparams.ratio(float(rng.uniform(1, 255)), EXPONENTIAL_ONE)
+    attrs = {
+        "ratio": int(numerators[0]), "shift": shift, "zero_point": zero_point(rng), "by_length": int(by_length)
+    }  # fmt: skip
+
+    def fill(rng: Rng) -> Arrays:
+        table = np.round(EXPONENTIAL_ONE * np.exp(-np.arange(256) * rng.uniform(0, 0.2))).astype(np.uint16)
+        mask = {"mask": rng.integers(0, 2, (d.F, d.S)).astype(np.uint8)} if masked else {}
+        return {"x": int8s(rng, rows, d.S), **mask, "table": table}
+
+    return Instance("softmax", attrs, fill, d.S, lambda n: rows)
+
+
+def reduce(d: Dims, rng: Rng) -> Instance:
+    attrs: dict[str, Any] = {
+        "kind": str(rng.choice(["sum", "max", "min"])),
+        "zero_point_in": zero_point(rng),
+        "multiplier": int(multipliers(rng, 1)[0]),
+        "shift": shift_below(rng, 255 * d.E),
+        "zero_point": zero_point(rng),
+    }
+    return Instance("reduce", attrs, lambda rng: {"x": int8s(rng, d.S, d.E, d.N)}, d.S, lambda n: d.S)
+
+
+def concat(d: Dims, rng: Rng) -> Instance:
+    widths = [d.E, d.N, d.F, d.width][: int(rng.integers(2, 5))]
+    attrs: dict[str, int] = {"zero_point": zero_point(rng)}
+    for i in range(4):
+        multiplier, shift = int(multipliers(rng, 1)[0]), shift_below(rng, 255)
+        attrs |= {f"z{i}": zero_point(rng), f"m{i}": multiplier, f"s{i}": shift}
+
+    def fill(rng: Rng) -> Arrays:
+        return {f"x{i}": int8s(rng, d.S, width) for i, width in enumerate(widths)}
+
+    return Instance("concat", attrs, fill, d.S, lambda n: d.S)
+
+
 GENERATORS: dict[str, Callable[[Dims, Rng], Instance]] = {
-    function.__name__: function for function in (attention, dense, embed, ffn, first, layer_norm, mean)
-}
+    function.__name__: function
+    for function in (
+        attention, binary, concat, copy, dense, embed, ffn, first, layer_norm, lookup, matmul, mean, reduce, softmax
+    )
+}  # fmt: skip

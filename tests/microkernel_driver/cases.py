@@ -29,6 +29,7 @@ KERNELS = (
     "quantize_q16_s8",
     "arith",
     "reciprocal_sqrt",
+    "product_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

@@ -20,6 +20,7 @@
 #include "tvmt_lookup_s8.h"
 #include "tvmt_mean_s8.h"
 #include "tvmt_quantize_q16_s8.h"
+#include "tvmt_product_s8.h"
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
 #include "tvmt_scores_s32.h"
@@ -119,6 +120,10 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 14:
       reciprocal_sqrt((const uint32_t *)S32(0), S32(1), a[2]);
+      return 0;
+    case 15:
+      tvmt_product_s8(S8(0), S8(1), S8(2), S16(3), a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
+      clear(S16(3), a[13]);
       return 0;
     default:
       return -1;

@@ -210,6 +210,27 @@ def scores_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Cas
     )
 
 
+def product_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    a, b = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
+    strides = [
+        depth + int(rng.integers(0, 6)),
+        depth + int(rng.integers(0, 6)),
+        cols + int(rng.integers(0, 4)),
+    ]
+    acc = integer.scores_s32(a, b)
+    shift, zero_point = _shift(rng, acc), int(rng.integers(-128, 128))
+    multiplier = int(rng.choice([0, 1, INT32_MAX, int(rng.integers(0, 2**31))]))
+    inputs = (
+        Buffer(strided(rng, a, strides[0]), skew=_skew(rng)),
+        Buffer(strided(rng, b, strides[1]), skew=_skew(rng)),
+    )
+    expected = integer.requantize_s8(acc, multiplier, shift, zero_point)
+    out, workspace = _output(rng, expected, strides[2]), _workspace(rng, rows, depth)
+    scalars = (rows, cols, depth, *strides, multiplier, shift, zero_point)
+    arguments = (*inputs, out, workspace, *scalars, workspace.content.nbytes)
+    return Case("product_s8", arguments, f"{rows}x{cols}x{depth}")
+
+
 def softmax_u8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     limit = 2**30 - 1 if extreme else 2 ** int(rng.integers(4, 22))
     scores = int32s(rng, (rows, cols), limit, extreme)
@@ -372,6 +393,7 @@ GENERATORS: dict[str, Generator] = {
     "quantize_q16_s8": quantize_q16_s8,
     "arith": arith,
     "reciprocal_sqrt": reciprocal_sqrt,
+    "product_s8": product_s8,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

@@ -337,31 +337,9 @@ def inert_nodes() -> onnx.ModelProto:
 
 HALF, DOUBLE = TensorProto.FLOAT16, TensorProto.DOUBLE
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "transposed probabilities": (lambda: attention(transposed=True), "softmax at node 'probabilities'"),
     "softmax over queries": (lambda: attention(axis=2), "softmax at node 'probabilities'"),
-    "values wider than queries": (lambda: attention(value_width=2 * E), "softmax at node 'probabilities'"),
-    "angles wrapped by where": (wrapped_angle, "add at node 'turned'"),
-    "clip at 10": (lambda: clipped(10), "minimum at node 'clip'"),
-    "clip at 20": (lambda: clipped(20), "minimum at node 'clip'"),
-    "gamma and beta a token": (lambda: layer_norm(gamma=(S, 1), beta=(S, 1)), "mean at node 'centre'"),
-    "gamma a token": (lambda: layer_norm(gamma=(S, 1)), "mean at node 'centre'"),
-    "beta a token": (lambda: layer_norm(beta=(S, 1)), "add at node 'beta'"),
     "factors a token of the operator": (lambda: layer_norm_operator((S, 1)), "layer_norm at node 'norm'"),
     "factors a token and column": (lambda: layer_norm_operator((S, S)), "'norm'"),
-    "positions behind a norm": (lambda: layer_norm(positions=True), "add at node 'positions'"),
-    "positions behind a norm without beta": (
-        lambda: layer_norm(beta=None, positions=True),
-        "add at node 'positions'",
-    ),
-    "a constant larger than the sum's other side": (larger_than_dense, "add at node 'rows'"),
-    "inputs of different rows": (
-        lambda: two_inputs(8, 4),
-        r"sequences of 4 and of 8 tokens \(at node 'right_relu' and at node 'left_relu'\)",
-    ),
-    "a pooled input beside one of other rows": (
-        lambda: pooled_input_beside(8),
-        f"sequences of 8 and of {S} tokens",
-    ),
     "an activation before a residual": (residual_of_relu, "'total' has an activation before a residual"),
     "half features": (lambda: of_type(models.sensor_model(), HALF), "'patches_product' computes in float16"),
     "double features": (lambda: of_type(models.sensor_model(), DOUBLE), "'patches_product' .* float64"),
@@ -407,6 +385,16 @@ def test_max_tokens_without_a_token_is_refused(
 
 CORRECT: dict[str, Callable[[], onnx.ModelProto]] = {
     "attention": attention,
+    "transposed probabilities": lambda: attention(transposed=True),
+    "values wider than queries": lambda: attention(value_width=2 * E),
+    "clip at 10": lambda: clipped(10),
+    "clip at 20": lambda: clipped(20),
+    "gamma and beta a token": lambda: layer_norm(gamma=(S, 1), beta=(S, 1)),
+    "gamma a token": lambda: layer_norm(gamma=(S, 1)),
+    "beta a token": lambda: layer_norm(beta=(S, 1)),
+    "positions behind a norm": lambda: layer_norm(positions=True),
+    "positions behind a norm without beta": lambda: layer_norm(beta=None, positions=True),
+    "a constant larger than the sum's other side": larger_than_dense,
     "positions counted from 1": lambda: counted_positions(0),
     "positions counted from 0": lambda: counted_positions(1),
     "bias a token": lambda: bias(S, 1),
@@ -415,6 +403,8 @@ CORRECT: dict[str, Callable[[], onnx.ModelProto]] = {
     "norm without beta": lambda: layer_norm(beta=None),
     "norm with factors a column": layer_norm,
     "two inputs of equal rows": lambda: two_inputs(8, 8),
+    "inputs of different rows": lambda: two_inputs(8, 4),
+    "a pooled input beside one of other rows": lambda: pooled_input_beside(8),
     "an input of one row beside": lambda: two_inputs(8, 1),
     "int32 ids": lambda: embedded(TensorProto.INT32),
     "mean of one channel": lambda: mean_of_input(1),

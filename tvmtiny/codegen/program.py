@@ -16,7 +16,7 @@ from tvm import relax
 from tvmtiny.codegen.c_functions import CFunction, Parameter, emit_functions, item_bytes
 from tvmtiny.codegen.planner import Buffer, Kind, Plan, Region, plan
 from tvmtiny.kernels import kernels
-from tvmtiny.passes.graph import Graph, as_array, shape_of
+from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 Array = npt.NDArray[Any]
 
@@ -127,26 +127,24 @@ def build_program(
     steps = [
         (var, functions[value.args[0].name_hint], value.args[1].fields)
         for var, value in graph
-        if isinstance(value, relax.Call)
+        if isinstance(value, relax.Call) and op_name(value) != "reshape"
     ]
     params = [param for param in graph.params if hasattr(param.ty, "shape")]
     names = _buffer_names(params, [(var, function) for var, function, _ in steps])
     binder = _Binder(prefix, names)
     calls = [
-        binder.bind(
-            function, [graph.producer_variable(arg) if as_array(arg) is None else arg for arg in args], var
-        )
+        binder.bind(function, [graph.storage(arg) if as_array(arg) is None else arg for arg in args], var)
         for var, function, args in steps
     ]
     inputs = tuple(_tensor(param, names) for param in params)
-    outputs = tuple(_tensor(graph.producer_variable(result), names) for result in graph.results)
+    outputs = tuple(_tensor(graph.storage(result), names, shape_of(result)) for result in graph.results)
     buffers = _buffers(calls, inputs, outputs)
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
     return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned)
 
 
-def _tensor(var: relax.Var, names: dict[relax.Var, str]) -> Tensor:
-    return Tensor(var.name, str(var.ty.dtype), shape_of(var), names[var])
+def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] | None = None) -> Tensor:
+    return Tensor(var.name, str(var.ty.dtype), shape or shape_of(var), names[var])
 
 
 def _buffer_names(

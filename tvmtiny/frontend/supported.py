@@ -11,10 +11,12 @@ from tvm import ir, relax
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
-from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
+from tvmtiny.passes.graph import Graph, as_array, op_name
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
 from tvmtiny.passes.operators import attributes, kind
+from tvmtiny.passes.quantize_tensors import is_tensor_operator, materialized
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
+from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.views import trace
 
 _ATTENTION = (
@@ -83,24 +85,28 @@ def check_fused(module: tvm.IRModule) -> None:
         UserError: names the operator, the node and what to do.
     """
     graph = Graph(module["main"])
-    left = [(var, value) for var, value in graph if not _is_supported(graph, var, value)]
+    needed = materialized(graph)
+    left = [(var, value) for var, value in graph if not _is_supported(graph, var, value, needed)]
     if left:
         raise _unsupported(graph, left)
-    if not any(kind(value) for _, value in graph):
+    if not any(kind(value) for _, value in graph) and not needed:
         raise UserError("The model computes nothing of its input.", "Check how it was exported.")
     _check_inputs(graph, dict(module["main"].attrs or {}))
-    _check_rows(graph)
+    if LENGTH_INPUT_ATTRIBUTE in dict(module["main"].attrs or {}):
+        token_axes(graph, needed)
     for var, value in graph:
         if kind(value):
             _check_constants(var, value)
             _check_activation(var, value)
 
 
-def _is_supported(graph: Graph, var: Any, value: Any) -> bool:
+def _is_supported(graph: Graph, var: Any, value: Any, needed: set[Any]) -> bool:
     if isinstance(value, ir.Var) or (isinstance(value, relax.Tuple) and var.same_as(graph.body)):
         return True
     if kind(value):
-        return kind(value) != "softmax"
+        return True
+    if is_tensor_operator(graph, var, value, needed):
+        return True
     if not graph.is_call(value, "reshape"):
         return False
     of_parameter = graph.bound(graph.producer_variable(value.args[0])) is None
@@ -154,21 +160,6 @@ def _check_names(inputs: list[str]) -> None:
                 f"An input of the model is named '{name}', which in data files is the {meaning}.",
                 "Rename the input and export the model again.",
             )
-
-
-def _check_rows(graph: Graph) -> None:
-    """All sequences of a model have one length; what is pooled has one row."""
-    rows: dict[int, Any] = {}
-    for var, value in graph:
-        for expr in (value.args[0], var) if kind(value) else ():
-            rows.setdefault(shape_of(expr)[0], var)
-    lengths = sorted(set(rows) - {1})
-    if len(lengths) > 1:
-        raise UserError(
-            f"The model has sequences of {lengths[0]} and of {lengths[-1]} tokens (at node "
-            f"'{rows[lengths[0]].name}' and at node '{rows[lengths[-1]].name}'); one length is supported.",
-            "Bring all inputs to the same number of rows.",
-        )
 
 
 def _check_constants(var: Any, value: relax.Call) -> None:

@@ -255,6 +255,22 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
 
 
 @T.inline
+def product_s8(a, b, out, batch, workspace, rows, cols, depth, multiplier, shift, zero_point):
+    """out[batch, r, c] = requantize_s8(a[batch, r, :] . b[batch, c, :])."""
+    with T.sblock("product_s8"):
+        T.reads(a[batch, 0:rows, 0:depth], b[batch, 0:cols, 0:depth])
+        T.writes(out[batch, 0:rows, 0:cols], workspace[0:1])
+        T.sblock_attr({"tvmtiny.tile": "product_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        for i, j in T.grid(rows, cols):
+            acc[0] = 0
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", a[batch, i, k]) * T.Cast("int32", b[batch, j, k])
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier)
+            out[batch, i, j] = saturated(acc[0] + zero_point, "int8")
+
+
+@T.inline
 def scores_s32(q, k, out, workspace, rows, cols, depth):
     """out[r, c] = q[r, :] . k[c, :]."""
     with T.sblock("scores_s32"):

@@ -12,7 +12,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, rebuild, shape_of
+from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import attributes, kind, parts
 
 op = relax.op
@@ -39,6 +40,13 @@ def observe(module: tvm.IRModule) -> tuple[tvm.IRModule, list[str]]:
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
         if not kind(value):
+            if (
+                isinstance(value, relax.Call)
+                and op_name(value) not in VIEWS
+                and str(var.ty.dtype) == "float32"
+            ):
+                names.append(f"{var.name}.out")
+                values.append(var)
             return None
         found = expand(value, emit)
         for key, expr in found.items():
@@ -146,6 +154,12 @@ def _expand_mean(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str
     return {"out": emit(op.divide(total, emit(op.sum(present))))}
 
 
+def _expand_softmax(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    scores, n = core
+    masked = emit(op.where(_present(n, shape_of(scores)[-1], emit), scores, _scalar(MASKED)))
+    return {"out": emit(op.nn.softmax(masked, axis=-1))}
+
+
 def _expand_first(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {"out": emit(op.strided_slice(core[0], [0], [0], [1]))}
 
@@ -157,5 +171,6 @@ _EXPAND = {
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
     "mean": _expand_mean,
+    "softmax": _expand_softmax,
     "first": _expand_first,
 }

@@ -56,6 +56,13 @@ class Graph:
             expr = self._producer[expr]
         return expr
 
+    def storage(self, expr: Any) -> Any:
+        """The variable whose bytes an expression has: copies and reshapes removed."""
+        expr = self.producer_variable(expr)
+        while self.is_call(expr, "reshape"):
+            expr = self.producer_variable(self.producer(expr).args[0])
+        return expr
+
     def position(self, var: Any) -> int:
         """The place of a variable's binding in the function; -1 for parameters."""
         return self._position.get(var, -1)

@@ -6,14 +6,16 @@ The module is ordinary TVM from here on: built for `llvm` it runs on the host CP
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tvm
 from tvm import relax, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_of, operands_of
-from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.graph import Graph, op_name, shape_of
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
+LAYER_ATTRIBUTE = "tvmtiny.layer"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -41,13 +43,15 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
                 if isinstance(value, relax.Tuple):
                     continue  # the results, put together below
                 if kernel is None:
-                    mapping[var] = mapping[value]
+                    mapping[var] = mapping[value] if value in mapping else builder.emit(_view(value, mapping))
                     continue
                 operands = operands_of(value)
                 function = _function(kernel, operands, rule(kernel, operands))
+                # Its layer makes it differ from an equal one, which the builder would share: reports go by function.
+                function = function.with_attr(LAYER_ATTRIBUTE, var.name)
                 symbol = builder.add_func(function, f"{var.name}_{kernel.name}")
                 args = [mapping.get(expr, expr) for expr in operands.tensors.values()]
-                if isinstance(operands.n, tvm.ir.Var):
+                if any(param.name == LENGTH_SYMBOL for param in function.params):
                     args.append(operands.n)
                 call = relax.call_tir(symbol, args, out_ty=kernel.infer(operands))
                 mapping[var] = builder.emit(call, name_hint=var.name)
@@ -57,13 +61,19 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
     return builder.get()
 
 
+def _view(value: Any, mapping: dict[Any, Any]) -> Any:
+    """A reshape over the new variables: the same bytes under another shape."""
+    assert op_name(value) == "reshape", value
+    return relax.op.reshape(mapping[value.args[0]], shape_of(value))
+
+
 def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.PrimFunc:
     """The kernel's TIR with the parameters of absent operands dropped and a constant length put in."""
     function = kernel.prim_func(operands, blocking)
     kept = {*operands.tensors, LENGTH_SYMBOL, OUTPUT_PARAMETER}
     params = [param for param in function.params if param.name in kept]
     function = tirx.PrimFunc(params, function.body, attrs=function.attrs)
-    if not isinstance(operands.n, tvm.ir.Var):
-        length = next(param for param in params if param.name == LENGTH_SYMBOL)
+    length = next((param for param in params if param.name == LENGTH_SYMBOL), None)
+    if length is not None and not isinstance(operands.n, tvm.ir.Var):
         function = function.specialize({length: operands.n})
     return function.with_attr(KERNEL_ATTRIBUTE, kernel.name)

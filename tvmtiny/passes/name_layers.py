@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.graph import Graph, function_pass, rebuild
-from tvmtiny.passes.views import trace
+from tvmtiny.passes.views import is_identity, trace
 
 OUTPUTS_ATTRIBUTE = "tvmtiny.outputs"
 """Function attribute that a front end sets: the names of the model's outputs, in order."""
@@ -42,7 +42,8 @@ def _rename(function: relax.Function) -> relax.Function:
     taken = {identifier(param.name).upper() for param in graph.params}
     names: dict[Any, str] = {}
     for output, result in zip(outputs, graph.results, strict=False):
-        root = trace(graph, result).root
+        view = trace(graph, result)
+        root = view.root if is_identity(view) else graph.producer_variable(result)
         if root not in names:
             names[root] = unique(identifier(str(output)), taken)
     for var, _ in graph:

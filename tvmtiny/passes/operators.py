@@ -12,7 +12,7 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | mean | x (S, E), n | - |
 | first | x (S, E) | - |
-| softmax | scores (..., S), n | an intermediate form: attention absorbs it |
+| softmax | scores (..., S), n | where attention does not absorb it |
 
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
 the LayerNorm (attribute `epsilon`) that follows.
@@ -20,7 +20,6 @@ the LayerNorm (attribute `epsilon`) that follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import tvm_ffi
@@ -28,7 +27,16 @@ from tvm import ir, relax
 
 PREFIX = "relax.tvmtiny."
 
-_CORE_ARGUMENTS = {"embed": 3, "dense": 3, "attention": 10, "ffn": 5, "layer_norm": 3, "mean": 2, "first": 1}
+_CORE_ARGUMENTS = {
+    "embed": 3,
+    "dense": 3,
+    "attention": 10,
+    "ffn": 5,
+    "layer_norm": 3,
+    "mean": 2,
+    "first": 1,
+    "softmax": 2,
+}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "ffn")
@@ -104,8 +112,15 @@ def attributes(expr: relax.Call) -> dict[str, Any]:
     return {} if expr.attrs is None else {str(key): value for key, value in expr.attrs.items()}
 
 
-def token_rows(graph: Iterable[tuple[Any, Any]]) -> int:
-    """S: the most rows that a fused operator reads or writes; pooling may be all that sees the tokens."""
+MAX_TOKENS_ATTRIBUTE = "tvmtiny.max_tokens"
+"""Function attribute of a model with a mask: how many tokens the mask has."""
+
+
+def token_rows(graph: Any) -> int:
+    """S: of the mask, else the most rows that a fused operator of a `Graph` reads or writes."""
+    known = dict(graph.function.attrs or {}).get(MAX_TOKENS_ATTRIBUTE)
+    if known is not None:
+        return int(known)
     calls = [(var, value) for var, value in graph if kind(value)]
     return max((_shape(expr)[0] for var, value in calls for expr in (var, value.args[0])), default=1)
 

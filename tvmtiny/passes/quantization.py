@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tvm
-from tvm import relax, tirx
+from tvm import ir, relax, tirx
 
 from tvmtiny.errors import UserError
+from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
-from tvmtiny.passes.graph import Graph, array_of, as_array, constant, shape_of
+from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
-from tvmtiny.passes.views import trace
+from tvmtiny.passes.token_axes import TokenAxes
+from tvmtiny.passes.views import View, affine, is_identity, trace
 from tvmtiny.quant import qparams, ranges
 from tvmtiny.quant.calibrate import Statistics, has_length
 from tvmtiny.quant.integer import root_extent
@@ -47,7 +50,11 @@ class Quantization:
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
+        self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
+        self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
+        self.symmetric_names: set[str] = set()
+        self.token_axes: dict[Any, TokenAxes] = {}
         self.inputs: dict[str, QuantParams] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = token_rows(self.graph)
@@ -57,6 +64,12 @@ class Quantization:
         self.results = [trace(self.graph, result).root for result in self.graph.results]
         params = [self.input(param) for param in self.main.params if param.name != LENGTH_PARAMETER]
         self.params = {param.name: param for param in params}
+
+    def length(self, var: relax.Var, call: relax.Call) -> Any:
+        """How many rows of its first operand a fused operator works on: the present tokens, where rows are tokens."""
+        if self.has_length and -2 in self.token_axes[var].tokens:
+            return self.n
+        return tirx.IntImm("int32", shape_of(call.args[0])[0])
 
     # operands
 
@@ -84,24 +97,39 @@ class Quantization:
         """Whether `param` only ever meets weights, into which a scale a column can go; a sum needs one scale."""
         for _, value in self.graph:
             for index, arg in enumerate(value.args if kind(value) else []):
-                reads = hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param)
-                if reads and (index > 0 or kind(value) not in ("dense", "attention", "ffn")):
+                view = trace(self.graph, arg) if hasattr(arg, "ty") else None
+                reads = view is not None and view.root.same_as(param)
+                whole = index == 0 and kind(value) in ("dense", "attention", "ffn")
+                if view is not None and reads and not (whole and is_identity(view)):
                     return False
-        return True
+        return not any(
+            param.same_as(root)
+            for _, value in self.graph
+            if isinstance(value, relax.Call) and not kind(value) and op_name(value) not in VIEWS
+            for root in (trace(self.graph, arg).root for arg in value.args if isinstance(arg, ir.Var))
+        )
 
     def _first_reader(self, param: relax.Var) -> tuple[Any, tuple[int, ...]]:
-        """A fused operator that reads `param`, and the shape in which it does."""
+        """An operator that reads `param`, and the shape in which it does, rows and columns."""
         for _, value in self.graph:
             for arg in value.args if kind(value) else []:
                 if hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param):
                     return value, shape_of(arg)
+        for _, value in self.graph:
+            if isinstance(value, relax.Call) and any(param.same_as(arg) for arg in value.args):
+                shape = shape_of(param)
+                return value, (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
     def operand(self, expr: Any) -> Value:
-        """The integer tensor of an operand of the float module, seen through views."""
-        if expr in self.values:
-            return self.values[expr]
-        root = trace(self.graph, expr).root
+        """The integer tensor of an operand of the float module, in the operand's shape and order."""
+        view = trace(self.graph, expr)
+        value = self._root(view.root)
+        if is_identity(view):
+            return Value(self.shaped(value.expr, shape_of(expr)), value.params)
+        return Value(self.shaped(self._copy(view, value), shape_of(expr)), value.params)
+
+    def _root(self, root: Any) -> Value:
         if root in self.values:
             return self.values[root]
         params = self.inputs.get(root.name, QuantParams(1.0))
@@ -109,8 +137,82 @@ class Quantization:
             params = QuantParams(float(params.scale[0]), int(params.zero_point[0]))
         return Value(self.params[root.name], params)
 
+    def tensor(self, expr: Any) -> Value:
+        """As `operand`; constants become int8, too."""
+        array = as_array(self.graph.producer(expr))
+        if array is None:
+            return self.operand(expr)
+        params = qparams.symmetric(float(array.min()), float(array.max()))
+        return Value(constant(qparams.quantize(array.astype(np.float64), params)), params)
+
+    def broadcast(self, expr: Any, shape: tuple[int, ...], *, swap: bool = False) -> Value:
+        """A tensor repeated to `shape`; with `swap` its last two axes change places then."""
+        array = as_array(self.graph.producer(expr))
+        if array is not None:
+            full = np.broadcast_to(array, shape)
+            return self.tensor(constant(np.ascontiguousarray(np.swapaxes(full, -1, -2) if swap else full)))
+        view = trace(self.graph, expr)
+        index = np.broadcast_to(view.index, shape)
+        index = np.swapaxes(index, -1, -2) if swap else index
+        ones = np.ones(index.shape)
+        view = View(view.root, index, ones, 0 * ones)
+        value = self._root(view.root)
+        return value if is_identity(view) else Value(self._copy(view, value), value.params)
+
+    def symmetric(self, value: Value) -> Value:
+        """The same tensor with zero point 0."""
+        if int(value.params.zero_point) == 0:
+            return value
+        largest = float(value.params.scale) * max(
+            abs(-128 - int(value.params.zero_point)), abs(127 - int(value.params.zero_point))
+        )
+        params = qparams.symmetric(-largest, largest)
+        table = qparams.table(lambda x: x, value.params, params)
+        size = int(np.prod(shape_of(value.expr)))
+        tensors = {"x": self.shaped(value.expr, (1, size)), "table": constant(table)}
+        return Value(self.builder.emit(emit_call("lookup", tensors, self.n)), params)
+
+    def result(self, expr: Any) -> tuple[str, Value]:
+        """A result of the model in rows and columns, and the name of the variable that holds its bytes."""
+        view = trace(self.graph, expr)
+        value = self._root(view.root)
+        if is_identity(view):
+            return view.root.name, value
+        copied = self._copy(view, value, self.graph.producer_variable(expr).name)
+        *rows, cols = shape_of(expr)
+        return copied.name, Value(
+            self.shaped(copied, (int(np.prod(rows, dtype=np.int64)), cols)), value.params
+        )
+
+    def shaped(self, expr: Any, shape: tuple[int, ...]) -> Any:
+        """An integer tensor under another shape; constants are reshaped at once."""
+        if shape_of(expr) == shape:
+            return expr
+        array = as_array(expr)
+        if array is not None:
+            return constant(array.reshape(shape))
+        return self.builder.emit(relax.op.reshape(expr, shape))
+
+    def _copy(self, view: View, value: Value, name: str = "") -> Any:
+        """The elements that a view shows, in its order: made once for all its readers."""
+        key = (view.root, view.index.shape, view.index.tobytes())
+        if key not in self.copies:
+            flat = self.shaped(value.expr, (int(np.prod(shape_of(value.expr))),))
+            form = affine(view.index)
+            if form is not None:
+                extents, strides, base = form
+                attrs = {f"d{axis}": extent for axis, extent in enumerate(extents)}
+                attrs |= {f"x{axis}": stride for axis, stride in enumerate(strides)}
+                call = emit_call("copy", {"x": flat}, self.n, base=base, **attrs)
+            else:
+                places = constant(view.index.reshape(-1).astype(np.uint16))
+                call = emit_call("copy", {"x": flat, "index": places}, self.n)
+            self.copies[key] = self.builder.emit(call, name_hint=name or f"{view.root.name}_view")
+        return self.copies[key]
+
     def range_of(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
         """Parameters for the observed value `<name>.<key>` of an operator."""
+        symmetric = symmetric or (key == "out" and name in self.symmetric_names)
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
         return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
 

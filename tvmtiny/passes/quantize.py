@@ -18,6 +18,8 @@ from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value
+from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
+from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import Statistics
 from tvmtiny.quant.integer import root_extent
@@ -54,21 +56,28 @@ def quantize(fused: tvm.IRModule, statistics: Statistics, method: str = "auto") 
         method: one of `quant.ranges.METHODS`.
     """
     c = Quantization(fused, statistics, method)
-    builder = relax.BlockBuilder()
+    builder, needed = c.builder, materialized(c.graph)
+    c.symmetric_names = symmetric_operands(c.graph)
+    c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
     with builder.function("main", [*c.params.values(), *([c.n] if c.has_length else [])]):
         with builder.dataflow():
             for var, value in c.graph:
-                if kind(value):
-                    expr, params = _OPERATORS[kind(value)](c, var, value)
+                operator = _OPERATORS.get(kind(value)) or (quantize_tensor if var in needed else None)
+                if operator is not None:
+                    expr, params = operator(c, var, value)
                     c.values[var] = Value(builder.emit(expr, name_hint=var.name), params)
-            results = [c.values[result].expr for result in c.results]
+            outputs = [c.result(result) for result in c.graph.results]
+            results = [value.expr for _, value in outputs]
             output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return QuantizedModel(
         module=builder.get(),
         inputs=c.inputs,
-        outputs=tuple(result.name for result in c.results),
-        tensors={var.name: value.params for var, value in c.values.items()},
+        outputs=tuple(name for name, _ in outputs),
+        tensors={
+            **{var.name: value.params for var, value in c.values.items()},
+            **{name: value.params for name, value in outputs},
+        },
         max_tokens=c.max_tokens,
         has_length=c.has_length,
     )
@@ -87,7 +96,7 @@ def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     epilogue, operands, out = c.finish(var, call, Epilogue(), unit)
     tensors = {"ids": c.operand(ids).expr, "tokens": tables[0], "positions": tables[1], **operands}
     attrs = {"token_factor": factors[0], "position_factor": factors[1], **epilogue.attrs()}
-    return emit_call("embed", tensors, c.n, **attrs), out
+    return emit_call("embed", tensors, c.length(var, call), **attrs), out
 
 
 def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
@@ -97,16 +106,19 @@ def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
     with_sum = residual is not None or norm is not None or (c.is_last(var) and activation == "none")
     if not with_sum:
-        return _plain_dense(c, var, value, w, b, activation)
+        return _plain_dense(c, var, call, value, w, b)
     return _summed_dense(c, var, call, value, w, b)
 
 
 def _plain_dense(
-    c: Quantization, var: relax.Var, value: Value, w: Array, b: Array, activation: str
+    c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
+    activation = attributes(call)["activation"]
     dense, zero_point, table, out = _activated(c, var.name, "out", value.params, w, b, activation)
     tensors = {"x": value.expr, **_dense_tensors(dense), "table": table}
-    return emit_call("dense", tensors, c.n, epilogue=0, shift=dense.shift, zero_point=zero_point), out
+    return emit_call(
+        "dense", tensors, c.length(var, call), epilogue=0, shift=dense.shift, zero_point=zero_point
+    ), out
 
 
 def _activated(
@@ -135,7 +147,9 @@ def _summed_dense(
     epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
     dense = qparams.dense(w, b, value.params, scale, var.name, limit=np.inf)
     tensors = {"x": value.expr, **_dense_tensors(dense), **operands}
-    return emit_call("dense", tensors, c.n, epilogue=1, shift=dense.shift, **epilogue.attrs()), out
+    return emit_call(
+        "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **epilogue.attrs()
+    ), out
 
 
 def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
@@ -153,7 +167,7 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
         **_dense_tensors(second, "w2", "b2", "m2"), **operands,
     }  # fmt: skip
     attrs = {"shift1": first.shift, "shift2": second.shift, "hidden_zero_point": zero_point}
-    return emit_call("ffn", tensors, c.n, **attrs, **epilogue.attrs()), out
+    return emit_call("ffn", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
 
 
 def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
@@ -184,7 +198,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", limit=np.inf)
     attrs["o_shift"] = dense.shift
     tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
-    return emit_call("attention", tensors, c.n, **attrs, **epilogue.attrs()), out
+    return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
 
 
 def _projection_scales(c: Quantization, name: str, part: str, heads: int, unit: Array) -> Array:
@@ -231,7 +245,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         epsilon=epsilon,
     )
     tensors = {"residual": value.expr, "gamma": constant(g), "beta": constant(b)}
-    return emit_call("layer_norm", tensors, c.n, **epilogue.attrs()), out
+    return emit_call("layer_norm", tensors, c.length(var, call), **epilogue.attrs()), out
 
 
 def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
@@ -246,12 +260,12 @@ def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quant
         "shift": shift,
         "zero_point": int(out.zero_point),
     }
-    return emit_call("mean", {"x": value.expr}, c.n, **attrs), out
+    return emit_call("mean", {"x": value.expr}, c.length(var, call), **attrs), out
 
 
 def _first(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     value = c.operand(call.args[0])
-    return emit_call("first", {"x": value.expr}, c.n), value.params
+    return emit_call("first", {"x": value.expr}, c.length(var, call)), value.params
 
 
 def _dense_tensors(

@@ -17,7 +17,7 @@ from tvm import relax
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import evaluate, literal
-from tvmtiny.passes.operators import call
+from tvmtiny.passes.operators import MAX_TOKENS_ATTRIBUTE, call
 from tvmtiny.passes.views import as_matrix, reshaped
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,7 @@ def _recognize(function: relax.Function) -> relax.Function:
     params = [param for param in graph.params if not param.same_as(mask)] + [length]
     _require_replaced(function, finder, mask, [*graph.params, length])
     result = rebuild(function, finder.rewrite, params)
-    return result.with_attr(LENGTH_INPUT_ATTRIBUTE, mask.name)
+    return result.with_attrs({LENGTH_INPUT_ATTRIBUTE: mask.name, MAX_TOKENS_ATTRIBUTE: shape_of(mask)[-1]})
 
 
 def _require_replaced(

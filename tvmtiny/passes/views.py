@@ -120,3 +120,31 @@ def reshaped(value: Any, like: Any, emit: Any) -> Any:
     """A rank-2 result brought back to the shape of the expression that it replaces."""
     shape = shape_of(like)
     return value if len(shape) == 2 else relax.op.reshape(emit(value), shape)
+
+
+def affine(index: Array) -> tuple[list[int], list[int], int] | None:
+    """(extents, strides, base) of four axes when an index array (any rank) is affine in its coordinates, else None."""
+    squeezed = index.reshape([extent for extent in index.shape if extent != 1] or [1])
+    extents: list[int] = []
+    strides: list[int] = []
+    base = int(squeezed.flat[0])
+    for axis, extent in enumerate(squeezed.shape):
+        first = tuple(0 if i != axis else slice(None) for i in range(squeezed.ndim))
+        steps = np.diff(squeezed[first])
+        if len(steps) and np.any(steps != steps[0]):
+            return None
+        step = int(steps[0]) if len(steps) else 0
+        if extents and strides[-1] == step * extent:  # one axis with the one before
+            extents[-1], strides[-1] = extents[-1] * extent, step
+        else:
+            extents.append(extent)
+            strides.append(step)
+    expected = np.full(squeezed.shape, base, np.int64)
+    for axis in range(squeezed.ndim):
+        first = tuple(0 if i != axis else slice(None) for i in range(squeezed.ndim))
+        steps = (squeezed[first] - base).reshape([-1 if i == axis else 1 for i in range(squeezed.ndim)])
+        expected = expected + steps
+    if len(extents) > 4 or not np.array_equal(expected, squeezed):
+        return None
+    missing = 4 - len(extents)
+    return [1] * missing + extents, [0] * missing + strides, base

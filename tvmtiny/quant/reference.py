@@ -10,7 +10,7 @@ import tvm
 
 from tvmtiny.kernels import kernel_of, operands_of
 from tvmtiny.kernels.base import Operands
-from tvmtiny.passes.graph import Graph, as_array
+from tvmtiny.passes.graph import Graph, as_array, shape_of
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 
 Array = npt.NDArray[Any]
@@ -41,11 +41,18 @@ class IntegerModel:
         return results
 
 
+def without_absent_rows(output: Array, n: int, max_tokens: int) -> Array:
+    """An output as C leaves it: a row a token has zeros for the tokens from n on."""
+    if len(output) == max_tokens > 1:
+        output = output.copy()
+        output[n:] = 0
+    return output
+
+
 def _value(graph: Graph, values: dict[Any, Array], expr: Any) -> Array:
-    while expr not in values and graph.bound(expr) is not None:
-        expr = graph.bound(expr)
-    if expr in values:
-        return values[expr]
-    array = as_array(expr)
+    storage = graph.storage(expr)
+    if storage in values:
+        return values[storage].reshape(shape_of(expr))
+    array = as_array(graph.producer(expr))
     assert array is not None
     return np.asarray(array)

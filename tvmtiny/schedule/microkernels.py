@@ -60,6 +60,10 @@ class Region:
         """Extent of the last axis."""
         return self.region.region[-1].extent
 
+    def extent(self, axis: int) -> Any:
+        """Extent of an axis."""
+        return self.region.region[axis].extent
+
     @property
     def stride(self) -> Any:
         """Elements from one row to the next."""
@@ -127,6 +131,22 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             r[0].stride,
             r[1].stride,
             w[0].stride,
+        ],
+    ),
+    "product_s8": (
+        "product_s8",
+        lambda r, w, s: [
+            r[0].pointer,
+            r[1].pointer,
+            w[0].pointer,
+            w[1].pointer,
+            w[0].extent(1),
+            w[0].cols,
+            r[0].cols,
+            r[0].stride,
+            r[1].stride,
+            w[0].stride,
+            *s,
         ],
     ),
     "softmax_u8": (

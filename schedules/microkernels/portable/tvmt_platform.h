@@ -37,7 +37,7 @@
 
 /* Linkage of a micro-kernel: one copy in the one C file that includes it. */
 #ifndef TVMT_FUNCTION
-#define TVMT_FUNCTION static
+#define TVMT_FUNCTION static __attribute__((unused)) /* a header may hold more than a model uses */
 #endif
 
 /* Helpers of a few instructions: a call would cost more than they do, also at -Os. */
