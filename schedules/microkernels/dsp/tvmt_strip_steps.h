@@ -3,6 +3,7 @@
 #define TVMT_STRIP_STEPS_H
 
 #include "tvmt_assembly.h"
+#include "tvmt_features.h"
 
 /* Words of the strip that the loop has read beyond the next step when it compares with the strip's end. */
 #define TVMT_STRIP_AHEAD(rows) 0
