@@ -1,7 +1,7 @@
 # make demo        set up, compile the shipped intent model for stm32f746, run it on an emulated Cortex-M7
 # make test        set up, run every test that this machine can run (ARGS="-k planner" passes options to pytest)
 # make lint        ruff and mypy
-# make benchmark   print the measurements of benchmarks/
+# make benchmark   print the measurements of benchmarks/ (ARGS="enc32 --target qemu-m4" passes names and options)
 # make clean       remove what was built; make distclean removes .venv too
 
 PYTHON_VENV = .venv/bin/python
@@ -41,7 +41,7 @@ format: setup
 	$(PYTHON_VENV) -m ruff format .
 
 benchmark: setup
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PYTHON_VENV) $$script || exit 1; done
+	$(TVMTINY) bench $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,74 +1,134 @@
-/* One micro-kernel a run: bench_kernels.py counts its instructions.
+/* One micro-kernel a run, as often as asked: `tvmtiny bench` counts the instructions of the calls.
  *
- * First words of the arena: kernel (its number below), rows, cols, depth, how often. Then, at X_OFFSET, its first
- * operand; the others are whatever lies there.
+ * The arena begins with a `work` that says which kernel, with which sizes, and where in the arena its operands lie.
+ * They are filled with numbers that spread like the sums of a layer. Weights are constants, as in a compiled model.
+ *
+ * To add a kernel: include its header, add its case to KERNELS, and benchmarks to benchmarks/kernels.toml.
  */
+#include <string.h>
+
 #include "tvmt_model.h"
 
-#define TVMT_FUNCTION static __attribute__((noinline))
+/* A compiled model calls its micro-kernels with many different numbers: none may become a constant of the kernel. */
+#define TVMT_FUNCTION static __attribute__((noipa))
 
 #include "tvmt_add_residual_s32.h"
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
+#include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_lookup_s8.h"
+#include "tvmt_mean_s8.h"
+#include "tvmt_quantize_q16_s8.h"
+#include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
 
-#define ARENA_BYTES 524288
+enum { WEIGHT_BYTES = 131072, ROW_SUM = 32768 };
 
-enum { X_OFFSET = 32, OPERAND_BYTES = 65536 };
+/* Written by tvmtiny/bench/kernels.py. Offsets are bytes from the start of the arena. */
+typedef struct {
+  char kernel[32];
+  int32_t rows, cols, depth;
+  int32_t calls;
+  uint32_t x, x_words;     /* first operand */
+  uint32_t y, y_words;     /* second operand in RAM: keys, values, residual */
+  uint32_t out;
+  uint32_t workspace;
+  uint32_t row_sum;        /* rows words */
+} work;
 
-static const tvmt_tensor tensors[] = {{"call", 0, X_OFFSET + OPERAND_BYTES}};
+typedef struct {
+  int32_t rows, cols, depth;
+  void *x, *y, *out;
+  int16_t *workspace;
+  int32_t *row_sum;
+  const void *weight;
+  const int32_t *column; /* a number a column: bias, multiplier, gamma, beta */
+} operands;
+
+/* CASE(kernel, arguments of tvmt_<kernel>), where `o` is the operands. */
+#define KERNELS(CASE)                                                                                                 \
+  CASE(dense_s8, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,   \
+       o->cols, 1, 0, 0)                                                                                              \
+  CASE(dense_s32, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,  \
+       o->cols, 0)                                                                                                    \
+  CASE(scores_s32, o->x, o->y, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth, o->cols)         \
+  CASE(values_s8, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth,       \
+       o->cols, 0x10000000U, 0, 0)                                                                                    \
+  CASE(softmax_u8, o->x, o->weight, o->out, o->row_sum, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0)            \
+  CASE(layer_norm_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, o->cols, o->cols, 0x8000000U, 1)          \
+  CASE(add_residual_s32, o->x, o->y, o->rows, o->cols, o->cols, o->cols, 0, 8, 19)                                    \
+  CASE(requantize_s32_s8, o->x, o->out, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0, 0)                         \
+  CASE(requantize_s32_s16, o->x, o->out, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0, 0)                        \
+  CASE(quantize_q16_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, 8)                                      \
+  CASE(lookup_s8, o->x, o->weight, o->rows, o->cols, o->cols)                                                         \
+  CASE(embed_s32, o->weight, o->weight, o->weight, o->out, o->rows, o->cols, 0, o->cols, 256, 256)                    \
+  CASE(mean_s8, o->x, o->out, o->rows, o->cols, o->cols, 0, 0x10000000U, 0, 0)
+
+#define FUNCTION(kernel, ...) \
+  static void call_##kernel(const operands *o) { tvmt_##kernel(__VA_ARGS__); }
+KERNELS(FUNCTION)
+
+#define ENTRY(kernel, ...) {#kernel, call_##kernel},
+static const struct {
+  const char *kernel;
+  void (*call)(const operands *o);
+} cases[] = {KERNELS(ENTRY)};
+
+TVMT_WEIGHTS_SECTION static const int32_t weights[WEIGHT_BYTES / 4] = {0};
+
+/* Words of about normal distribution, mean 0, standard deviation 1024. */
+static void fill(int32_t *to, uint32_t words) {
+  uint32_t state = 2026;
+  for (uint32_t i = 0; i < words; i++) {
+    int32_t sum = 0;
+    for (int32_t term = 0; term < 3; term++) {
+      state = state * 1664525U + 1013904223U;
+      sum += (int32_t)(state >> 21) - 1024;
+    }
+    to[i] = sum;
+  }
+}
 
 int kernels_run(void *arena, size_t arena_bytes, int32_t n_tokens);
 int kernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
-  const int32_t *call = (const int32_t *)arena;
-  const int32_t rows = call[1], cols = call[2], depth = call[3];
-  char *memory = (char *)arena + X_OFFSET;
-  void *x = memory, *weight = memory + OPERAND_BYTES, *out = memory + 2 * OPERAND_BYTES;
-  int32_t *bias = (int32_t *)(void *)(memory + 4 * OPERAND_BYTES), *multiplier = bias + 1024;
-  int16_t *workspace = (int16_t *)(void *)(multiplier + 1024);
-  int32_t *row_sum = (int32_t *)(void *)(memory + 6 * OPERAND_BYTES);
+  const work *w = (const work *)arena;
+  char *memory = (char *)arena;
+  operands o = {.rows = w->rows,
+                .cols = w->cols,
+                .depth = w->depth,
+                .x = memory + w->x,
+                .y = memory + w->y,
+                .out = memory + w->out,
+                .workspace = (int16_t *)(void *)(memory + w->workspace),
+                .row_sum = (int32_t *)(void *)(memory + w->row_sum),
+                .weight = weights,
+                .column = weights};
   (void)arena_bytes;
   (void)n_tokens;
-  for (int32_t i = 0; i < call[4]; i++) {
-    switch (call[0]) {
-      case 0:
-        tvmt_dense_s8(x, weight, bias, multiplier, out, workspace, rows, cols, depth, depth, cols, 1, 0, 0);
-        break;
-      case 1:
-        tvmt_dense_s32(x, weight, bias, multiplier, out, workspace, rows, cols, depth, depth, cols, 0);
-        break;
-      case 2:
-        tvmt_scores_s32(x, weight, out, workspace, rows, cols, depth, depth, depth, cols);
-        break;
-      case 3:
-        tvmt_values_s8(x, weight, row_sum, out, workspace, rows, cols, depth, depth, depth, cols, 0x10000000U, 0, 0);
-        break;
-      case 4:
-        tvmt_softmax_u8(x, weight, out, row_sum, rows, cols, cols, cols, 0x10000000, 0);
-        break;
-      case 5:
-        tvmt_layer_norm_s8(x, bias, multiplier, out, rows, cols, cols, cols, 0x8000000U, 1);
-        break;
-      case 6:
-        tvmt_add_residual_s32(x, weight, rows, cols, cols, cols, 0, 8, 19);
-        break;
-      case 7:
-        tvmt_requantize_s32_s8(x, out, rows, cols, cols, cols, 0x10000000, 0, 0);
-        break;
-      case 8:
-        tvmt_lookup_s8(x, weight, rows, cols, cols);
-        break;
-      default:
-        return -1;
+  if (w->cols * w->depth > WEIGHT_BYTES) {
+    return -1;
+  }
+  fill((int32_t *)o.x, w->x_words);
+  fill((int32_t *)o.y, w->y_words);
+  for (int32_t i = 0; i < w->rows; i++) {
+    o.row_sum[i] = ROW_SUM;
+  }
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    if (strncmp(cases[i].kernel, w->kernel, sizeof w->kernel) == 0) {
+      for (int32_t call = 0; call < w->calls; call++) {
+        cases[i].call(&o);
+      }
+      return 0;
     }
   }
-  return 0;
+  return -2;
 }
 
+static const tvmt_tensor tensors[] = {{"work", 0, sizeof(work)}};
+
 extern const tvmt_model kernels_model;
-const tvmt_model kernels_model = {"kernels", ARENA_BYTES, 16, 1, 1, tensors, 1, tensors, kernels_run};
+const tvmt_model kernels_model = {"kernels", sizeof(work), 16, 1, 1, tensors, 1, tensors, kernels_run};

@@ -1,4 +1,4 @@
-"""Where the data that is not Python lies: `targets/`, `schedules/`, `microtvm_projects/`.
+"""Where the data that is not Python lies: `targets/`, `schedules/`, `microtvm_projects/`, `benchmarks/`.
 
 In a source checkout these folders lie beside the package; a wheel carries them inside it, under `_data/`.
 """

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from tvmtiny import __version__
+from tvmtiny.cli import bench, console, doctor, profile, run, targets
 from tvmtiny.cli import compile as compile_command
-from tvmtiny.cli import console, doctor, profile, run, targets
 from tvmtiny.errors import TvmtinyError
 
 
@@ -43,6 +43,7 @@ app.command("targets")(targets.command)
 app.command("compile")(compile_command.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)
+app.command("bench")(bench.command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,24 +6,24 @@ executes counts for the operator that called it. Cycles are estimates (cycles.py
 
 from __future__ import annotations
 
-import bisect
 import collections
 import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.report.arena import Buffer, buffers, live_bytes
-from tvmtiny.report.assembly import Instruction, disassemble
-from tvmtiny.report.cycles import COMMON, CoreModel, block_cycles, core_model
-from tvmtiny.runner import Block, RunResult, Sample, Sizes, Symbol, read_symbols, run, symbol_at
+from tvmtiny.report.blocks import Program, base_name
+from tvmtiny.report.cycles import COMMON, CoreModel, core_model
+from tvmtiny.runner import Block, RunResult, Sample, Sizes, Symbol, run
 from tvmtiny.target import HOST, Target, load_target
 
 RUN_FUNCTION = "run function"
 _HARNESS = "measured_run"
-_COPY = re.compile(r"\.(constprop|isra|part|cold|lto_priv)(\.\d+)?")
 _FRAGMENT = re.compile(r"\.(part|cold)\b")
 _STALE = "Compile the model again with this version."
 
@@ -68,7 +68,7 @@ class Function:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """One inference of `artifact` with `n_tokens` tokens."""
+    """One inference of `artifact` with `n_tokens` tokens, and the `outputs` by name that it gave."""
 
     artifact: Artifact
     target: Target
@@ -79,6 +79,7 @@ class Profile:
     instructions: int
     sizes: Sizes
     stack_bytes: int | None
+    outputs: dict[str, npt.NDArray[Any]]
 
     @property
     def estimated_cycles(self) -> int:
@@ -134,7 +135,7 @@ def profile(
         timeout_s=timeout_s,
     )
     _check(artifact, result)
-    tally = _Tally(artifact, result.run_elf, target, model)
+    tally = _Tally(artifact, Program(result.run_elf, target, model))
     for block in result.blocks:
         tally.add(block)
     return Profile(
@@ -147,6 +148,7 @@ def profile(
         instructions=result.instructions or 0,
         sizes=result.sizes,
         stack_bytes=result.stack_bytes,
+        outputs=result.outputs[0],
     )
 
 
@@ -160,22 +162,18 @@ class _Sums:
 class _Tally:
     """Sums over blocks, by phase and by function; phase 0 is the run function."""
 
-    def __init__(self, artifact: Artifact, elf: Path, target: Target, model: CoreModel) -> None:
-        # Of several names of an address, symbol_at takes the last one: that with a size.
-        self.symbols = sorted(read_symbols(elf), key=lambda symbol: (symbol.address, symbol.bytes))
+    def __init__(self, artifact: Artifact, program: Program) -> None:
+        self.program = program
         self.phases: dict[int, _Sums] = collections.defaultdict(_Sums)
-        self._code = disassemble(elf, vectors=target.mve)
-        self._addresses = sorted(self._code)
-        self._model = model
         self._functions: dict[str, _Sums] = collections.defaultdict(_Sums)
         operators = {f"{artifact.name}_{row['function']}" for row in artifact.metadata["operators"]}
         # Between two operators: the run function and its caller, and the linker's jumps to operators far away.
         self._between = {f"{artifact.name}_run", _HARNESS, *(f"__{name}_veneer" for name in operators)}
 
     def add(self, block: Block) -> None:
-        symbol = self._symbol(block.address)
+        symbol = self.program.symbol(block)
         name = base_name(symbol.name)
-        cycles = block_cycles(self._model, self._instructions(block), block.entered, block.left)
+        cycles = self.program.cycles(block)
         for sums in (self.phases[0 if name in self._between else block.phase], self._functions[name]):
             sums.instructions += block.instructions * block.entered
             sums.cycles += cycles
@@ -185,29 +183,13 @@ class _Tally:
     def functions(self) -> tuple[Function, ...]:
         """By instructions, most first."""
         code_bytes = collections.Counter[str]()
-        for symbol in self.symbols:
+        for symbol in self.program.symbols:
             code_bytes[base_name(symbol.name)] += symbol.bytes
         rows = [
             Function(name, sums.instructions, sums.cycles, sums.calls, code_bytes[name])
             for name, sums in self._functions.items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.instructions, row.name)))
-
-    def _symbol(self, address: int) -> Symbol:
-        """The function at an address; the compiler's assembly routines have no sizes and reach to the next one."""
-        before = bisect.bisect_right(self.symbols, address, key=lambda symbol: symbol.address) - 1
-        found = symbol_at(self.symbols, address) or (self.symbols[before] if before >= 0 else None)
-        assert found is not None, f"no function at {address:#x}"
-        return found
-
-    def _instructions(self, block: Block) -> list[Instruction]:
-        start = bisect.bisect_left(self._addresses, block.address)
-        return [self._code[at] for at in self._addresses[start : start + block.instructions]]
-
-
-def base_name(symbol: str) -> str:
-    """A function's name in C, without what GCC adds to copies and parts of it (`.constprop.0`, `.part.0`)."""
-    return _COPY.sub("", symbol)
 
 
 def _operator_rows(artifact: Artifact) -> list[dict[str, Any]]:
@@ -234,7 +216,7 @@ def _operators(
     artifact: Artifact, rows: list[dict[str, Any]], tally: _Tally, n_tokens: int
 ) -> tuple[Operator, ...]:
     plan = buffers(artifact)
-    weights = _weights(artifact, rows, tally.symbols)
+    weights = _weights(artifact, rows, tally.program.symbols)
     result = [
         _operator(RUN_FUNCTION, "", f"{artifact.name}_run", tally.phases[0], 0, weights[""], plan, (-1, -1))
     ]
