@@ -22,7 +22,7 @@ from tvmtiny.report.cycles import core_model
 from tvmtiny.resources import data_dir
 from tvmtiny.runner import Sample, run
 from tvmtiny.schedule.microkernels import header, headers
-from tvmtiny.schedule.rules import PAIRED_FAMILIES, family
+from tvmtiny.schedule.rules import PAIRED_ROWS, family
 from tvmtiny.target import Target
 
 SOURCE = "kernels.c"
@@ -91,7 +91,7 @@ def _measure(step: Step, target: Target, directory: Path, timeout_s: float) -> t
 def _form(kernel: str, microkernels: str) -> str:
     """The form of a kernel that a compiled model calls."""
     paired = f"{kernel}_pairs"
-    found = microkernels in PAIRED_FAMILIES and header(f"tvmt_{paired}", microkernels).is_file()
+    found = microkernels in PAIRED_ROWS and header(f"tvmt_{paired}", microkernels).is_file()
     return paired if found else kernel
 
 

@@ -2,8 +2,8 @@
 
 Heads run in series; K and V of one head exist at a time. For a block of rows: Q, scores, exponentials, values. The
 last head meets the contexts of the earlier ones block by block in the output projection and the epilogue, so that its
-context never exists as a whole, and scores and sums share memory. V is kept transposed, a row a channel, so that the
-sum over tokens runs along memory.
+context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
+channel, so that the sum over tokens runs along memory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.columns import columns_shape
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
+
+ATTEND_COLUMNS = 12
+"""Scores a row for which tile.attend_s8 has room in its buffer, at least: what it adds to a short row for alignment."""
 
 
 def _infer(o: Operands) -> relax.TensorType:
@@ -45,40 +49,40 @@ def _reference(o: Operands, n: int) -> Array:
 
 @T.inline
 def _attend(
-    x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+    x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
     context, row, col, head, start, rows, n, width, depth, shifts,
 ):  # fmt: skip
-    """One head for `rows` tokens from `start`: Q, scores, exponentials, values into `context` at (row, col)."""
+    """One head for `rows` tokens from `start`: Q, scores, their softmax times V into `context` at (row, col)."""
     tile.dense_s8(
         x, start, wq, bq, mq, head * width, q, 0, 0, workspace, rows, width, depth, shifts["q_shift"], 0
     )
     tile.scores_s32(q, k, sums, workspace, rows, n, width)
-    tile.softmax_u8(sums, exp_table, score_multiplier, head, p, row_sum, rows, n, shifts["score_shift"])
-    tile.values_s8(
-        p, v, row_sum, ratio, head, context, row, col, workspace, rows, width, n, shifts["value_shift"], 0
-    )
+    tile.attend_s8(
+        sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
+        shifts["score_shift"], shifts["value_shift"], 0,
+    )  # fmt: skip
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
-    H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
+    H, P, R, pairs = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), blocking.pairs
     k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "kvo")
-    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, S, D)))
+    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer((D, E), "int8"),
+        wq: T.Buffer(columns_shape(D, E, pairs), "int8"),
         bq: T.Buffer((D,), "int32"),
         mq: T.Buffer((D,), "int32"),
-        wk: T.Buffer((D, E), "int8"),
+        wk: T.Buffer(columns_shape(D, E, pairs), "int8"),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
-        wv: T.Buffer((D, E), "int8"),
+        wv: T.Buffer(columns_shape(D, E, pairs), "int8"),
         bv: T.Buffer((D,), "int32"),
         mv: T.Buffer((D,), "int32"),
-        wo: T.Buffer((N, D), "int8"),
+        wo: T.Buffer(columns_shape(N, D, pairs), "int8"),
         bo: T.Buffer((N,), "int32"),
         mo: T.Buffer((N,), "int32"),
         exp_table: T.Buffer((256,), "uint8"),
@@ -92,31 +96,29 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer((S, P), "int8")
-        v = T.sblock_alloc_buffer((P, S), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, P, pairs), "int8")
+        v = T.sblock_alloc_buffer(columns_shape(P, S, pairs), "int8")
         q = T.sblock_alloc_buffer((R, P), "int8")
-        sums = T.sblock_alloc_buffer((R, max(S, N)), "int32")
-        p = T.sblock_alloc_buffer((R, S), "uint8")
-        row_sum = T.sblock_alloc_buffer((R,), "int32")
+        sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for head in T.serial(H - 1):
-            tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, workspace, n, P, E, k_shift, 0)
-            tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift, 0)
+            tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, k_shift)
+            tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+                    x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
                     earlier, tile.block_start(block, n, R), head * P, head,
                     tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
                 )  # fmt: skip
-        tile.dense_s8(x, 0, wk, bk, mk, D - P, k, 0, 0, workspace, n, P, E, k_shift, 0)
-        tile.dense_s8_transposed(x, 0, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift, 0)
+        tile.dense_s8_keys(x, wk, bk, mk, D - P, k, workspace, n, P, E, k_shift)
+        tile.dense_s8_channels(x, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift)
         for block in T.serial(tile.blocks_of(n, R)):
             if H > 1:
                 tile.copy_s8(
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+                x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
                 joined, 0, D - P, H - 1,
                 tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
             )  # fmt: skip
@@ -164,4 +166,6 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=_macs,
     inplace=("x", "residual"),
+    columns=("wq", "wk", "wv", "wo"),
+    pairable=lambda o: o.shape("wq")[0] // o.attrs["heads"] % 2 == 0,
 )

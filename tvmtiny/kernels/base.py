@@ -21,10 +21,12 @@ class Blocking:
         rows: tokens that an attention or feed-forward operator works on at a time.
         widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
             arena; 0 where they need none.
+        pairs: whether the columns of matrix products lie in pairs (`tvmtiny.kernels.columns`).
     """
 
     rows: int = 4
     widened_rows: int = 0
+    pairs: bool = False
 
     def workspace(self, rows: int, depth: int) -> int:
         """Elements (int16) of the workspace for products of at most `rows` rows of at most `depth` elements.
@@ -48,6 +50,9 @@ class Kernel:
         prim_func: TIR whose parameters are the arguments, n and the output; parameters of absent arguments are
             dropped by the lowering.
         macs: multiply-accumulates of a run with n tokens.
+        columns: arguments (N, K) that are the columns of matrix products, constants; with `Blocking.pairs` the TIR takes
+            them in pairs.
+        pairable: whether its columns can lie in pairs.
     """
 
     name: str
@@ -57,6 +62,8 @@ class Kernel:
     prim_func: Callable[[Operands, Blocking], tirx.PrimFunc]
     macs: Callable[[Operands, int], int]
     inplace: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    pairable: Callable[[Operands], bool] = lambda operands: True
 
 
 @dataclasses.dataclass(frozen=True)
