@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape
+from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -65,24 +65,25 @@ def _attend(
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
-    H, P, R, pairs = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), blocking.pairs
+    H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
     k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "kvo")
+    weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer(columns_shape(D, E, pairs), "int8"),
+        wq: T.Buffer(columns_shape(D, E, weights), weight_type),
         bq: T.Buffer((D,), "int32"),
         mq: T.Buffer((D,), "int32"),
-        wk: T.Buffer(columns_shape(D, E, pairs), "int8"),
+        wk: T.Buffer(columns_shape(D, E, weights), weight_type),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
-        wv: T.Buffer(columns_shape(D, E, pairs), "int8"),
+        wv: T.Buffer(columns_shape(D, E, weights), weight_type),
         bv: T.Buffer((D,), "int32"),
         mv: T.Buffer((D,), "int32"),
-        wo: T.Buffer(columns_shape(N, D, pairs), "int8"),
+        wo: T.Buffer(columns_shape(N, D, weights), weight_type),
         bo: T.Buffer((N,), "int32"),
         mo: T.Buffer((N,), "int32"),
         exp_table: T.Buffer((256,), "uint8"),
@@ -96,8 +97,8 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer(columns_shape(S, P, pairs), "int8")
-        v = T.sblock_alloc_buffer(columns_shape(P, S, pairs), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, P, blocking.columns), "int8")
+        v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
         q = T.sblock_alloc_buffer((R, P), "int8")
         sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
