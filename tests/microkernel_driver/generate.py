@@ -553,6 +553,8 @@ _WIDE = {
 def generator(kernel: str, family: str) -> Generator:
     """The generator of a kernel's cases for a family."""
     return _WIDE.get(kernel, GENERATORS[kernel]) if family == "wide_weights" else GENERATORS[kernel]
+
+
 """By kernel name, in the order of cases.KERNELS."""
 
 

@@ -49,11 +49,13 @@ class Benchmark:
         name: on the command line.
         description: one line for people.
         peers: figures of others for the same work.
+        weights: how the weights are stored (`tvmtiny.compiler.WEIGHTS`).
     """
 
     name: str
     description: str
     peers: tuple[Peer, ...] = ()
+    weights: str = "int8"
 
     @property
     def group(self) -> str:

@@ -45,7 +45,8 @@ def measure(benchmark: KernelBenchmark, target: Target, directory: Path, *, time
         UserError: no machine has the target's core, or the operands do not fit its memory.
         EnvironmentProblem: a tool is missing or fails.
     """
-    counts = [_measure(step, target, directory, timeout_s) for step in benchmark.steps]
+    microkernels = family(target, benchmark.weights)
+    counts = [_measure(step, target, microkernels, directory, timeout_s) for step in benchmark.steps]
     return row(
         benchmark,
         target,
@@ -56,11 +57,13 @@ def measure(benchmark: KernelBenchmark, target: Target, directory: Path, *, time
     )
 
 
-def _measure(step: Step, target: Target, directory: Path, timeout_s: float) -> tuple[int, int]:
+def _measure(
+    step: Step, target: Target, microkernels: str, directory: Path, timeout_s: float
+) -> tuple[int, int]:
     """Instructions and estimated cycles of all calls of a step."""
-    step = dataclasses.replace(step, kernel=_form(step.kernel, family(target)))
+    step = dataclasses.replace(step, kernel=_form(step.kernel, microkernels))
     work, arena_bytes = _layout(step)
-    artifact = _program(directory, target, arena_bytes)
+    artifact = _program(directory, target, microkernels, arena_bytes)
     result = run(
         artifact,
         "qemu",
@@ -116,14 +119,14 @@ def _layout(step: Step) -> tuple[np.ndarray, int]:
     return np.frombuffer(packed, np.uint8), max(4096, 1 << (end - 1).bit_length())
 
 
-def _program(directory: Path, target: Target, arena_bytes: int) -> Artifact:
-    """kernels.c and the micro-kernels of a target, as a model whose input is the work."""
+def _program(directory: Path, target: Target, microkernels: str, arena_bytes: int) -> Artifact:
+    """kernels.c and the micro-kernels of a family, as a model whose input is the work."""
     source = data_dir("benchmarks") / SOURCE
     include = directory / "include"
     include.mkdir(parents=True, exist_ok=True)
     names = set(re.findall(r'#include "(tvmt_\w+)\.h"', source.read_text("utf-8"))) - {"tvmt_model"}
-    names = {name for name in names if header(name, family(target)).is_file()}
-    for name, text in headers(names, family(target)).items():
+    names = {name for name in names if header(name, microkernels).is_file()}
+    for name, text in headers(names, microkernels).items():
         (include / name).write_text(text, encoding="utf-8")
     shutil.copy(data_dir("microtvm_projects/common") / "tvmt_model.h", include)
     shutil.copy(source, directory)

@@ -58,7 +58,8 @@ def measure_all(
 def measure(benchmark: Benchmark, target: Target, directory: Path, *, timeout_s: float) -> Row:
     """Measure one benchmark on one target; builds below `directory`. Raises as `measure_all`."""
     if isinstance(benchmark, KernelBenchmark):
-        return kernels.measure(benchmark, target, directory / f"kernels-{target.name}", timeout_s=timeout_s)
+        program = directory / f"kernels-{target.name}-{benchmark.weights}"
+        return kernels.measure(benchmark, target, program, timeout_s=timeout_s)
     assert isinstance(benchmark, EncoderBenchmark)
     return encoders.measure(benchmark, target, directory, timeout_s=timeout_s)
 

@@ -100,7 +100,9 @@ def dense_s8(
 
 
 @T.inline
-def dense_table_s8(x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point):
+def dense_table_s8(
+    x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point
+):
     """out[r, c] = table[128 + requantize_s8(bias[c] + x[r, :] . weight[c, :])]."""
     with T.sblock("dense_table_s8"):
         T.reads(

@@ -23,10 +23,13 @@ ROWS = {"embed": 1, "layer_norm": 1}
 
 
 WIDENED_ROWS = {"dsp": 6, "wide_weights": 6, "dual_issue": 6}
-"""Rows that a family's micro-kernels of plain columns widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+"""Rows of plain columns that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
 
 PAIRED_ROWS = {"dsp": 4, "wide_weights": 4}
 """The same for columns in pairs (TVMT_PAIR_ROWS), of families that are faster with them."""
+
+LONG = 256
+"""Tokens above which attention takes fewer rows at a time: their scores are most of its scratch memory."""
 
 
 def blocking(microkernels: str) -> Rule:
@@ -41,6 +44,8 @@ def blocking(microkernels: str) -> Rule:
             rows, weights = PAIRED_ROWS[microkernels], WIDE_PAIRS if microkernels == "wide_weights" else PAIRS
             return Blocking(rows, rows, weights)
         widened = WIDENED_ROWS.get(microkernels, 0)
+        if kernel.name == "attention" and operands.shape("x")[0] > LONG:
+            widened = min(widened, 4)
         return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened)
 
     return rule
@@ -56,7 +61,7 @@ def family(target: Target, weights: str = "int8") -> str:
             return "wide_weights"
         raise UserError(
             f"Weights stored as int16 are of no use to target {target.name} ({target.cpu}).",
-            "They save instructions on a single-issue core with the DSP extension (Cortex-M4, M33); leave out --weights.",
+            "They save instructions on Cortex-M4 and M33, which have the DSP extension and one issue slot.",
         )
     if not target.dsp:
         return "portable"
