@@ -138,8 +138,7 @@ def column_pairs(columns: np.ndarray, rng: Rng, stride: int) -> np.ndarray:
 
 def wide_pairs(columns: np.ndarray, rng: Rng, stride: int) -> np.ndarray:
     """Columns (N, K) as int16 in pairs: two elements of one column, two of the other."""
-    count, depth = columns.shape
-    pairs = -(-count // 2)
+    pairs = -(-len(columns) // 2)
     result = noise(rng, np.int16, pairs * stride).reshape(pairs, -1, 2, 2)
     for j, column in enumerate(columns):
         part = result[j // 2, :, j % 2]

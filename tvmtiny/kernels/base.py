@@ -24,8 +24,7 @@ class Blocking:
         rows: tokens that an attention or feed-forward operator works on at a time.
         widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
             arena; 0 where they need none.
-        weights: layout of the weights of matrix products (`tvmtiny.kernels.columns`); keys and values lie in pairs where
-            weights do.
+        weights: layout of the weights of matrix products (`tvmtiny.kernels.columns`).
     """
 
     rows: int = 4

@@ -23,7 +23,7 @@ ROWS = {"embed": 1, "layer_norm": 1}
 
 
 WIDENED_ROWS = {"dsp": 6, "wide_weights": 6, "dual_issue": 6}
-"""Rows of plain columns that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+"""Rows of plain columns that a family widens at a time (TVMT_STRIP_ROWS); none where it is not listed."""
 
 PAIRED_ROWS = {"dsp": 4, "wide_weights": 4}
 """The same for columns in pairs (TVMT_PAIR_ROWS), of families that are faster with them."""
