@@ -83,5 +83,5 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=_macs,
-    inplace=("x", "residual"),
+    inplace=lambda o: ("x", "residual"),
 )

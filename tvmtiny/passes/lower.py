@@ -16,6 +16,7 @@ from tvmtiny.passes.graph import Graph, op_name, shape_of
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
+INPLACE_ATTRIBUTE = "tvmtiny.inplace"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -76,4 +77,6 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
     length = next((param for param in params if param.name == LENGTH_SYMBOL), None)
     if length is not None and not isinstance(operands.n, tvm.ir.Var):
         function = function.specialize({length: operands.n})
-    return function.with_attr(KERNEL_ATTRIBUTE, kernel.name)
+    return function.with_attrs(
+        {KERNEL_ATTRIBUTE: kernel.name, INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands))}
+    )
