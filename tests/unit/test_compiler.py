@@ -91,6 +91,11 @@ class TestErrors:
             compile_case(range_method="kl")
         assert "auto, minmax, percentile, entropy" in caught.value.remedy
 
+    def test_with_an_unknown_folding(self, compile_case: Any) -> None:
+        with pytest.raises(UserError, match=r"folding of Q K\^T 'yes'") as caught:
+            compile_case(fold_qk="yes")
+        assert "auto, never, always" in caught.value.remedy
+
     def test_with_an_unknown_target(self, compile_case: Any) -> None:
         with pytest.raises(UserError, match="stm32f476") as caught:
             compile_case(target="stm32f476")

@@ -71,9 +71,7 @@ def test_before_and_expected() -> None:
         (18, 9, 2, 6, False),
     ],
 )
-def test_folds_where_it_saves_work(
-    tokens: int, embedding: int, heads: int, width: int, folds: bool
-) -> None:
+def test_folds_where_it_saves_work(tokens: int, embedding: int, heads: int, width: int, folds: bool) -> None:
     w = weights(embedding, heads, width)
     x = relax.Var("x", relax.TensorType([tokens, embedding], "float32"))
     order = ("wq", "bq", "wk", "bk", "wv", "bv", "wo", "bo")
@@ -117,4 +115,6 @@ def test_folded_scores_differ_by_a_constant_a_row(
     pairs = zip(*(np.split(x @ w.T + b, heads, axis=1) for w, b in ((wq, bq), (wk, bk))), strict=True)
     for folded, (q, k) in zip(queries, pairs, strict=True):
         difference = q @ k.T - folded @ x.T
-        np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-4)
+        np.testing.assert_allclose(
+            difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-4
+        )

@@ -47,13 +47,10 @@ def fold(wq: Array, bq: Array, wk: Array, heads: int) -> tuple[Array, Array]:
     Args:
         wq, wk: (H*P, E). bq: (H*P,).
     """
-    query, bias, key = (
-        np.stack(np.split(array.astype(np.float64), heads)) for array in (wq, bq[:, np.newaxis], wk)
-    )
-    across = key.transpose(0, 2, 1)
-    return (across @ query).reshape(-1, wq.shape[1]).astype(np.float32), (across @ bias).reshape(-1).astype(
-        np.float32
-    )
+    queries, biases, keys = (np.split(array.astype(np.float64), heads) for array in (wq, bq, wk))
+    weight = np.concatenate([key.T @ query for key, query in zip(keys, queries, strict=True)])
+    bias = np.concatenate([key.T @ bias for key, bias in zip(keys, biases, strict=True)])
+    return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def _pays(attention: relax.Call) -> bool:
