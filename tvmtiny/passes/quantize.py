@@ -184,17 +184,17 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         w, b = w * steps[:, np.newaxis], b * steps
         unit = qparams.accumulator_scales(w, b, value.params)
         scales[part] = _projection_scales(c, var.name, part, heads, unit, steps)
-        width = len(w) // heads
-        dense = qparams.dense(w, b, value.params, np.repeat(scales[part], width), f"{var.name}.{part}")
+        columns = np.repeat(scales[part], len(w) // heads)
+        dense = qparams.dense(w, b, value.params, columns, f"{var.name}.{part}")
         tensors |= _dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
         attrs[f"{part}_shift"] = dense.shift
-    scales.setdefault("k", np.ones(heads))
+    scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
     attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], len(arrays[0]) // heads, var.name)
     context = np.maximum(c.head_scales(var.name, "context", heads), scales["v"] / 32)
     tensors["ratio"], attrs["value_shift"] = _ratio(scales["v"] / context, 255)
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
-    params = QuantParams(np.repeat(context, width), 0)
+    params = QuantParams(np.repeat(context, wo.shape[1] // heads), 0)
     unit, bound = _units(wo, bo, params)
     epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", limit=np.inf)
