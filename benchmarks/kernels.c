@@ -26,6 +26,25 @@
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
 
+/* Forms whose columns lie in pairs, in the families that have them. */
+#if __has_include("tvmt_pairs.h")
+#include "tvmt_dense_s32_pairs.h"
+#include "tvmt_dense_s8_pairs.h"
+#include "tvmt_scores_s32_pairs.h"
+#include "tvmt_values_s8_pairs.h"
+#define PAIRS(CASE)                                                                                                   \
+  CASE(dense_s8_pairs, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth,       \
+       o->depth, 2 * o->depth, o->cols, 0, 0)                                                                         \
+  CASE(dense_s32_pairs, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth,      \
+       o->depth, 2 * o->depth, o->cols, 0)                                                                            \
+  CASE(scores_s32_pairs, o->x, o->y, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, 2 * o->depth,        \
+       o->cols)                                                                                                       \
+  CASE(values_s8_pairs, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,           \
+       2 * o->depth, o->cols, 0x10000000U, 0, 0)
+#else
+#define PAIRS(CASE)
+#endif
+
 enum { WEIGHT_BYTES = 131072, ROW_SUM = 32768 };
 
 /* Written by tvmtiny/bench/kernels.py. Offsets are bytes from the start of the arena. */
@@ -51,6 +70,7 @@ typedef struct {
 
 /* CASE(kernel, arguments of tvmt_<kernel>), where `o` is the operands. */
 #define KERNELS(CASE)                                                                                                 \
+  PAIRS(CASE)                                                                                                         \
   CASE(dense_s8, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,   \
        o->cols, 1, 0, 0)                                                                                              \
   CASE(dense_s32, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,  \

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from microkernel_driver.build import FAMILIES, WARNINGS, HostLibrary, write_model
-from microkernel_driver.cases import KERNELS, first_difference, pack
+from microkernel_driver.cases import KERNELS, first_difference, kernels_of, pack
 from microkernel_driver.generate import GENERATORS, fixed_cases
 
 from tvmtiny.runner import Sample, run
@@ -36,8 +36,10 @@ def test_every_kernel_has_a_generator() -> None:
     assert tuple(GENERATORS) == KERNELS
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize(
+    ("build", "kernel"),
+    [(build, kernel) for build, (family, _) in BUILDS.items() for kernel in kernels_of(family)],
+)
 def test_fixed_cases_give_the_reference_bytes(
     libraries: dict[str, HostLibrary], build: str, kernel: str
 ) -> None:
@@ -54,8 +56,9 @@ def test_any_case_gives_the_reference_bytes(
     libraries: dict[str, HostLibrary], kernel: str, shape: tuple[int, int, int], seed: int, extreme: bool
 ) -> None:
     case = GENERATORS[kernel](np.random.default_rng(seed), *shape, extreme)
-    for library in libraries.values():
-        library.check([case])
+    for build, library in libraries.items():
+        if kernel in kernels_of(BUILDS[build][0]):
+            library.check([case])
 
 
 def test_layer_norm_of_the_longest_row(libraries: dict[str, HostLibrary]) -> None:
@@ -71,7 +74,7 @@ def test_no_undefined_behaviour_and_no_access_outside_the_operands(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SANITIZE", "-fsanitize=address,undefined -fno-sanitize-recover=all")
-    arenas = pack(case for kernel in KERNELS for case in fixed_cases(kernel))
+    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel))
     samples = [Sample({"cases": np.frombuffer(before, np.uint8)}, 1) for before, _, _ in arenas]
     result = run(write_model(tmp_path, family), "host", samples, target="host")
     for arena, outputs in zip(arenas, result.outputs, strict=True):

@@ -30,9 +30,22 @@ KERNELS = (
     "arith",
     "reciprocal_sqrt",
     "product_s8",
+    "dense_s8_pairs",
+    "dense_table_s8_pairs",
+    "dense_s32_pairs",
+    "dense_s8_keys",
+    "dense_s8_channels",
+    "scores_s32_pairs",
+    "values_s8_pairs",
 )
+_PAIRS = KERNELS[-7:]
 _ALIGN = 16
 _HEADER_WORDS = 4
+
+
+def kernels_of(family: str) -> tuple[str, ...]:
+    """The kernels that a family has, its own or another's."""
+    return tuple(kernel for kernel in KERNELS if family != "portable" or kernel not in _PAIRS)
 
 
 class Buffer:

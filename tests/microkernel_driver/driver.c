@@ -27,6 +27,20 @@
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
 
+/* Forms of the matrix products that the portable family has not. */
+#if __has_include("tvmt_pairs.h")
+#define PAIRS 1
+#include "tvmt_dense_s32_pairs.h"
+#include "tvmt_dense_s8_channels.h"
+#include "tvmt_dense_s8_keys.h"
+#include "tvmt_dense_s8_pairs.h"
+#include "tvmt_dense_table_s8_pairs.h"
+#include "tvmt_scores_s32_pairs.h"
+#include "tvmt_values_s8_pairs.h"
+#else
+#define PAIRS 0
+#endif
+
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #else
@@ -125,6 +139,41 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_product_s8(S8(0), S8(1), S8(2), S16(3), a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
       clear(S16(3), a[13]);
       return 0;
+#if PAIRS
+    case 16:
+      tvmt_dense_s8_pairs(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+                          a[13]);
+      clear(S16(5), a[14]);
+      return 0;
+    case 17:
+      tvmt_dense_table_s8_pairs(S8(0), S8(1), S32(2), S32(3), S8(15), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10],
+                                a[11], a[12], a[13]);
+      clear(S16(5), a[14]);
+      return 0;
+    case 18:
+      tvmt_dense_s32_pairs(S8(0), S8(1), S32(2), S32(3), S32(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
+      clear(S16(5), a[13]);
+      return 0;
+    case 19:
+      tvmt_dense_s8_keys(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+                         a[13]);
+      clear(S16(5), a[14]);
+      return 0;
+    case 20:
+      tvmt_dense_s8_channels(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+                             a[13]);
+      clear(S16(5), a[14]);
+      return 0;
+    case 21:
+      tvmt_scores_s32_pairs(S8(0), S8(1), S32(2), S16(3), a[4], a[5], a[6], a[7], a[8], a[9]);
+      clear(S16(3), a[10]);
+      return 0;
+    case 22:
+      tvmt_values_s8_pairs(U8(0), S8(1), S32(2), S8(3), S16(4), a[5], a[6], a[7], a[8], a[9], a[10],
+                           (uint32_t)a[11], a[12], a[13]);
+      clear(S16(4), a[14]);
+      return 0;
+#endif
     default:
       return -1;
   }

@@ -16,8 +16,8 @@ from tvmtiny.quant import integer
 
 INT32_MAX = 2**31 - 1
 KERNEL_SEED = 20261123
-STRIP_ROWS = 6
-"""The most rows that a micro-kernel widens at a time."""
+STRIP_ROWS, PAIR_ROWS = 6, 4
+"""The most rows that a micro-kernel widens at a time, with plain columns and with pairs of them."""
 Rng = np.random.Generator
 Generator = Callable[[Rng, int, int, int, bool], Case]
 
@@ -124,6 +124,63 @@ def dense_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
         (*arguments, out, workspace, *sizes, shift, workspace.content.nbytes),
         f"{rows}x{cols}x{depth}",
     )
+
+
+def column_pairs(columns: np.ndarray, rng: Rng, stride: int) -> np.ndarray:
+    """Columns (N, K) in pairs, byte by byte, `stride` elements a pair; noise fills what no column has."""
+    count, depth = columns.shape
+    pairs = -(-count // 2)
+    result = noise(rng, np.int8, pairs * stride).reshape(pairs, stride)
+    for j, column in enumerate(columns):
+        result[j // 2, j % 2 : 2 * depth : 2] = column
+    return result.reshape(-1)
+
+
+def _pairs_output(rng: Rng, columns: np.ndarray, stride: int) -> Buffer:
+    """Pairs of columns that a kernel writes; what no column has may not change."""
+    seed = int(rng.integers(0, 2**32))  # the same noise twice
+    after = column_pairs(columns, np.random.default_rng(seed), stride)
+    return Buffer(noise(np.random.default_rng(seed), np.int8, after.size), after)
+
+
+def _fours(count: int) -> int:
+    return -(-count // 4) * 4
+
+
+def _pairs_stride(rng: Rng, depth: int) -> int:
+    """Elements from a pair of columns to the next: room for the columns, and sometimes more."""
+    return 2 * _fours(depth) + 4 * int(rng.integers(0, 3))
+
+
+def _dense_pairs(name: str, layout: str = "rows", dtype: type = np.int8, table: bool = False) -> Generator:
+    """A dense layer whose weights are pairs of columns; its outputs are rows, or pairs of rows or channels."""
+
+    def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+        (x, weight, bias, multiplier), arguments, x_stride, shift = _dense_operands(
+            rng, rows, cols, depth, extreme
+        )
+        w_stride, zero_point = _pairs_stride(rng, depth), _zero_point(rng)
+        arguments[1] = Buffer(column_pairs(weight, rng, w_stride))
+        y = integer.dense_s32(x, weight, bias, multiplier, shift)
+        look_up = Buffer(int8s(rng, (256,), False), skew=_skew(rng))
+        if dtype is np.int8:
+            y = integer.dense_s8(x, weight, bias, multiplier, shift, zero_point)
+        if table:
+            y = look_up.content[y.astype(np.int32) + 128]
+        out_stride = cols + int(rng.integers(0, 4))
+        if layout == "rows":
+            out = _output(rng, y, out_stride)
+        else:
+            columns = y if layout == "keys" else y.T
+            out_stride = _pairs_stride(rng, columns.shape[1])
+            out = _pairs_output(rng, columns, out_stride)
+        workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+        scalars = [rows, cols, depth, x_stride, w_stride, out_stride, shift]
+        scalars += [zero_point] if dtype is np.int8 else []
+        last: list[Argument] = [workspace.content.nbytes, *([look_up] if table else [])]
+        return Case(name, (*arguments, out, workspace, *scalars, *last), f"{rows}x{cols}x{depth}")
+
+    return generate
 
 
 def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -307,6 +364,31 @@ def values_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     )
 
 
+def scores_s32_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    q, k = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
+    q_stride, k_stride = depth + int(rng.integers(0, 6)), _pairs_stride(rng, depth)
+    out_stride = cols + int(rng.integers(0, 4))
+    inputs = (Buffer(strided(rng, q, q_stride), skew=_skew(rng)), Buffer(column_pairs(k, rng, k_stride)))
+    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    sizes = (rows, cols, depth, q_stride, k_stride, out_stride, workspace.content.nbytes)
+    out = _output(rng, integer.scores_s32(q, k), out_stride)
+    return Case("scores_s32_pairs", (*inputs, out, workspace, *sizes), f"{rows}x{cols}x{depth}")
+
+
+def values_s8_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    """The case of values_s8 with its values as pairs of channels."""
+    plain = values_s8(rng, rows, cols, depth, extreme)
+    p, v, row_sum, out, _, *scalars = plain.arguments
+    assert isinstance(v, Buffer)
+    v_stride = int(scalars[4])  # type: ignore[call-overload]
+    columns = np.stack([v.content[j * v_stride : j * v_stride + depth] for j in range(cols)])
+    scalars[4] = _pairs_stride(rng, depth)
+    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    scalars[-1] = workspace.content.nbytes
+    pairs = Buffer(column_pairs(columns, rng, scalars[4]))
+    return Case("values_s8_pairs", (p, pairs, row_sum, out, workspace, *scalars), plain.note)
+
+
 def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     first_row, vocabulary = int(rng.integers(0, 5)), int(rng.integers(1, 50))
     token, position = int8s(rng, (vocabulary, cols), extreme), int8s(rng, (first_row + rows, cols), extreme)
@@ -394,6 +476,13 @@ GENERATORS: dict[str, Generator] = {
     "arith": arith,
     "reciprocal_sqrt": reciprocal_sqrt,
     "product_s8": product_s8,
+    "dense_s8_pairs": _dense_pairs("dense_s8_pairs"),
+    "dense_table_s8_pairs": _dense_pairs("dense_table_s8_pairs", table=True),
+    "dense_s32_pairs": _dense_pairs("dense_s32_pairs", dtype=np.int32),
+    "dense_s8_keys": _dense_pairs("dense_s8_keys", "keys"),
+    "dense_s8_channels": _dense_pairs("dense_s8_channels", "channels"),
+    "scores_s32_pairs": scores_s32_pairs,
+    "values_s8_pairs": values_s8_pairs,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

@@ -5,6 +5,7 @@ Counted is what a call executes, passing its arguments included, the loop of the
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import struct
@@ -20,8 +21,8 @@ from tvmtiny.report.blocks import Program, base_name
 from tvmtiny.report.cycles import core_model
 from tvmtiny.resources import data_dir
 from tvmtiny.runner import Sample, run
-from tvmtiny.schedule.microkernels import headers
-from tvmtiny.schedule.rules import family
+from tvmtiny.schedule.microkernels import header, headers
+from tvmtiny.schedule.rules import PAIRED_ROWS, family
 from tvmtiny.target import Target
 
 SOURCE = "kernels.c"
@@ -57,6 +58,7 @@ def measure(benchmark: KernelBenchmark, target: Target, directory: Path, *, time
 
 def _measure(step: Step, target: Target, directory: Path, timeout_s: float) -> tuple[int, int]:
     """Instructions and estimated cycles of all calls of a step."""
+    step = dataclasses.replace(step, kernel=_form(step.kernel, family(target)))
     work, arena_bytes = _layout(step)
     artifact = _program(directory, target, arena_bytes)
     result = run(
@@ -86,6 +88,13 @@ def _measure(step: Step, target: Target, directory: Path, timeout_s: float) -> t
     return instructions, sum(program.cycles(block) for block in blocks)
 
 
+def _form(kernel: str, microkernels: str) -> str:
+    """The form of a kernel that a compiled model calls."""
+    paired = f"{kernel}_pairs"
+    found = microkernels in PAIRED_ROWS and header(f"tvmt_{paired}", microkernels).is_file()
+    return paired if found else kernel
+
+
 def _layout(step: Step) -> tuple[np.ndarray, int]:
     """The `work` of a step, as bytes, and the size of the arena: a power of two, so that few programs are built.
 
@@ -113,6 +122,7 @@ def _program(directory: Path, target: Target, arena_bytes: int) -> Artifact:
     include = directory / "include"
     include.mkdir(parents=True, exist_ok=True)
     names = set(re.findall(r'#include "(tvmt_\w+)\.h"', source.read_text("utf-8"))) - {"tvmt_model"}
+    names = {name for name in names if header(name, family(target)).is_file()}
     for name, text in headers(names, family(target)).items():
         (include / name).write_text(text, encoding="utf-8")
     shutil.copy(data_dir("microtvm_projects/common") / "tvmt_model.h", include)

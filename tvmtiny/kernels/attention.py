@@ -2,8 +2,8 @@
 
 Heads run in series; K and V of one head exist at a time. For a block of rows: Q, scores, exponentials, values. The
 last head meets the contexts of the earlier ones block by block in the output projection and the epilogue, so that its
-context never exists as a whole, and scores and sums share memory. V is kept transposed, a row a channel, so that the
-sum over tokens runs along memory.
+context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
+channel, so that the sum over tokens runs along memory.
 
 In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and its keys are the
 tokens: x is read as a whole until the last block of the last head, so the output may not overwrite it.
@@ -17,8 +17,12 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.columns import columns_shape
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
+
+ATTEND_COLUMNS = 12
+"""Scores a row for which tile.attend_s8 has room in its buffer, at least: what it adds to a short row for alignment."""
 
 
 def _infer(o: Operands) -> relax.TensorType:
@@ -58,42 +62,43 @@ def _projected(o: Operands, x: Array, letter: str, head: int) -> Array:
 
 @T.inline
 def _attend(
-    x, wq, bq, mq, k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio, workspace,
+    x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
     context, row, col, head, start, rows, n, query_width, width, depth, shifts,
 ):  # fmt: skip
-    """One head for `rows` tokens from `start`: Q, scores, exponentials, values into `context` at (row, col)."""
+    """One head for `rows` tokens from `start`: Q, scores, their softmax times V into `context` at (row, col)."""
     tile.dense_s8(
         x, start, wq, bq, mq, head * query_width, q, 0, 0, workspace, rows, query_width, depth,
         shifts["q_shift"], 0,
     )  # fmt: skip
     tile.scores_s32(q, k, sums, workspace, rows, n, query_width)
-    tile.softmax_u8(sums, exp_table, score_multiplier, head, p, row_sum, rows, n, shifts["score_shift"])
-    tile.values_s8(
-        p, v, row_sum, ratio, head, context, row, col, workspace, rows, width, n, shifts["value_shift"], 0
-    )
+    tile.attend_s8(
+        sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
+        shifts["score_shift"], shifts["value_shift"], 0,
+    )  # fmt: skip
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wv")[0], o.shape("wo")[0]
-    H, P, R, folded = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), _folded(o)
+    H, P, R, pairs = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), blocking.pairs
+    folded = _folded(o)
     Q = E if folded else P
-    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, S, D)))
+    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
     v_shift, o_shift = shifts["v_shift"], shifts["o_shift"]
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer((H * Q, E), "int8"),
+        wq: T.Buffer(columns_shape(H * Q, E, pairs), "int8"),
         bq: T.Buffer((H * Q,), "int32"),
         mq: T.Buffer((H * Q,), "int32"),
-        wk: T.Buffer((D, E), "int8"),
+        wk: T.Buffer(columns_shape(D, E, pairs), "int8"),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
-        wv: T.Buffer((D, E), "int8"),
+        wv: T.Buffer(columns_shape(D, E, pairs), "int8"),
         bv: T.Buffer((D,), "int32"),
         mv: T.Buffer((D,), "int32"),
-        wo: T.Buffer((N, D), "int8"),
+        wo: T.Buffer(columns_shape(N, D, pairs), "int8"),
         bo: T.Buffer((N,), "int32"),
         mo: T.Buffer((N,), "int32"),
         exp_table: T.Buffer((256,), "uint8"),
@@ -107,34 +112,32 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer((S, P), "int8")
-        v = T.sblock_alloc_buffer((P, S), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, P, pairs), "int8")
+        v = T.sblock_alloc_buffer(columns_shape(P, S, pairs), "int8")
         q = T.sblock_alloc_buffer((R, Q), "int8")
-        sums = T.sblock_alloc_buffer((R, max(S, N)), "int32")
-        p = T.sblock_alloc_buffer((R, S), "uint8")
-        row_sum = T.sblock_alloc_buffer((R,), "int32")
+        sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for head in T.serial(H - 1):
             if not folded:
-                tile.dense_s8(x, 0, wk, bk, mk, head * P, k, 0, 0, workspace, n, P, E, shifts["k_shift"], 0)
-            tile.dense_s8_transposed(x, 0, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift, 0)
+                tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, shifts["k_shift"])
+            tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, x if folded else k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio,
-                    workspace, earlier, tile.block_start(block, n, R), head * P, head,
+                    x, wq, bq, mq, x if folded else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
+                    earlier, tile.block_start(block, n, R), head * P, head,
                     tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
                 )  # fmt: skip
         if not folded:
-            tile.dense_s8(x, 0, wk, bk, mk, D - P, k, 0, 0, workspace, n, P, E, shifts["k_shift"], 0)
-        tile.dense_s8_transposed(x, 0, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift, 0)
+            tile.dense_s8_keys(x, wk, bk, mk, D - P, k, workspace, n, P, E, shifts["k_shift"])
+        tile.dense_s8_channels(x, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift)
         for block in T.serial(tile.blocks_of(n, R)):
             if H > 1:
                 tile.copy_s8(
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, x if folded else k, v, q, sums, p, row_sum, exp_table, score_multiplier, ratio,
-                workspace, joined, 0, D - P, H - 1,
+                x, wq, bq, mq, x if folded else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
+                joined, 0, D - P, H - 1,
                 tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
             )  # fmt: skip
             tile.dense_s32(
@@ -168,6 +171,11 @@ def _inplace(o: Operands) -> tuple[str, ...]:
     return (*(() if _folded(o) else ("x",)), "residual", "earlier")
 
 
+def _pairable(o: Operands) -> bool:
+    """Every head begins with a pair of columns of Q, K and V."""
+    return all(o.shape(name)[0] // o.attrs["heads"] % 2 == 0 for name in ("wq", "wv"))
+
+
 KERNEL = Kernel(
     name="attention",
     arguments=(
@@ -197,4 +205,6 @@ KERNEL = Kernel(
     macs=_macs,
     inplace=_inplace,
     variant=lambda o: "folded" if _folded(o) else "",
+    columns=("wq", "wk", "wv", "wo"),
+    pairable=_pairable,
 )

@@ -21,10 +21,12 @@ class Blocking:
         rows: tokens that an attention or feed-forward operator works on at a time.
         widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
             arena; 0 where they need none.
+        pairs: whether the columns of matrix products lie in pairs (`tvmtiny.kernels.columns`).
     """
 
     rows: int = 4
     widened_rows: int = 0
+    pairs: bool = False
 
     def workspace(self, rows: int, depth: int) -> int:
         """Elements (int16) of the workspace for products of at most `rows` rows of at most `depth` elements.
@@ -49,6 +51,9 @@ class Kernel:
         inplace: arguments and scratch whose memory the output may overwrite, the preferred first, because what lies
             at an address is read before the output is written there.
         variant: which of its forms the operator has, in a word; empty where there is only one.
+        columns: arguments (N, K) that are the columns of matrix products, constants; with `Blocking.pairs` the TIR takes
+            them in pairs.
+        pairable: whether its columns can lie in pairs.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Kernel:
     macs: Callable[[Operands, int], int]
     inplace: Callable[[Operands], tuple[str, ...]] = lambda o: ()
     variant: Callable[[Operands], str] = lambda o: ""
+    columns: tuple[str, ...] = ()
+    pairable: Callable[[Operands], bool] = lambda operands: True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.columns import columns_shape
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -42,7 +43,7 @@ def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer((N, K), "int8"),
+        weight: T.Buffer(columns_shape(N, K, blocking.pairs), "int8"),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         table: T.Buffer((256,), "int8"),
@@ -50,11 +51,14 @@ def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         out: T.Buffer((M, N), "int8"),
     ):
         workspace = T.sblock_alloc_buffer((W,), "int16")
-        tile.dense_s8(
-            x, 0, weight, bias, multiplier, 0, out, 0, 0, workspace, T.min(n, M), N, K, shift, zero_point
-        )
         if activated:
-            tile.lookup_s8(out, table, T.min(n, M), N)
+            tile.dense_table_s8(
+                x, 0, weight, bias, multiplier, table, out, workspace, T.min(n, M), N, K, shift, zero_point
+            )
+        else:
+            tile.dense_s8(
+                x, 0, weight, bias, multiplier, 0, out, 0, 0, workspace, T.min(n, M), N, K, shift, zero_point
+            )
 
     return dense
 
@@ -67,7 +71,7 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer((N, K), "int8"),
+        weight: T.Buffer(columns_shape(N, K, blocking.pairs), "int8"),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         residual: T.Buffer((M, N), "int8"),
@@ -111,4 +115,5 @@ KERNEL = Kernel(
     macs=_macs,
     # Without an epilogue, columns are written while later ones still need the row of x.
     inplace=lambda o: ("residual", "x") if o.attrs["epilogue"] else (),
+    columns=("weight",),
 )

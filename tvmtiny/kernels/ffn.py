@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.columns import columns_shape
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -33,11 +34,11 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def ffn(
         x: T.Buffer((S, E), "int8"),
-        w1: T.Buffer((F, E), "int8"),
+        w1: T.Buffer(columns_shape(F, E, blocking.pairs), "int8"),
         b1: T.Buffer((F,), "int32"),
         m1: T.Buffer((F,), "int32"),
         table: T.Buffer((256,), "int8"),
-        w2: T.Buffer((N, F), "int8"),
+        w2: T.Buffer(columns_shape(N, F, blocking.pairs), "int8"),
         b2: T.Buffer((N,), "int32"),
         m2: T.Buffer((N,), "int32"),
         residual: T.Buffer((S, N), "int8"),
@@ -50,12 +51,16 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         t = T.sblock_alloc_buffer((R, N), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for block in T.serial(tile.blocks_of(n, R)):
-            tile.dense_s8(
-                x, tile.block_start(block, n, R), w1, b1, m1, 0, hidden, 0, 0, workspace,
-                tile.block_rows(block, n, R), F, E, shift1, zero_point,
-            )  # fmt: skip
             if activated:
-                tile.lookup_s8(hidden, table, tile.block_rows(block, n, R), F)
+                tile.dense_table_s8(
+                    x, tile.block_start(block, n, R), w1, b1, m1, table, hidden, workspace,
+                    tile.block_rows(block, n, R), F, E, shift1, zero_point,
+                )  # fmt: skip
+            else:
+                tile.dense_s8(
+                    x, tile.block_start(block, n, R), w1, b1, m1, 0, hidden, 0, 0, workspace,
+                    tile.block_rows(block, n, R), F, E, shift1, zero_point,
+                )  # fmt: skip
             tile.dense_s32(hidden, 0, w2, b2, m2, t, workspace, tile.block_rows(block, n, R), N, F, shift2)
             finish(
                 t,
@@ -84,4 +89,5 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=_macs,
     inplace=lambda o: ("x", "residual"),
+    columns=("w1", "w2"),
 )

@@ -12,7 +12,8 @@ import tvm
 from tvm import relax, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_of, operands_of
-from tvmtiny.passes.graph import Graph, op_name, shape_of
+from tvmtiny.kernels.columns import in_pairs
+from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
@@ -47,11 +48,12 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
                     mapping[var] = mapping[value] if value in mapping else builder.emit(_view(value, mapping))
                     continue
                 operands = operands_of(value)
-                function = _function(kernel, operands, rule(kernel, operands))
+                blocking = rule(kernel, operands)
+                function = _function(kernel, operands, blocking)
                 # Its layer makes it differ from an equal one, which the builder would share: reports go by function.
                 function = function.with_attr(LAYER_ATTRIBUTE, var.name)
                 symbol = builder.add_func(function, f"{var.name}_{kernel.name}")
-                args = [mapping.get(expr, expr) for expr in operands.tensors.values()]
+                args = _arguments(kernel, operands, blocking, mapping)
                 if any(param.name == LENGTH_SYMBOL for param in function.params):
                     args.append(operands.n)
                 call = relax.call_tir(symbol, args, out_ty=kernel.infer(operands))
@@ -60,6 +62,16 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
             output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return builder.get()
+
+
+def _arguments(kernel: Kernel, operands: Operands, blocking: Blocking, mapping: dict[Any, Any]) -> list[Any]:
+    """The operands over the new variables, with their columns laid out as the TIR takes them."""
+    tensors = {name: mapping.get(expr, expr) for name, expr in operands.tensors.items()}
+    for name in [name for name in kernel.columns if blocking.pairs and name in tensors]:
+        columns = as_array(tensors[name])
+        assert columns is not None, f"{kernel.name}: {name} is not a constant"
+        tensors[name] = relax.const(in_pairs(columns))
+    return list(tensors.values())
 
 
 def _view(value: Any, mapping: dict[Any, Any]) -> Any:

@@ -65,6 +65,11 @@ class Region:
         return self.region.region[axis].extent
 
     @property
+    def pair_stride(self) -> Any:
+        """Elements from one pair of columns to the next."""
+        return self.region.source.ty.shape[-2] * 2
+
+    @property
     def stride(self) -> Any:
         """Elements from one row to the next."""
         return self.region.source.ty.shape[-1]
@@ -86,6 +91,29 @@ def _dense_s8_transposed(r: list[Region], w: list[Region], s: list[Any]) -> list
 def _dense_s32(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
     pointers = [part.pointer for part in (*r, *w)]
     return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, w[0].stride, *s]
+
+
+def _dense_pairs(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [part.pointer for part in (*r, *w)]
+    return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, r[1].pair_stride, w[0].stride, *s]
+
+
+def _dense_to_pairs(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [part.pointer for part in (*r, *w)]
+    return [*pointers, r[0].rows, r[2].rows, r[0].cols, r[0].stride, r[1].pair_stride, w[0].pair_stride, *s]
+
+
+def _scores(r: list[Region], w: list[Region], k_stride: Any) -> list[Any]:
+    pointers = [part.pointer for part in (*r, *w)]
+    return [*pointers, w[0].rows, w[0].cols, r[0].cols, r[0].stride, k_stride, w[0].stride]
+
+
+def _attend(r: list[Region], w: list[Region], s: list[Any], v_stride: Any) -> list[Any]:
+    scores, table, multiplier, values, ratio = r
+    score_shift, *others = s
+    pointers = [scores.pointer, table.pointer, values.pointer, w[0].pointer]
+    sizes = [w[0].rows, w[0].cols, scores.cols, scores.stride, v_stride, w[0].stride]
+    return [*pointers, *sizes, multiplier.value, score_shift, ratio.value, *others]
 
 
 def _requantize(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
@@ -118,21 +146,16 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             *s,
         ],
     ),
-    "scores_s32": (
-        "scores_s32",
-        lambda r, w, s: [
-            r[0].pointer,
-            r[1].pointer,
-            w[0].pointer,
-            w[1].pointer,
-            w[0].rows,
-            w[0].cols,
-            r[0].cols,
-            r[0].stride,
-            r[1].stride,
-            w[0].stride,
-        ],
-    ),
+    "dense_table_s8": ("dense_table_s8", _dense_s32),
+    "dense_s8_pairs": ("dense_s8_pairs", _dense_pairs),
+    "dense_table_s8_pairs": ("dense_table_s8_pairs", _dense_pairs),
+    "dense_s32_pairs": ("dense_s32_pairs", _dense_pairs),
+    "dense_s8_keys": ("dense_s8_keys", _dense_to_pairs),
+    "dense_s8_channels": ("dense_s8_channels", _dense_to_pairs),
+    "scores_s32": ("scores_s32", lambda r, w, s: _scores(r, w, r[1].stride)),
+    "scores_s32_pairs": ("scores_s32_pairs", lambda r, w, s: _scores(r, w, r[1].pair_stride)),
+    "attend_s8": ("attend_s8", lambda r, w, s: _attend(r, w, s, r[3].stride)),
+    "attend_s8_pairs": ("attend_s8_pairs", lambda r, w, s: _attend(r, w, s, r[3].pair_stride)),
     "product_s8": (
         "product_s8",
         lambda r, w, s: [
@@ -146,39 +169,6 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             r[0].stride,
             r[1].stride,
             w[0].stride,
-            *s,
-        ],
-    ),
-    "softmax_u8": (
-        "softmax_u8",
-        lambda r, w, s: [
-            r[0].pointer,
-            r[1].pointer,
-            w[0].pointer,
-            w[1].pointer,
-            w[0].rows,
-            w[0].cols,
-            r[0].stride,
-            w[0].stride,
-            r[2].value,
-            *s,
-        ],
-    ),
-    "values_s8": (
-        "values_s8",
-        lambda r, w, s: [
-            r[0].pointer,
-            r[1].pointer,
-            r[2].pointer,
-            w[0].pointer,
-            w[1].pointer,
-            w[0].rows,
-            w[0].cols,
-            r[0].cols,
-            r[0].stride,
-            r[1].stride,
-            w[0].stride,
-            r[3].value,
             *s,
         ],
     ),

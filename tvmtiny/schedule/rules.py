@@ -21,7 +21,10 @@ ROWS = {"embed": 1, "layer_norm": 1}
 
 
 WIDENED_ROWS = {"dsp": 6, "dual_issue": 6}
-"""Rows that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+"""Rows that a family's micro-kernels of plain columns widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+
+PAIRED_ROWS = {"dsp": 4}
+"""The same for columns in pairs (TVMT_PAIR_ROWS), of families that are faster with them."""
 
 
 def blocking(microkernels: str) -> Rule:
@@ -30,10 +33,11 @@ def blocking(microkernels: str) -> Rule:
     As many tokens a block as the micro-kernels multiply at a time, or four: every weight that is loaded serves all
     rows of a block, for little scratch memory.
     """
-    widened = WIDENED_ROWS.get(microkernels, 0)
 
     def rule(kernel: Kernel, operands: Operands) -> Blocking:
-        return Blocking(rows=ROWS.get(kernel.name, max(widened, 4)), widened_rows=widened)
+        pairs = microkernels in PAIRED_ROWS and bool(kernel.columns) and kernel.pairable(operands)
+        widened = (PAIRED_ROWS if pairs else WIDENED_ROWS).get(microkernels, 0)
+        return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened, pairs)
 
     return rule
 
