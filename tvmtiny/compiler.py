@@ -54,6 +54,9 @@ OnStage = Callable[[str, float], None]
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
 
+WEIGHTS = ("int8", "int16")
+"""How flash may hold the weights of dense layers."""
+
 REFERENCE_SAMPLES = 8
 """Calibration samples whose input and output bytes are kept beside the model."""
 
@@ -72,6 +75,7 @@ def compile(  # noqa: A001 - the verb of the command line
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
     fold_qk: str = "auto",
+    weights: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -88,6 +92,8 @@ def compile(  # noqa: A001 - the verb of the command line
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
         fold_qk: one of `passes.fold_query_key.MODES`: where Q K^T becomes one matrix a head.
+        weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
+            fewer instructions on Cortex-M4 and M33.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -101,6 +107,8 @@ def compile(  # noqa: A001 - the verb of the command line
     check_output(directory)
     _check_choice("range method", range_method, ranges.METHODS)
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
+    _check_choice("storage of weights", weights, WEIGHTS)
+    microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
     if calibration is None:
@@ -125,9 +133,9 @@ def compile(  # noqa: A001 - the verb of the command line
         quantized = quantize(fused, Statistics(traces), range_method)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking(family(board)))(quantized.module))
+        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
     with stages("schedule"):
-        scheduled = stages.dump("scheduled", Schedule(family(board))(lowered))
+        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
     with stages("generate"):
         program = build_program(
             scheduled,
@@ -143,7 +151,7 @@ def compile(  # noqa: A001 - the verb of the command line
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
     with stages("write"):
-        info = _info(prefix, board, quantized, specs, names, references, model)
+        info = _info(prefix, board, microkernels, quantized, specs, names, references, model)
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, _hash(model))
@@ -265,6 +273,7 @@ def _check_flash(program: Program, board: Target) -> None:
 def _info(
     prefix: str,
     board: Target,
+    microkernels: str,
     quantized: QuantizedModel,
     specs: list[InputSpec],
     labels: dict[str, tuple[str, ...]],
@@ -285,7 +294,7 @@ def _info(
         output_params={name: quantized.tensors[name] for name in quantized.outputs},
         labels=labels,
         example={key: value[:n] for key, value in example.items()},
-        family=family(board),
+        family=microkernels,
     )
 
 

@@ -5,8 +5,9 @@ last head meets the contexts of the earlier ones block by block in the output pr
 context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
 channel, so that the sum over tokens runs along memory.
 
-In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and its keys are the
-tokens: x is read as a whole until the last block of the last head, so the output may not overwrite it.
+In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and the keys of all
+heads are the tokens. Where keys lie in pairs, a copy of x does, made once; else x is read as a whole until the last
+block of the last head, so the output may not overwrite it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
-from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape
+from tvmtiny.kernels.base import PLAIN, Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -79,9 +80,10 @@ def _attend(
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), D, N = o.shape("x"), o.shape("wv")[0], o.shape("wo")[0]
-    H, P, R, pairs = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), blocking.pairs
-    folded = _folded(o)
+    H, P, R, folded = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), _folded(o)
     Q = E if folded else P
+    tokens_are_keys = folded and blocking.columns == PLAIN
+    weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
     v_shift, o_shift = shifts["v_shift"], shifts["o_shift"]
@@ -89,16 +91,16 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer(columns_shape(H * Q, E, pairs), "int8"),
+        wq: T.Buffer(columns_shape(H * Q, E, weights), weight_type),
         bq: T.Buffer((H * Q,), "int32"),
         mq: T.Buffer((H * Q,), "int32"),
-        wk: T.Buffer(columns_shape(D, E, pairs), "int8"),
+        wk: T.Buffer(columns_shape(D, E, weights), weight_type),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
-        wv: T.Buffer(columns_shape(D, E, pairs), "int8"),
+        wv: T.Buffer(columns_shape(D, E, weights), weight_type),
         bv: T.Buffer((D,), "int32"),
         mv: T.Buffer((D,), "int32"),
-        wo: T.Buffer(columns_shape(N, D, pairs), "int8"),
+        wo: T.Buffer(columns_shape(N, D, weights), weight_type),
         bo: T.Buffer((N,), "int32"),
         mo: T.Buffer((N,), "int32"),
         exp_table: T.Buffer((256,), "uint8"),
@@ -112,18 +114,20 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer(columns_shape(S, P, pairs), "int8")
-        v = T.sblock_alloc_buffer(columns_shape(P, S, pairs), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, Q, blocking.columns), "int8")
+        v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
         q = T.sblock_alloc_buffer((R, Q), "int8")
         sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
+        if folded and not tokens_are_keys:
+            tile.columns_s8(x, k, n, E)
         for head in T.serial(H - 1):
             if not folded:
                 tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, shifts["k_shift"])
             tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, x if folded else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
+                    x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
                     earlier, tile.block_start(block, n, R), head * P, head,
                     tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
                 )  # fmt: skip
@@ -136,7 +140,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, x if folded else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
+                x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
                 joined, 0, D - P, H - 1,
                 tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
             )  # fmt: skip
@@ -167,7 +171,10 @@ def _macs(o: Operands, n: int) -> int:
 
 
 def _inplace(o: Operands) -> tuple[str, ...]:
-    """Rows of `earlier` are copied before those of the output; the planner sees to it that they are not narrower."""
+    """Whatever the layout of keys. Rows of `earlier` are copied before those of the output are written.
+
+    The planner sees to it that they are not narrower.
+    """
     return (*(() if _folded(o) else ("x",)), "residual", "earlier")
 
 

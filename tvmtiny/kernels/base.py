@@ -12,6 +12,9 @@ from tvm import relax, tirx
 
 Array: TypeAlias = npt.NDArray[Any]
 
+PLAIN, PAIRS, WIDE_PAIRS = "plain", "pairs", "wide_pairs"
+"""Layouts of columns; `tvmtiny.kernels.columns` says how they lie."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocking:
@@ -21,12 +24,18 @@ class Blocking:
         rows: tokens that an attention or feed-forward operator works on at a time.
         widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
             arena; 0 where they need none.
-        pairs: whether the columns of matrix products lie in pairs (`tvmtiny.kernels.columns`).
+        weights: layout of the weights of matrix products (`tvmtiny.kernels.columns`); keys and values lie in pairs where
+            weights do.
     """
 
     rows: int = 4
     widened_rows: int = 0
-    pairs: bool = False
+    weights: str = PLAIN
+
+    @property
+    def columns(self) -> str:
+        """Layout of columns that are computed: keys and values."""
+        return PLAIN if self.weights == PLAIN else PAIRS
 
     def workspace(self, rows: int, depth: int) -> int:
         """Elements (int16) of the workspace for products of at most `rows` rows of at most `depth` elements.
@@ -51,8 +60,8 @@ class Kernel:
         inplace: arguments and scratch whose memory the output may overwrite, the preferred first, because what lies
             at an address is read before the output is written there.
         variant: which of its forms the operator has, in a word; empty where there is only one.
-        columns: arguments (N, K) that are the columns of matrix products, constants; with `Blocking.pairs` the TIR takes
-            them in pairs.
+        columns: arguments (N, K) that are the columns of matrix products, constants, which the TIR takes in the layout
+            `Blocking.weights`.
         pairable: whether its columns can lie in pairs.
     """
 

@@ -1,8 +1,14 @@
-"""How the columns of a matrix product lie in memory: plain, a column a row of the buffer, or in pairs.
+"""How the columns of a matrix product lie in memory.
 
-Columns are weights of a dense layer, keys, or channels of the values. Plain columns are a buffer (N, K). Pairs are
-(ceil(N / 2), K filled up to a multiple of four, 2): the elements of two columns alternate, so that a core with 16-bit
-SIMD loads two elements of both in one word. What fills up multiplies with zeros, so its content does not matter.
+Columns are weights of a dense layer, keys, or channels of the values. In C order:
+
+- `plain` (N, K): a column a row of the buffer.
+- `pairs` (ceil(N / 2), K', 2), where K' is K filled up to a multiple of four: the elements of two columns alternate, so
+  that a core with 16-bit SIMD loads two elements of both in one word.
+- `wide_pairs` (ceil(N / 2), K' / 2, 2, 2) of int16: two elements of one column, then two of the other, as such a core
+  multiplies them. Twice the memory, so for weights in flash only.
+
+What fills up is multiplied with zeros, so its content does not matter.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from typing import Any
 import numpy as np
 from tvm.script import tirx as T
 
-from tvmtiny.kernels.base import Array
+from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS, Array
 
 
 def fours(depth: int) -> int:
@@ -20,22 +26,40 @@ def fours(depth: int) -> int:
     return -(-depth // 4) * 4
 
 
-def columns_shape(count: int, depth: int, pairs: bool) -> tuple[int, ...]:
+def columns_shape(count: int, depth: int, layout: str) -> tuple[int, ...]:
     """Shape of a buffer of `count` columns of `depth` elements."""
-    return (-(-count // 2), fours(depth), 2) if pairs else (count, depth)
+    if layout == PLAIN:
+        return (count, depth)
+    pairs = -(-count // 2)
+    return (pairs, fours(depth), 2) if layout == PAIRS else (pairs, fours(depth) // 2, 2, 2)
 
 
-def in_pairs(columns: Array) -> Array:
-    """Plain columns (N, K) as pairs (ceil(N / 2), K', 2), filled up with zeros."""
+def columns_type(layout: str) -> str:
+    """Element type of weights."""
+    return "int16" if layout == WIDE_PAIRS else "int8"
+
+
+def laid_out(columns: Array, layout: str) -> Array:
+    """Plain columns (N, K) of int8 in another layout, filled up with zeros."""
+    if layout == PLAIN:
+        return columns
     count, depth = columns.shape
-    filled = np.zeros((count + count % 2, fours(depth)), columns.dtype)
+    filled = np.zeros((count + count % 2, fours(depth)), columns_type(layout))
     filled[:count, :depth] = columns
-    return np.ascontiguousarray(filled.reshape(-1, 2, filled.shape[1]).transpose(0, 2, 1))
+    pairs = filled.reshape(-1, 2, filled.shape[1])
+    if layout == PAIRS:
+        return np.ascontiguousarray(pairs.transpose(0, 2, 1))
+    return np.ascontiguousarray(pairs.reshape(len(pairs), 2, -1, 2).transpose(0, 2, 1, 3))
+
+
+def layout_of(columns: Any) -> str:
+    """The layout of a TIR buffer of columns, by its rank."""
+    return {2: PLAIN, 3: PAIRS, 4: WIDE_PAIRS}[len(columns.shape)]
 
 
 def paired(columns: Any) -> bool:
     """Whether a TIR buffer holds pairs of columns."""
-    return len(columns.shape) == 3
+    return layout_of(columns) != PLAIN
 
 
 def element(columns: Any, j: Any, k: Any) -> Any:
@@ -45,7 +69,10 @@ def element(columns: Any, j: Any, k: Any) -> Any:
 
 def element_at(columns: Any, j: Any, k: Any) -> tuple[Any, ...]:
     """The indices of element k of column j."""
-    return (T.truncdiv(j, 2), k, T.truncmod(j, 2)) if paired(columns) else (j, k)
+    pair, second = T.truncdiv(j, 2), T.truncmod(j, 2)
+    if layout_of(columns) == WIDE_PAIRS:
+        return (pair, T.truncdiv(k, 2), second, T.truncmod(k, 2))
+    return (pair, k, second) if paired(columns) else (j, k)
 
 
 def region(columns: Any, first: Any, count: Any, depth: Any) -> Any:
@@ -53,4 +80,7 @@ def region(columns: Any, first: Any, count: Any, depth: Any) -> Any:
     if not paired(columns):
         return columns[first : first + count, 0:depth]
     start = T.truncdiv(first, 2)
-    return columns[start : start + T.truncdiv(count + 1, 2), 0:depth, 0:2]
+    end = start + T.truncdiv(count + 1, 2)
+    if layout_of(columns) == WIDE_PAIRS:
+        return columns[start:end, 0 : T.truncdiv(depth + 1, 2), 0:2, 0:2]
+    return columns[start:end, 0:depth, 0:2]

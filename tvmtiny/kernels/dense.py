@@ -11,7 +11,7 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape
+from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -38,12 +38,13 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     shift, zero_point, activated = o.attrs["shift"], o.attrs["zero_point"], "table" in o
+    weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = blocking.workspace(M, K)
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer(columns_shape(N, K, blocking.pairs), "int8"),
+        weight: T.Buffer(columns_shape(N, K, weights), weight_type),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         table: T.Buffer((256,), "int8"),
@@ -66,12 +67,13 @@ def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     R, shift, e = min(blocking.rows, M), o.attrs["shift"], Epilogue.of(o.attrs)
+    weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = blocking.workspace(R, K)
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer(columns_shape(N, K, blocking.pairs), "int8"),
+        weight: T.Buffer(columns_shape(N, K, weights), weight_type),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         residual: T.Buffer((M, N), "int8"),

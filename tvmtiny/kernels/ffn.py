@@ -7,7 +7,7 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape
+from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -28,17 +28,18 @@ def _reference(o: Operands, n: int) -> Array:
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), F, N = o.shape("x"), o.shape("w1")[0], o.shape("w2")[0]
     R, e, activated = min(blocking.rows, S), Epilogue.of(o.attrs), "table" in o
+    weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = blocking.workspace(R, max(E, F))
     shift1, shift2, zero_point = o.attrs["shift1"], o.attrs["shift2"], o.attrs["hidden_zero_point"]
 
     @T.prim_func(private=True, s_tir=True)
     def ffn(
         x: T.Buffer((S, E), "int8"),
-        w1: T.Buffer(columns_shape(F, E, blocking.pairs), "int8"),
+        w1: T.Buffer(columns_shape(F, E, weights), weight_type),
         b1: T.Buffer((F,), "int32"),
         m1: T.Buffer((F,), "int32"),
         table: T.Buffer((256,), "int8"),
-        w2: T.Buffer(columns_shape(N, F, blocking.pairs), "int8"),
+        w2: T.Buffer(columns_shape(N, F, weights), weight_type),
         b2: T.Buffer((N,), "int32"),
         m2: T.Buffer((N,), "int32"),
         residual: T.Buffer((S, N), "int8"),

@@ -100,7 +100,9 @@ def dense_s8(
 
 
 @T.inline
-def dense_table_s8(x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point):
+def dense_table_s8(
+    x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point
+):
     """out[r, c] = table[128 + requantize_s8(bias[c] + x[r, :] . weight[c, :])]."""
     with T.sblock(form("dense_table_s8", weight)):
         T.reads(
@@ -197,6 +199,16 @@ def copy_s8(x, x_row, out, rows, cols):
         T.writes(out[0:rows, 0:cols])
         for i, j in T.grid(rows, cols):
             out[i, j] = x[x_row + i, j]
+
+
+@T.inline
+def columns_s8(x, out, count, depth):
+    """The rows of x as columns, in the layout of `out`: element k of column j is x[j, k]."""
+    with T.sblock("columns_s8"):
+        T.reads(x[0:count, 0:depth])
+        T.writes(region(out, 0, count, depth))
+        for j, k in T.grid(count, depth):
+            out[element_at(out, j, k)] = x[j, k]
 
 
 @T.inline

@@ -12,7 +12,8 @@ import tvm
 from tvm import relax, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_of, operands_of
-from tvmtiny.kernels.columns import in_pairs
+from tvmtiny.kernels.base import PLAIN
+from tvmtiny.kernels.columns import laid_out
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
@@ -67,10 +68,11 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
 def _arguments(kernel: Kernel, operands: Operands, blocking: Blocking, mapping: dict[Any, Any]) -> list[Any]:
     """The operands over the new variables, with their columns laid out as the TIR takes them."""
     tensors = {name: mapping.get(expr, expr) for name, expr in operands.tensors.items()}
-    for name in [name for name in kernel.columns if blocking.pairs and name in tensors]:
+    for name in [name for name in kernel.columns if name in tensors]:
         columns = as_array(tensors[name])
-        assert columns is not None, f"{kernel.name}: {name} is not a constant"
-        tensors[name] = relax.const(in_pairs(columns))
+        if blocking.weights != PLAIN:
+            assert columns is not None, f"{kernel.name}: {name} is not a constant"
+            tensors[name] = relax.const(laid_out(columns, blocking.weights))
     return list(tensors.values())
 
 

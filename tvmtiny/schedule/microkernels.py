@@ -9,6 +9,7 @@ integer parameters.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ MICROKERNEL = "tvmtiny.microkernel"
 """Annotation of a block: the family whose micro-kernel takes its place."""
 
 PREFIX = "tvmt_"
-FALLBACK = {"dual_issue": "dsp", "dsp": "portable"}
+FALLBACK = {"dual_issue": "dsp", "wide_weights": "dsp", "dsp": "portable"}
 """Family -> where the headers that it lacks come from."""
 
 
@@ -67,7 +68,7 @@ class Region:
     @property
     def pair_stride(self) -> Any:
         """Elements from one pair of columns to the next."""
-        return self.region.source.ty.shape[-2] * 2
+        return math.prod(int(extent) for extent in self.region.source.ty.shape[1:])
 
     @property
     def stride(self) -> Any:

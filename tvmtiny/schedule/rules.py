@@ -10,7 +10,9 @@ import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 
+from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking, Kernel, Operands
+from tvmtiny.kernels.base import PAIRS, WIDE_PAIRS
 from tvmtiny.kernels.tile import TILE
 from tvmtiny.passes.lower import Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
@@ -20,10 +22,10 @@ ROWS = {"embed": 1, "layer_norm": 1}
 """Tokens at a time of some kernels: what works row by row needs no more scratch than one row."""
 
 
-WIDENED_ROWS = {"dsp": 6, "dual_issue": 6}
+WIDENED_ROWS = {"dsp": 6, "wide_weights": 6, "dual_issue": 6}
 """Rows that a family's micro-kernels of plain columns widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
 
-PAIRED_ROWS = {"dsp": 4}
+PAIRED_ROWS = {"dsp": 4, "wide_weights": 4}
 """The same for columns in pairs (TVMT_PAIR_ROWS), of families that are faster with them."""
 
 
@@ -35,15 +37,27 @@ def blocking(microkernels: str) -> Rule:
     """
 
     def rule(kernel: Kernel, operands: Operands) -> Blocking:
-        pairs = microkernels in PAIRED_ROWS and bool(kernel.columns) and kernel.pairable(operands)
-        widened = (PAIRED_ROWS if pairs else WIDENED_ROWS).get(microkernels, 0)
-        return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened, pairs)
+        if microkernels in PAIRED_ROWS and kernel.columns and kernel.pairable(operands):
+            rows, weights = PAIRED_ROWS[microkernels], WIDE_PAIRS if microkernels == "wide_weights" else PAIRS
+            return Blocking(rows, rows, weights)
+        widened = WIDENED_ROWS.get(microkernels, 0)
+        return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened)
 
     return rule
 
 
-def family(target: Target) -> str:
-    """The folder of schedules/microkernels for a target."""
+def family(target: Target, weights: str = "int8") -> str:
+    """The folder of schedules/microkernels for a target, with weights stored as int8 or int16.
+
+    Raises UserError where the core has no micro-kernels for such weights.
+    """
+    if weights == "int16":
+        if target.dsp:
+            return "wide_weights"
+        raise UserError(
+            f"Weights stored as int16 are of no use to target {target.name} ({target.cpu}).",
+            "They save instructions on a single-issue core with the DSP extension (Cortex-M4, M33); leave out --weights.",
+        )
     if not target.dsp:
         return "portable"
     return "dual_issue" if target.dual_issue else "dsp"

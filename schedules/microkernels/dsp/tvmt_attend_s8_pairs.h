@@ -7,9 +7,9 @@
 
 /* out[i * out_stride + j] = tvmt_values_s8_pairs of the exponentials that tvmt_softmax_u8 makes of scores.
  *
- * scores: rows of `depth` int32, lost: the exponentials of up to four rows lie where the first of these scores were, and
- * their workspace behind. scores_stride: at least depth and 12. The rest is as in the two. Strides in elements. out must
- * not overlap scores or v.
+ * scores: rows of `depth` int32, lost: the exponentials of up to four rows lie where the first of these scores were,
+ * and their workspace behind. scores_stride: at least depth and 12. The rest is as in the two. Strides in elements. out
+ * must not overlap scores or v.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_attend_s8_pairs(int32_t *scores, const uint8_t *table, const int8_t *v,
                                                           int8_t *out, int32_t rows, int32_t cols, int32_t depth,

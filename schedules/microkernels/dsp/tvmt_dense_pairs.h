@@ -4,7 +4,8 @@
 
 #include "tvmt_row_pairs.h"
 
-/* What becomes of `rows` rows of int8, `x_stride` bytes apart. workspace: min(rows, 4) * ceil(depth / 4) * 4 int16. */
+/* What becomes of `rows` rows of int8, `x_stride` bytes apart, and weights as tvmt_weights.h has them.
+ * workspace: min(rows, 4) * ceil(depth / 4) * 4 int16. */
 TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_dense_pairs(const int8_t *x, void *out,
                                                                                 int16_t *workspace, int32_t rows,
                                                                                 int32_t x_stride, const tvmt_pairs *c,
@@ -19,7 +20,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_dense_pairs(
   while (rows > 0) {
     const int32_t taken = rows > TVMT_PAIR_ROWS ? TVMT_PAIR_ROWS : rows;
     tvmt_widen_pairs_s8(strip, x, taken, x_stride, c->depth);
-    tvmt_pairs_strip(strip, y, taken, c, finish);
+    tvmt_pairs_rows(strip, y, taken, c, finish, TVMT_WIDE_WEIGHTS);
     x += taken * x_stride;
     y += 2 * c->two_rows;
     rows -= taken;

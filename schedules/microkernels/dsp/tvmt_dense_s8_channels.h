@@ -5,18 +5,22 @@
 #include "tvmt_dense_pairs.h"
 
 /* out[(j >> 1) * out_stride + 2 * i + (j & 1)] = clamp8(multiply_high(acc << shift, multiplier[j]) + zero_point),
- * acc = bias[j] + sum_k x[i * x_stride + k] * weight[(j >> 1) * w_stride + 2 * k + (j & 1)].
+ * acc = bias[j] + sum_k x[i * x_stride + k] * (element k of column j of weight).
  *
- * x: rows of `depth` int8. weight: ceil(cols / 2) pairs of columns, filled up to a multiple of four elements each,
- * w_stride bytes apart; aligned to 4 bytes. bias, multiplier: [cols]. acc << shift must fit 32 bits. workspace:
- * min(rows, 4) * ceil(depth / 4) * 4 int16, aligned to 4 bytes. Strides in elements. out must not overlap x.
+ * x: rows of `depth` int8. weight: ceil(cols / 2) pairs of columns as tvmt_weights.h has them, filled up to a multiple
+ * of four elements each, w_stride apart, aligned to 4 bytes. bias, multiplier: [cols]. acc << shift must fit 32 bits.
+ * workspace: min(rows, 4) * ceil(depth / 4) * 4 int16, aligned to 4 bytes. Strides in elements. out must not overlap
+ * x.
  */
-TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s8_channels(const int8_t *x, const int8_t *weight, const int32_t *bias,
-                                                            const int32_t *multiplier, int8_t *out,
-                                                            int16_t *workspace, int32_t rows, int32_t cols,
-                                                            int32_t depth, int32_t x_stride, int32_t w_stride,
-                                                            int32_t out_stride, int32_t shift, int32_t zero_point) {
-  const tvmt_pairs columns = {weight, w_stride, depth, cols, bias, multiplier, NULL, 2, 4, out_stride, shift, zero_point};
+TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s8_channels(const int8_t *x, const tvmt_weight *weight,
+                                                            const int32_t *bias, const int32_t *multiplier,
+                                                            int8_t *out, int16_t *workspace, int32_t rows,
+                                                            int32_t cols, int32_t depth, int32_t x_stride,
+                                                            int32_t w_stride, int32_t out_stride, int32_t shift,
+                                                            int32_t zero_point) {
+  const int32_t bytes = w_stride * (int32_t)sizeof(tvmt_weight);
+  const tvmt_pairs columns = {weight, bytes, depth, cols, bias, multiplier, NULL,
+                              2, 4, out_stride, shift, zero_point};
   tvmt_dense_pairs(x, out, workspace, rows, x_stride, &columns, TVMT_PAIRS_S8);
 }
 

@@ -2,7 +2,7 @@
 #ifndef TVMT_SCORES_S32_PAIRS_H
 #define TVMT_SCORES_S32_PAIRS_H
 
-#include "tvmt_dense_pairs.h"
+#include "tvmt_pairs.h"
 
 /* out[i * out_stride + j] = sum_k q[i * q_stride + k] * k[(j >> 1) * k_stride + 2 * k + (j & 1)].
  *
@@ -15,7 +15,15 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_scores_s32_pairs(const int8_t *q, cons
                                                            int32_t depth, int32_t q_stride, int32_t k_stride,
                                                            int32_t out_stride) {
   const tvmt_pairs columns = {k, k_stride, depth, cols, NULL, NULL, NULL, 4 * out_stride, 8 * out_stride, 8, 0, 0};
-  tvmt_dense_pairs(q, out, workspace, rows, q_stride, &columns, TVMT_PAIRS_RAW);
+  uint32_t *strip = (uint32_t *)(void *)workspace;
+  while (rows > 0) {
+    const int32_t taken = rows > TVMT_PAIR_ROWS ? TVMT_PAIR_ROWS : rows;
+    tvmt_widen_pairs_s8(strip, q, taken, q_stride, depth);
+    tvmt_pairs_strip(strip, out, taken, &columns, TVMT_PAIRS_RAW);
+    q += taken * q_stride;
+    out += taken * out_stride;
+    rows -= taken;
+  }
 }
 
 #endif

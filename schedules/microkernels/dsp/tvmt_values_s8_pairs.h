@@ -7,10 +7,10 @@
 /* out[i * out_stride + j] = clamp8(multiply_high(acc << shift, ratio / row_sum[i]) + zero_point),
  * acc = sum_k p[i * p_stride + k] * v[(j >> 1) * v_stride + 2 * k + (j & 1)].
  *
- * p: rows of `depth` uint8. v: ceil(cols / 2) pairs of channels, with room for a multiple of four elements each, aligned
- * to 4 bytes, from tvmt_dense_s8_channels. row_sum: [rows], at least 255 each, from tvmt_softmax_u8. ratio: scale_v /
- * scale_out * 2**(32 - shift). acc << shift must fit 32 bits. workspace: min(rows, 4) * ceil(depth / 4) * 4 int16,
- * aligned to 4 bytes. Strides in elements. out must not overlap p or v.
+ * p: rows of `depth` uint8. v: ceil(cols / 2) pairs of channels, with room for a multiple of four elements each,
+ * aligned to 4 bytes, from tvmt_dense_s8_channels. row_sum: [rows], at least 255 each, from tvmt_softmax_u8. ratio:
+ * scale_v / scale_out * 2**(32 - shift). acc << shift must fit 32 bits. workspace: min(rows, 4) * ceil(depth / 4) * 4
+ * int16, aligned to 4 bytes. Strides in elements. out must not overlap p or v.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_values_s8_pairs(const uint8_t *p, const int8_t *v, const int32_t *row_sum,
                                                           int8_t *out, int16_t *workspace, int32_t rows, int32_t cols,
