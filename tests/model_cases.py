@@ -179,8 +179,8 @@ CASES = {
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
-        _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=13, hidden=20)),
-        _case("folded_single_head", Encoder(tokens=8, embedding=10, heads=1, hidden=12, pre_norm=True)),
+        _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20)),
+        _case("folded_single_head", Encoder(tokens=8, embedding=11, heads=1, hidden=12, pre_norm=True)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }

@@ -283,7 +283,7 @@ def test_labels_of_each_output(tmp_path: Path) -> None:
 
 
 def test_metadata_tells_which_attention_is_folded_and_counts_what_is_executed(compile_case: Any) -> None:
-    S, E, H, P = 9, 12, 3, 13
+    S, E, H, P = 9, 12, 3, 14
     found = {}
     for mode in ("auto", "never"):
         artifact = compile_case(CASES["folded"], fold_qk=mode)

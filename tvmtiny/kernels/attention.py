@@ -127,8 +127,8 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
             tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-                    earlier, tile.block_start(block, n, R), head * P, head,
+                    x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                    workspace, earlier, tile.block_start(block, n, R), head * P, head,
                     tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
                 )  # fmt: skip
         if not folded:
@@ -140,8 +140,8 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-                joined, 0, D - P, H - 1,
+                x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                workspace, joined, 0, D - P, H - 1,
                 tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
             )  # fmt: skip
             tile.dense_s32(
