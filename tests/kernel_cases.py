@@ -15,6 +15,8 @@ import tvm
 from tvm import relax, tirx
 
 from tvmtiny.kernels import Blocking, Operands, emit_call, kernels
+from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
+from tvmtiny.kernels.columns import laid_out
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.lower import Lower
 from tvmtiny.quant import integer, qparams
@@ -46,7 +48,7 @@ class Instance:
         fill: draws contents for all operands.
         tokens: the largest n that it may run with.
         rows: rows of the result that a run with n tokens defines.
-        block: rows of its blocking; an odd number comes with a workspace.
+        block: rows of its blocking; an odd number comes with a workspace, and the layout of weights follows from it.
     """
 
     kernel: str
@@ -64,20 +66,29 @@ class Instance:
         """The TIR built for LLVM: f(arrays, n, contents of the output before) -> after."""
         builder = relax.BlockBuilder()
         example = self.fill(np.random.default_rng(0))
-        params = {k: relax.Var(k, relax.TensorType(list(v.shape), str(v.dtype))) for k, v in example.items()}
+        kernel = kernels()[self.kernel]
+        weights = (PLAIN, PAIRS, WIDE_PAIRS)[self.block % 3]
+        if not kernel.columns or not kernel.pairable(Operands(example, None, self.attrs)):
+            weights = PLAIN
+        blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights)
+        columns = () if weights == PLAIN else kernel.columns
+        tensors = {
+            k: relax.const(v) if k in columns else relax.Var(k, relax.TensorType(list(v.shape), str(v.dtype)))
+            for k, v in example.items()
+        }
         n = tirx.Var("n", "int32")
-        with builder.function("main", [*params.values(), n]):
+        with builder.function("main", [*(t for t in tensors.values() if isinstance(t, relax.Var)), n]):
             with builder.dataflow():
-                result = builder.emit_output(builder.emit(emit_call(self.kernel, params, n, **self.attrs)))
+                result = builder.emit_output(builder.emit(emit_call(self.kernel, tensors, n, **self.attrs)))
             builder.emit_func_output(result)
-        blocking = Blocking(self.block, widened_rows=6 if self.block % 2 else 0)
         module = Lower(lambda kernel, operands: blocking)(builder.get())
         (function,) = (f for f in module.functions.values() if isinstance(f, tirx.PrimFunc))
         names = [p.name for p in function.params]
         built = tvm.compile(tvm.IRModule({"f": function.with_attr("global_symbol", "f")}), target="llvm")["f"]
 
         def run(arrays: Arrays, n: int, before: np.ndarray) -> np.ndarray:
-            tensors: dict[str, Any] = {k: tvm.runtime.tensor(v) for k, v in arrays.items()}
+            laid = {k: laid_out(v, weights) if k in columns else v for k, v in arrays.items()}
+            tensors: dict[str, Any] = {k: tvm.runtime.tensor(v) for k, v in laid.items()}
             tensors |= {"n": n, "out": tvm.runtime.tensor(before)}
             built(*(tensors[name] for name in names))
             return np.asarray(tensors["out"].numpy())

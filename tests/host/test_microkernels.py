@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from microkernel_driver.build import FAMILIES, WARNINGS, HostLibrary, write_model
 from microkernel_driver.cases import KERNELS, first_difference, kernels_of, pack
-from microkernel_driver.generate import GENERATORS, fixed_cases
+from microkernel_driver.generate import GENERATORS, fixed_cases, generator
 
 from tvmtiny.runner import Sample, run
 from tvmtiny.runner.process import find_tool
@@ -21,6 +21,7 @@ BUILDS = {
     "portable-narrow": ("portable", ["-DTVMT_NARROW_MULTIPLY=1"]),
     "dsp": ("dsp", []),
     "dual_issue": ("dual_issue", []),
+    "wide_weights": ("wide_weights", []),
 }
 
 
@@ -43,7 +44,7 @@ def test_every_kernel_has_a_generator() -> None:
 def test_fixed_cases_give_the_reference_bytes(
     libraries: dict[str, HostLibrary], build: str, kernel: str
 ) -> None:
-    libraries[build].check(fixed_cases(kernel))
+    libraries[build].check(fixed_cases(kernel, BUILDS[build][0]))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -55,10 +56,10 @@ def test_fixed_cases_give_the_reference_bytes(
 def test_any_case_gives_the_reference_bytes(
     libraries: dict[str, HostLibrary], kernel: str, shape: tuple[int, int, int], seed: int, extreme: bool
 ) -> None:
-    case = GENERATORS[kernel](np.random.default_rng(seed), *shape, extreme)
     for build, library in libraries.items():
-        if kernel in kernels_of(BUILDS[build][0]):
-            library.check([case])
+        family, _ = BUILDS[build]
+        if kernel in kernels_of(family):
+            library.check([generator(kernel, family)(np.random.default_rng(seed), *shape, extreme)])
 
 
 def test_layer_norm_of_the_longest_row(libraries: dict[str, HostLibrary]) -> None:
@@ -74,7 +75,7 @@ def test_no_undefined_behaviour_and_no_access_outside_the_operands(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SANITIZE", "-fsanitize=address,undefined -fno-sanitize-recover=all")
-    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel))
+    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel, family))
     samples = [Sample({"cases": np.frombuffer(before, np.uint8)}, 1) for before, _, _ in arenas]
     result = run(write_model(tmp_path, family), "host", samples, target="host")
     for arena, outputs in zip(arenas, result.outputs, strict=True):

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmtiny.schedule.microkernels import header
+
 CASES_BYTES = 32768
 KERNELS = (
     "dense_s8",
@@ -37,15 +39,18 @@ KERNELS = (
     "dense_s8_channels",
     "scores_s32_pairs",
     "values_s8_pairs",
+    "attend_s8",
+    "attend_s8_pairs",
+    "dense_table_s8",
 )
-_PAIRS = KERNELS[-7:]
 _ALIGN = 16
 _HEADER_WORDS = 4
 
 
 def kernels_of(family: str) -> tuple[str, ...]:
-    """The kernels that a family has, its own or another's."""
-    return tuple(kernel for kernel in KERNELS if family != "portable" or kernel not in _PAIRS)
+    """The kernels that a family has, its own or another's; primitives have no header of their own."""
+    primitives = {"arith", "reciprocal_sqrt"}
+    return tuple(name for name in KERNELS if name in primitives or header(f"tvmt_{name}", family).is_file())
 
 
 class Buffer:

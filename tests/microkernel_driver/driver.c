@@ -12,8 +12,10 @@
 #define TVMT_FUNCTION static __attribute__((noinline))
 
 #include "tvmt_add_residual_s32.h"
+#include "tvmt_attend_s8.h"
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
+#include "tvmt_dense_table_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
@@ -30,6 +32,7 @@
 /* Forms of the matrix products that the portable family has not. */
 #if __has_include("tvmt_pairs.h")
 #define PAIRS 1
+#include "tvmt_attend_s8_pairs.h"
 #include "tvmt_dense_s32_pairs.h"
 #include "tvmt_dense_s8_channels.h"
 #include "tvmt_dense_s8_keys.h"
@@ -74,12 +77,13 @@ static void reciprocal_sqrt(const uint32_t *value, int32_t *out, int32_t count) 
 }
 
 /* What a kernel leaves in its workspace is its own affair. */
-static void clear(int16_t *workspace, int32_t bytes) { memset(workspace, 0, (size_t)bytes); }
+static void clear(void *workspace, int32_t bytes) { memset(workspace, 0, (size_t)bytes); }
 
 static int dispatch(int32_t kernel, char *base, const int32_t *a) {
 #define S8(i) ((int8_t *)(void *)(base + a[i]))
 #define U8(i) ((uint8_t *)(void *)(base + a[i]))
 #define S16(i) ((int16_t *)(void *)(base + a[i]))
+#define WEIGHT(i) ((tvmt_weight *)(void *)(base + a[i]))
 #define S32(i) ((int32_t *)(void *)(base + a[i]))
   switch (kernel) {
     case 0:
@@ -141,26 +145,26 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
 #if PAIRS
     case 16:
-      tvmt_dense_s8_pairs(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+      tvmt_dense_s8_pairs(S8(0), WEIGHT(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
                           a[13]);
       clear(S16(5), a[14]);
       return 0;
     case 17:
-      tvmt_dense_table_s8_pairs(S8(0), S8(1), S32(2), S32(3), S8(15), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10],
+      tvmt_dense_table_s8_pairs(S8(0), WEIGHT(1), S32(2), S32(3), S8(15), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10],
                                 a[11], a[12], a[13]);
       clear(S16(5), a[14]);
       return 0;
     case 18:
-      tvmt_dense_s32_pairs(S8(0), S8(1), S32(2), S32(3), S32(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
+      tvmt_dense_s32_pairs(S8(0), WEIGHT(1), S32(2), S32(3), S32(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12]);
       clear(S16(5), a[13]);
       return 0;
     case 19:
-      tvmt_dense_s8_keys(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+      tvmt_dense_s8_keys(S8(0), WEIGHT(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
                          a[13]);
       clear(S16(5), a[14]);
       return 0;
     case 20:
-      tvmt_dense_s8_channels(S8(0), S8(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
+      tvmt_dense_s8_channels(S8(0), WEIGHT(1), S32(2), S32(3), S8(4), S16(5), a[6], a[7], a[8], a[9], a[10], a[11], a[12],
                              a[13]);
       clear(S16(5), a[14]);
       return 0;
@@ -173,7 +177,22 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
                            (uint32_t)a[11], a[12], a[13]);
       clear(S16(4), a[14]);
       return 0;
+    case 24:
+      tvmt_attend_s8_pairs(S32(0), U8(1), S8(2), S8(3), a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11],
+                           (uint32_t)a[12], a[13], a[14]);
+      clear(S32(0), a[15]);
+      return 0;
 #endif
+    case 23:
+      tvmt_attend_s8(S32(0), U8(1), S8(2), S8(3), a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], (uint32_t)a[12],
+                     a[13], a[14]);
+      clear(S32(0), a[15]);
+      return 0;
+    case 25:
+      tvmt_dense_table_s8(S8(0), S8(1), S32(2), S32(3), S8(4), S8(5), S16(6), a[7], a[8], a[9], a[10], a[11], a[12],
+                          a[13]);
+      clear(S16(6), a[14]);
+      return 0;
     default:
       return -1;
   }

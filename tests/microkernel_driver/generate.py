@@ -136,6 +136,18 @@ def column_pairs(columns: np.ndarray, rng: Rng, stride: int) -> np.ndarray:
     return result.reshape(-1)
 
 
+def wide_pairs(columns: np.ndarray, rng: Rng, stride: int) -> np.ndarray:
+    """Columns (N, K) as int16 in pairs: two elements of one column, two of the other."""
+    count, depth = columns.shape
+    pairs = -(-count // 2)
+    result = noise(rng, np.int16, pairs * stride).reshape(pairs, -1, 2, 2)
+    for j, column in enumerate(columns):
+        part = result[j // 2, :, j % 2]
+        for k, value in enumerate(column):
+            part[k // 2, k % 2] = value
+    return result.reshape(-1)
+
+
 def _pairs_output(rng: Rng, columns: np.ndarray, stride: int) -> Buffer:
     """Pairs of columns that a kernel writes; what no column has may not change."""
     seed = int(rng.integers(0, 2**32))  # the same noise twice
@@ -152,7 +164,9 @@ def _pairs_stride(rng: Rng, depth: int) -> int:
     return 2 * _fours(depth) + 4 * int(rng.integers(0, 3))
 
 
-def _dense_pairs(name: str, layout: str = "rows", dtype: type = np.int8, table: bool = False) -> Generator:
+def _dense_pairs(
+    name: str, layout: str = "rows", dtype: type = np.int8, table: bool = False, wide: bool = False
+) -> Generator:
     """A dense layer whose weights are pairs of columns; its outputs are rows, or pairs of rows or channels."""
 
     def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -160,7 +174,7 @@ def _dense_pairs(name: str, layout: str = "rows", dtype: type = np.int8, table: 
             rng, rows, cols, depth, extreme
         )
         w_stride, zero_point = _pairs_stride(rng, depth), _zero_point(rng)
-        arguments[1] = Buffer(column_pairs(weight, rng, w_stride))
+        arguments[1] = Buffer((wide_pairs if wide else column_pairs)(weight, rng, w_stride))
         y = integer.dense_s32(x, weight, bias, multiplier, shift)
         look_up = Buffer(int8s(rng, (256,), False), skew=_skew(rng))
         if dtype is np.int8:
@@ -181,6 +195,17 @@ def _dense_pairs(name: str, layout: str = "rows", dtype: type = np.int8, table: 
         return Case(name, (*arguments, out, workspace, *scalars, *last), f"{rows}x{cols}x{depth}")
 
     return generate
+
+
+def dense_table_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _dense_operands(rng, rows, cols, depth, extreme)
+    zero_point, table = _zero_point(rng), int8s(rng, (256,), False)
+    y = table[integer.dense_s8(*arrays, shift, zero_point).astype(np.int32) + 128]
+    out_stride = cols + int(rng.integers(0, 4))
+    out, workspace = _output(rng, y, out_stride), _workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, out_stride, shift, zero_point, workspace.content.nbytes)
+    buffers = (*arguments, Buffer(table, skew=_skew(rng)), out, workspace)
+    return Case("dense_table_s8", (*buffers, *sizes), f"{rows}x{cols}x{depth}")
 
 
 def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -309,7 +334,7 @@ def softmax_u8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Cas
     source = Buffer(strided(rng, scores, stride))
     sums = Buffer(noise(rng, np.int32, rows), row_sum.astype(np.int32))
     if rng.integers(0, 2):  # in place
-        p_stride, out = 4 * stride, source
+        p_stride, out = stride * int(rng.choice([1, 4])), source
         after = source.content.view(np.uint8).copy()
         for i in range(rows):
             after[i * p_stride : i * p_stride + cols] = p[i]
@@ -387,6 +412,34 @@ def values_s8_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -
     scalars[-1] = workspace.content.nbytes
     pairs = Buffer(column_pairs(columns, rng, scalars[4]))
     return Case("values_s8_pairs", (p, pairs, row_sum, out, workspace, *scalars), plain.note)
+
+
+def _attend(name: str, pairs: bool) -> Generator:
+    """Scores to outputs in one call; what it leaves in the memory of the scores is its own affair."""
+
+    def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+        scores = int32s(rng, (rows, depth), 2**30 - 1 if extreme else 2 ** int(rng.integers(4, 22)), extreme)
+        table = rng.integers(0, 256, 256, dtype=np.uint8)
+        table[0] = 255
+        multiplier = int(rng.choice([0, 1, INT32_MAX, int(rng.integers(0, 2**31))]))
+        v = int8s(rng, (cols, depth), extreme)
+        ratio, zero_point = int(rng.choice([1, 2**32 - 1, int(rng.integers(0, 2**32))])), _zero_point(rng)
+        y, shift = np.zeros((0, cols), np.int8), 0
+        if rows:
+            p, row_sum = integer.softmax_u8(scores, multiplier, 0, table)
+            shift = _shift(rng, integer.dense_acc(p, v, np.zeros(cols, np.int32)))
+            y = integer.values_s8(p, v, row_sum, ratio, shift, zero_point)
+        stride, out_stride = max(depth, 12) + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+        v_stride = _pairs_stride(rng, depth) if pairs else depth + int(rng.integers(0, 6))
+        values = column_pairs(v, rng, v_stride) if pairs else strided(rng, v, v_stride)
+        source = noise(rng, np.int32, rows * stride).reshape(rows, stride)
+        source[:, :depth] = scores
+        lost = Buffer(source.reshape(-1), np.zeros(rows * stride, np.int32))  # the driver clears it
+        buffers = (lost, Buffer(table, skew=_skew(rng)), Buffer(values), _output(rng, y, out_stride))
+        scalars = (rows, cols, depth, stride, v_stride, out_stride, multiplier, 0, ratio, shift, zero_point)
+        return Case(name, (*buffers, *scalars, 4 * rows * stride), f"{rows}x{cols}x{depth}")
+
+    return generate
 
 
 def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -483,11 +536,27 @@ GENERATORS: dict[str, Generator] = {
     "dense_s8_channels": _dense_pairs("dense_s8_channels", "channels"),
     "scores_s32_pairs": scores_s32_pairs,
     "values_s8_pairs": values_s8_pairs,
+    "attend_s8": _attend("attend_s8", pairs=False),
+    "attend_s8_pairs": _attend("attend_s8_pairs", pairs=True),
+    "dense_table_s8": dense_table_s8,
 }
+_WIDE = {
+    "dense_s8_pairs": _dense_pairs("dense_s8_pairs", wide=True),
+    "dense_table_s8_pairs": _dense_pairs("dense_table_s8_pairs", table=True, wide=True),
+    "dense_s32_pairs": _dense_pairs("dense_s32_pairs", dtype=np.int32, wide=True),
+    "dense_s8_keys": _dense_pairs("dense_s8_keys", "keys", wide=True),
+    "dense_s8_channels": _dense_pairs("dense_s8_channels", "channels", wide=True),
+}
+"""Kernels whose operands a family has in another form."""
+
+
+def generator(kernel: str, family: str) -> Generator:
+    """The generator of a kernel's cases for a family."""
+    return _WIDE.get(kernel, GENERATORS[kernel]) if family == "wide_weights" else GENERATORS[kernel]
 """By kernel name, in the order of cases.KERNELS."""
 
 
-def fixed_cases(kernel: str) -> list[Case]:
+def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:
     """The cases that every core runs: rows 0 and 1, tails of every length, extremes, random shapes."""
     rng = np.random.default_rng(KERNEL_SEED + list(GENERATORS).index(kernel))
     shapes = [
@@ -509,4 +578,5 @@ def fixed_cases(kernel: str) -> list[Case]:
     for _ in range(8):
         rows, cols, depth = (int(n) for n in rng.integers(1, 41, 3))
         shapes.append((rows, cols, depth))
-    return [GENERATORS[kernel](rng, *shape, extreme) for shape in shapes for extreme in (False, True)]
+    make = generator(kernel, family)
+    return [make(rng, *shape, extreme) for shape in shapes for extreme in (False, True)]

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.qemu
 # ARMv6-M code runs on the Cortex-M3 of mps2-an385: the M0's own machine has too little RAM.
 MACHINES = ("qemu-m0-large", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 PLACES = [(name, "portable") for name in MACHINES]
-PLACES += [(name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue")]
+PLACES += [(name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue", "wide_weights")]
 
 
 @pytest.mark.parametrize(("machine", "family"), PLACES)
 def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: Path) -> None:
-    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel))
+    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel, family))
     samples = [Sample({"cases": np.frombuffer(before, np.uint8)}, 1) for before, _, _ in arenas]
     result = run(write_model(tmp_path, family), "qemu", samples, target=machine)
     assert set(result.status) == {0}

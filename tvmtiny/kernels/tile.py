@@ -82,7 +82,7 @@ def dense_s8(
     zero_point,
 ):  # fmt: skip
     """out[r, c] = requantize_s8(bias[c] + x[r, :] . weight[c, :])."""
-    with T.sblock(form("dense_s8", weight)):
+    with T.sblock("dense_s8"):
         T.reads(
             x[x_row : x_row + rows, 0:depth],
             region(weight, w_row, cols, depth),
@@ -104,7 +104,7 @@ def dense_table_s8(
     x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point
 ):
     """out[r, c] = table[128 + requantize_s8(bias[c] + x[r, :] . weight[c, :])]."""
-    with T.sblock(form("dense_table_s8", weight)):
+    with T.sblock("dense_table_s8"):
         T.reads(
             x[x_row : x_row + rows, 0:depth],
             region(weight, 0, cols, depth),
@@ -125,7 +125,7 @@ def dense_table_s8(
 @T.inline
 def dense_s8_keys(x, weight, bias, multiplier, w_row, keys, workspace, rows, cols, depth, shift):
     """dense_s8 whose rows become columns of the next product: K of one head, a column a token."""
-    with T.sblock("dense_s8_keys" if paired(keys) else "dense_s8"):
+    with T.sblock("dense_s8_keys"):
         T.reads(
             x[0:rows, 0:depth],
             region(weight, w_row, cols, depth),
@@ -145,7 +145,7 @@ def dense_s8_keys(x, weight, bias, multiplier, w_row, keys, workspace, rows, col
 @T.inline
 def dense_s8_channels(x, weight, bias, multiplier, w_row, values, workspace, rows, cols, depth, shift):
     """dense_s8 whose outputs become columns of the next product: V of one head, a column a channel."""
-    with T.sblock("dense_s8_channels" if paired(values) else "dense_s8_transposed"):
+    with T.sblock("dense_s8_channels"):
         T.reads(
             x[0:rows, 0:depth],
             region(weight, w_row, cols, depth),
@@ -168,7 +168,7 @@ def dense_s8_channels(x, weight, bias, multiplier, w_row, values, workspace, row
 @T.inline
 def dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift):
     """out[r, c] = multiply_high((bias[c] + x[r, :] . weight[c, :]) << shift, multiplier[c]), left in int32."""
-    with T.sblock(form("dense_s32", weight)):
+    with T.sblock("dense_s32"):
         T.reads(
             x[x_row : x_row + rows, 0:depth], region(weight, 0, cols, depth), bias[0:cols], multiplier[0:cols]
         )
@@ -343,7 +343,7 @@ def product_s8(a, b, out, batch, workspace, rows, cols, depth, multiplier, shift
 @T.inline
 def scores_s32(q, keys, out, workspace, rows, cols, depth):
     """out[r, c] = q[r, :] . key c."""
-    with T.sblock(form("scores_s32", keys)):
+    with T.sblock("scores_s32"):
         T.reads(q[0:rows, 0:depth], region(keys, 0, cols, depth))
         T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": form("scores_s32", keys), "tvmtiny.scalars": []})
@@ -365,7 +365,7 @@ def attend_s8(
     the multiplier of row r is ratio[head] / sum(p[r, :]). A micro-kernel keeps p and its workspace in the memory of the
     scores, which are lost.
     """
-    with T.sblock(form("attend_s8", values)):
+    with T.sblock("attend_s8"):
         T.reads(
             scores[0:rows, 0:depth],
             table[0:256],

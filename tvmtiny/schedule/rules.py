@@ -52,7 +52,7 @@ def family(target: Target, weights: str = "int8") -> str:
     Raises UserError where the core has no micro-kernels for such weights.
     """
     if weights == "int16":
-        if target.dsp:
+        if target.dsp and not target.dual_issue:
             return "wide_weights"
         raise UserError(
             f"Weights stored as int16 are of no use to target {target.name} ({target.cpu}).",

@@ -25,7 +25,7 @@ enum {
 #if TVMT_DSP
 
 /* r0: strip; r1: columns; r2, r3: lanes of both; r4 to r11: accumulators, a row's two side by side; r12, lr: lanes of
- * two rows. X0, X1, X23, W: addresses of rows 0 and 1, of rows 2 and 3, of the columns. Every instruction has four bytes.
+ * two rows. X0, X1, X23, W: addresses of rows 0 and 1, of rows 2 and 3, of the columns. Each instruction has four bytes.
  *
  * On a Cortex-M4 single loads in a row take one cycle more than there are words, and so does each LDRD: the int8 step
  * has three of them in a row for its three words, the int16 step saves the instruction. */

@@ -9,6 +9,6 @@
 
 typedef int8_t tvmt_weight;
 
-enum { TVMT_WIDE_WEIGHTS = 0 };
+#define TVMT_WIDE_WEIGHTS 0
 
 #endif

@@ -10,6 +10,6 @@
 
 typedef int16_t tvmt_weight;
 
-enum { TVMT_WIDE_WEIGHTS = 1 };
+#define TVMT_WIDE_WEIGHTS 1
 
 #endif
