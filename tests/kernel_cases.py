@@ -199,19 +199,22 @@ def dense(d: Dims, rng: Rng) -> Instance:
 
 
 def attention(d: Dims, rng: Rng) -> Instance:
-    D = d.heads * d.width
+    D, folded = d.heads * d.width, bool(rng.integers(0, 2))
     e, limit = _epilogue(rng, d.N, residual=None)
-    shifts = {part: shift_below(rng, d.E * 128 * 128) for part in "qkv"}
+    columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
+    shifts = {part: shift_below(rng, d.E * 128 * 128) for part in columns}
     o_shift = shift_below(rng, D * 128 * 128)
     attrs = {
         "heads": d.heads,
         **{f"{part}_shift": shift for part, shift in shifts.items()},
         "o_shift": o_shift,
-        "score_shift": shift_below(rng, 2 * 128 * 128 * d.width),
+        "score_shift": shift_below(rng, 2 * 128 * 128 * (d.E if folded else d.width)),
         "value_shift": shift_below(rng, 255 * 128 * d.S),
         **e.attrs(),
     }
-    layers = [_dense((f"w{p}", f"b{p}", f"m{p}"), D, d.E, shifts[p]) for p in "qkv"]
+    layers = [
+        _dense((f"w{part}", f"b{part}", f"m{part}"), N, d.E, shifts[part]) for part, N in columns.items()
+    ]
     layers.append(_dense(("wo", "bo", "mo"), d.N, D, o_shift, limit))
 
     def fill(rng: Rng) -> Arrays:

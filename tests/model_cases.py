@@ -32,6 +32,7 @@ class Encoder:
 
     Attributes:
         tokens: S; embedding: E; heads: H; hidden: F.
+        head_dim: P; 0 for E / H.
         features: columns of real inputs; 0 for token ids.
         mask: whether there is a mask input, so that the model has a length.
         weight_scale: factor on all weights of the layers.
@@ -42,6 +43,7 @@ class Encoder:
     embedding: int = 16
     heads: int = 2
     hidden: int = 32
+    head_dim: int = 0
     features: int = 0
     mask: bool = True
     pre_norm: bool = False
@@ -94,13 +96,13 @@ class Encoder:
         return build.node("Add", [build.node("MatMul", [x, build.constant(weight)]), build.constant(bias)])
 
     def _attention(self, build: OnnxBuilder, x: str, keep: str) -> str:
-        width = self.embedding // self.heads
+        width = self.head_dim or self.embedding // self.heads
         q, k, v = (
             build.node(
                 "Transpose",
                 [
                     build.reshape(
-                        self._dense(build, x, self.embedding, self.embedding),
+                        self._dense(build, x, self.embedding, self.heads * width),
                         1,
                         self.tokens,
                         self.heads,
@@ -115,8 +117,8 @@ class Encoder:
         scores = models._masked(build, scores, keep, "add" if keep else "none")
         mixed = build.node("MatMul", [build.node("Softmax", [scores], axis=-1), v])
         merged = build.node("Transpose", [mixed], perm=[0, 2, 1, 3])
-        merged = build.reshape(merged, 1, self.tokens, self.embedding)
-        return self._dense(build, merged, self.embedding, self.embedding)
+        merged = build.reshape(merged, 1, self.tokens, self.heads * width)
+        return self._dense(build, merged, self.heads * width, self.embedding)
 
     def _feed_forward(self, build: OnnxBuilder, x: str) -> str:
         hidden = self._dense(build, x, self.embedding, self.hidden)
@@ -177,6 +179,8 @@ CASES = {
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
+        _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20)),
+        _case("folded_single_head", Encoder(tokens=8, embedding=11, heads=1, hidden=12, pre_norm=True)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }

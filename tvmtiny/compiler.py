@@ -35,6 +35,7 @@ from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, r
 from tvmtiny.frontend.labels import LabelSource, read_labels
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
+from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
@@ -73,6 +74,7 @@ def compile(  # noqa: A001 - the verb of the command line
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
+    fold_qk: str = "auto",
     weights: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -89,6 +91,7 @@ def compile(  # noqa: A001 - the verb of the command line
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
+        fold_qk: one of `passes.fold_query_key.MODES`: where Q K^T becomes one matrix a head.
         weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
             fewer instructions on Cortex-M4 and M33.
         dump_dir: where to write what stands after each step.
@@ -102,10 +105,9 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / _stem(model)
     prefix = _prefix(name if name is not None else directory.name)
     check_output(directory)
-    if range_method not in ranges.METHODS:
-        raise UserError(f"Unknown range method '{range_method}'.", f"Use one of {', '.join(ranges.METHODS)}.")
-    if weights not in WEIGHTS:
-        raise UserError(f"Unknown storage of weights '{weights}'.", f"Use one of {', '.join(WEIGHTS)}.")
+    _check_choice("range method", range_method, ranges.METHODS)
+    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
+    _check_choice("storage of weights", weights, WEIGHTS)
     microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
@@ -119,7 +121,7 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes())(module))
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
@@ -243,6 +245,11 @@ def _batch(
     if isinstance(calibration, Mapping):
         return check_arrays(calibration, specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
     return read_npz(Path(calibration), specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"Unknown {what} '{value}'.", f"Use one of {', '.join(choices)}.")
 
 
 def _arena_regions(board: Target) -> list[Any]:

@@ -91,6 +91,10 @@ def model_directory(tmp_path: Path) -> Path:
         "max_tokens": 8,
         "has_length": True,
         "arena": PLAN,
+        "operators": [
+            {"name": "attention_0", "kernel": "attention", "variant": "folded"},
+            {"name": "attention_1", "kernel": "attention", "variant": ""},
+        ],
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
         "figures": {"weight_bytes": 40000, "table_bytes": 512},
@@ -335,11 +339,13 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     model.write_bytes(b"")
     labels.write_text("a\n")
     options = ("--shape", "x=1x8", "--max-tokens", 8, "--labels", labels, "--range-method", "entropy")
+    options += ("--fold-qk", "always")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
     assert compiler["model"] == model
     assert compiler["shapes"] == {"x": (1, 8)}
     assert (compiler["max_tokens"], compiler["labels"]) == (8, labels)
-    assert compiler["range_method"] == "entropy"
+    assert (compiler["range_method"], compiler["fold_qk"]) == ("entropy", "always")
+    assert found["folded_qk"] == ["attention_0"]
     assert compiler["output"] == tmp_path / "out"
     assert found["arena_bytes"] == 16944
     assert found["arena_available_bytes"] == 320 << 10
@@ -355,6 +361,8 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     result = invoke("compile", model, "--target", "stm32f746", "--verbose")
     assert result.exit_code == 0, result.stderr
     assert compiler["output"] == Path("build/small")
+    assert compiler["fold_qk"] == "auto"
+    assert "Q K^T folded into one matrix a head: attention_0\n" in result.stdout
     assert all(
         part in result.stdout for part in ("16,944", "320 KB", "5.2 %", "fits stm32f746", "attention_0")
     )

@@ -91,6 +91,11 @@ class TestErrors:
             compile_case(range_method="kl")
         assert "auto, minmax, percentile, entropy" in caught.value.remedy
 
+    def test_with_an_unknown_folding(self, compile_case: Any) -> None:
+        with pytest.raises(UserError, match=r"folding of Q K\^T 'yes'") as caught:
+            compile_case(fold_qk="yes")
+        assert "auto, never, always" in caught.value.remedy
+
     def test_with_an_unknown_target(self, compile_case: Any) -> None:
         with pytest.raises(UserError, match="stm32f476") as caught:
             compile_case(target="stm32f476")
@@ -275,3 +280,15 @@ def test_labels_of_each_output(tmp_path: Path) -> None:
     assert f"model_{second}_labels[MODEL_{second.upper()}_LABEL_COUNT]" in header
     with pytest.raises(UserError, match=r"no output of the model(.|\n)*Did you mean"):
         compiled(case, tmp_path / "wrong", labels={second[:-1]: tags})
+
+
+def test_metadata_tells_which_attention_is_folded_and_counts_what_is_executed(compile_case: Any) -> None:
+    S, E, H, P = 9, 12, 3, 14
+    found = {}
+    for mode in ("auto", "never"):
+        artifact = compile_case(CASES["folded"], fold_qk=mode)
+        (found[mode],) = (row for row in artifact.metadata["operators"] if row["kernel"] == "attention")
+        assert all(row["variant"] == "" for row in artifact.metadata["operators"] if row != found[mode])
+    assert [found[mode]["variant"] for mode in ("auto", "never")] == ["folded", ""]
+    assert found["never"]["macs"] == H * S * (4 * E * P + 2 * S * P)
+    assert found["auto"]["macs"] == H * S * (E * E + S * E + 2 * E * P + S * P)

@@ -30,8 +30,8 @@ PRE_NORM = ["embed", "layer_norm", "attention", "layer_norm", "ffn"]
 LENGTHS = (1, 5, S - 1, S)
 
 
-def fuse(model: Any) -> tvm.IRModule:
-    module = tvm.transform.Sequential(fusion_passes())(import_model(model))
+def fuse(model: Any, fold_qk: str = "auto") -> tvm.IRModule:
+    module = tvm.transform.Sequential(fusion_passes(fold_qk))(import_model(model))
     check_fused(module)
     return module
 
@@ -103,6 +103,15 @@ def test_encoders_in_onnx_fuse_and_compute_the_same(
     found = kinds(module)
     assert found[: len(expected)] == expected
     assert found[-1] == "dense"
+    require_equal_to_onnxruntime(module, path)
+
+
+@pytest.mark.parametrize("options", [{"mask": "where"}, {"opset": 18, "mask": "none", "pre_norm": True}])
+def test_folded_attention_computes_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = save(models.encoder_model(**options), tmp_path / "model.onnx")
+    module = fuse(path, "always")
+    assert "folded_attention" in kinds(module)
+    assert "attention" not in kinds(module)
     require_equal_to_onnxruntime(module, path)
 
 

@@ -189,6 +189,14 @@ def test_features_are_scaled_within_one_step(seed: int, size: float) -> None:
     assert np.all(np.abs(got - qparams.quantize(values, p)) <= 1 + 2.0**-17 / p.scale)
 
 
+def test_columns_of_zeros_do_not_coarsen_the_weights() -> None:
+    low, high = np.array([-1.0, 0.0, -0.1, 0.0]), np.array([1.0, 0.0, 0.2, 0.0])
+    p = qparams.columns(low, high)
+    assert p.scale == pytest.approx([2 / 255, 0.3 / 255, 0.3 / 255, 0.3 / 255])
+    assert np.all(qparams.quantize(np.zeros(4), p) == p.zero_point)
+    assert np.all(qparams.columns(np.zeros(3), np.zeros(3)).scale == 1)
+
+
 @pytest.mark.parametrize(("value", "expected"), [(1e9, 127), (-1e9, -128), (32767.9, 127), (-32768.0, -128)])
 def test_features_beyond_their_range_saturate(value: float, expected: int) -> None:
     for scale, zero_point in ((0.01, 0), (2.0, 5), (100.0, -20)):

@@ -12,13 +12,15 @@ import tvm
 from model_cases import CASES, VOCABULARY, Encoder
 from onnx import numpy_helper
 
+from tvmtiny.bench import models as bench_models
+from tvmtiny.bench.catalog import EncoderBenchmark
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.kernels import kernels
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
-from tvmtiny.quant import ranges
+from tvmtiny.quant import qparams, ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.reference import IntegerModel
 from tvmtiny.quant.report import Quality
@@ -46,10 +48,12 @@ class Calibrated:
         return quality
 
 
-def _calibrated(model: onnx.ModelProto, tmp_path, tokens: int, count: int = SAMPLES) -> Calibrated:
+def _calibrated(
+    model: onnx.ModelProto, tmp_path, tokens: int, count: int = SAMPLES, fold_qk: str = "auto"
+) -> Calibrated:
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    fused = tvm.transform.Sequential(fusion_passes(fold_qk))(import_model(path))
     rng = np.random.default_rng(0)
     ids, lengths = rng.integers(0, VOCABULARY, (count, tokens)), rng.integers(1, tokens + 1, count)
     lengths[0], lengths[1] = tokens, 1
@@ -82,6 +86,46 @@ def test_pre_norm_layers_are_close_to_float(tmp_path) -> None:
     calibrated = _calibrated(Encoder(pre_norm=True, layers=2).model(), tmp_path, 12)
     report = calibrated.quality(calibrated.quantize()).report()
     assert min(row["snr_db"] for row in report["layers"]) > 25, report
+
+
+def test_folded_attention_is_as_close_to_float(tmp_path) -> None:
+    model = Encoder(tokens=16, embedding=32, heads=3, head_dim=32, hidden=64, layers=2).model()
+    reports = []
+    for fold_qk in ("never", "auto"):
+        calibrated = _calibrated(model, tmp_path, 16, fold_qk=fold_qk)
+        reports.append(calibrated.quality(calibrated.quantize()).report())
+    apart, folded = ([row["snr_db"] for row in report["layers"]] for report in reports)
+    assert apart != folded
+    assert all(b > a - 0.5 for a, b in zip(apart, folded, strict=True)), (apart, folded)
+    assert reports[1]["agreement"] >= 1 - 1 / SAMPLES
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_folded_attention_takes_features_of_any_scale(dead: bool, tmp_path) -> None:
+    """Features with a scale and a zero point a column are the keys as they are; a column may be zero throughout."""
+    benchmark = EncoderBenchmark(
+        "layer", "", tokens=9, embedding=12, heads=3, head_dim=12, layers=1, classes=0, norm=False
+    )
+    factors = 10.0 ** np.linspace(-2, 2, 12)
+    arrays = bench_models.calibration(benchmark)
+    arrays["x"] = ((arrays["x"] + 0.5) * factors * (np.arange(12) != 5 if dead else 1)).astype(np.float32)
+    model = bench_models.build(benchmark)
+    for tensor in model.graph.initializer:  # the first three matrices read the features
+        if tensor.dims == [12, 36]:
+            array = numpy_helper.to_array(tensor) / factors[:, np.newaxis]
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    traces = list(run_all(FloatModel(fused), arrays, np.full(len(arrays["x"]), 9)))
+    quantized = quantize(fused, Statistics(traces))
+    integer, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
+    (params,) = quantized.inputs.values()
+    assert "wk" not in quantized.module.script(show_meta=False)
+    for x, trace in zip(arrays["x"], traces, strict=True):
+        values = qparams.quantize(x.astype(np.float64), params)
+        quality.add(trace, integer.run({"x": values}, 9), quantized.tensors)
+    assert quality.report()["layers"][0]["snr_db"] > 28
 
 
 def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> None:

@@ -111,6 +111,7 @@ class EncoderBenchmark(Benchmark):
         vocabulary: V of token ids with embeddings of tokens and positions; 0 for features (S, E).
         classes: outputs of a linear classifier over the mean; 0 for the result (S, E) of the last layer.
         norm: whether each sublayer has a residual and a LayerNorm.
+        fold_qk: as in `tvmtiny.compile`.
     """
 
     tokens: int = 0
@@ -122,6 +123,7 @@ class EncoderBenchmark(Benchmark):
     vocabulary: int = 0
     classes: int = 8
     norm: bool = True
+    fold_qk: str = "auto"
 
 
 _GROUPS: dict[str, type[Benchmark]] = {"kernels": KernelBenchmark, "encoders": EncoderBenchmark}

@@ -30,6 +30,7 @@ def measure(benchmark: EncoderBenchmark, target: Target, directory: Path, *, tim
         target=target.name,
         calibration=calibration(benchmark),
         weights=benchmark.weights,
+        fold_qk=benchmark.fold_qk,
         output=directory / f"{benchmark.name}-{target.name}",
     )
     with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:

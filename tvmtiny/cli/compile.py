@@ -31,6 +31,14 @@ class RangeMethod(enum.StrEnum):
     entropy = "entropy"
 
 
+class FoldMode(enum.StrEnum):
+    """Which attention operators get Q K^T as one matrix a head."""
+
+    auto = "auto"
+    never = "never"
+    always = "always"
+
+
 def parse_labels(options: list[str]) -> Path | dict[str, Path] | None:
     """[OUTPUT=]FILE options as the compiler takes them."""
     named = {name: Path(file) for name, found, file in (text.partition("=") for text in options) if found}
@@ -66,6 +74,11 @@ def _quality(artifact: Artifact) -> dict[str, Any]:
     return artifact.metadata.get("quality", {})
 
 
+def _folded(artifact: Artifact) -> list[str]:
+    """The attention operators whose Q K^T became one matrix a head."""
+    return [row["name"] for row in artifact.metadata["operators"] if row["variant"] == "folded"]
+
+
 def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]]) -> dict[str, Any]:
     return {
         "name": artifact.name,
@@ -73,6 +86,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "directory": artifact.directory,
         "sources": [artifact.directory / source for source in artifact.sources],
         "max_tokens": artifact.max_tokens,
+        "folded_qk": _folded(artifact),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -96,6 +110,8 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     plan = Plan.from_json(artifact.metadata["arena"])
     console.show(figures_of.table(figures, target))
     console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
+    if folded := _folded(artifact):
+        console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -151,6 +167,10 @@ def command(
         RangeMethod,
         typer.Option(help="How activation ranges are chosen; auto takes the best one of each layer."),
     ] = RangeMethod.auto,
+    fold_qk: Annotated[
+        FoldMode,
+        typer.Option(help="Make one matrix a head of Q K^T; auto where that saves multiply-accumulates."),
+    ] = FoldMode.auto,
     dump_dir: Annotated[
         Path | None,
         typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
@@ -189,6 +209,7 @@ def command(
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,
+            fold_qk=fold_qk.value,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),
             on_stage=on_stage,

@@ -15,7 +15,7 @@ import tvm
 import tvm_ffi
 from tvm import ir, s_tir, tirx
 
-from tvmtiny.passes.lower import KERNEL_ATTRIBUTE, OUTPUT_PARAMETER
+from tvmtiny.passes.lower import INPLACE_ATTRIBUTE, KERNEL_ATTRIBUTE, OUTPUT_PARAMETER
 from tvmtiny.schedule.microkernels import PREFIX, UseMicrokernels
 
 REGISTER_BYTES = 32
@@ -57,10 +57,15 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class CFunction:
-    """One operator in C: `static void <name>(parameters) { body }`."""
+    """One operator in C: `static void <name>(parameters) { body }`.
+
+    Attributes:
+        inplace: names of parameters whose memory the output may overwrite, the preferred first (`Kernel.inplace`).
+    """
 
     name: str
     kernel: str
+    inplace: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     body: str
     steps: int
@@ -103,6 +108,7 @@ def emit_functions(module: tvm.IRModule, target: Any) -> list[CFunction]:
         CFunction(
             name,
             str(functions[name].attrs[KERNEL_ATTRIBUTE]),
+            tuple(str(functions[name].attrs[INPLACE_ATTRIBUTE]).split()),
             parameters[name],
             _body(source, name),
             steps[name],

@@ -68,6 +68,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
             {
                 "name": name,
                 "kernel": kernel.name,
+                "variant": kernel.variant(operands_of(value)),
                 "function": call.function.name,
                 "macs": kernel.macs(operands_of(value), quantized.max_tokens),
                 "macs_by_tokens": _polynomial(

@@ -15,7 +15,6 @@ from tvm import relax
 
 from tvmtiny.codegen.c_functions import CFunction, Parameter, emit_functions, item_bytes
 from tvmtiny.codegen.planner import Buffer, Kind, Plan, Region, plan
-from tvmtiny.kernels import kernels
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 Array = npt.NDArray[Any]
@@ -253,10 +252,15 @@ def _aliases(calls: list[Call], last: dict[str, int]) -> dict[str, str]:
     base = 0
     for call in calls:
         output = next(argument for argument in call.arguments if argument.parameter.role == "output")
-        step = base + output.parameter.first
-        for argument in call.arguments:
-            allowed = argument.parameter.name in kernels()[call.function.kernel].inplace
-            if allowed and argument.tensor and last[argument.tensor] == step:
-                aliases.setdefault(output.tensor, argument.tensor)
+        for tensor in _overwritable(call):
+            if last[tensor] == base + output.parameter.first:
+                aliases.setdefault(output.tensor, tensor)
         base += call.function.steps
     return aliases
+
+
+def _overwritable(call: Call) -> list[str]:
+    """The tensors that the result of a call may overwrite: not one that is also an operand that it must not."""
+    names = {argument.parameter.name: argument.tensor for argument in call.arguments if argument.tensor}
+    kept = {tensor for name, tensor in names.items() if name not in call.function.inplace}
+    return [names[name] for name in call.function.inplace if name in names and names[name] not in kept]

@@ -4,6 +4,10 @@ Heads run in series; K and V of one head exist at a time. For a block of rows: Q
 last head meets the contexts of the earlier ones block by block in the output projection and the epilogue, so that its
 context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
 channel, so that the sum over tokens runs along memory.
+
+In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and the keys of all
+heads are the tokens. Where keys lie in pairs, a copy of x does, made once; else x is read as a whole until the last
+block of the last head, so the output may not overwrite it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
-from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.base import PLAIN, Array, Blocking, Kernel, Operands, padded
 from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
@@ -28,14 +32,12 @@ def _infer(o: Operands) -> relax.TensorType:
 
 def _reference(o: Operands, n: int) -> Array:
     x, a = o["x"][:n], o.attrs
-    heads, width = a["heads"], o.shape("wq")[0] // a["heads"]
+    heads, width = a["heads"], o.shape("wv")[0] // a["heads"]
     context = np.zeros((n, heads * width), np.int8)
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
-        q, k, v = (
-            integer.dense_s8(x, o[f"w{p}"][part], o[f"b{p}"][part], o[f"m{p}"][part], a[f"{p}_shift"], 0)
-            for p in "qkv"
-        )
+        q, v = (_projected(o, x, letter, head) for letter in "qv")
+        k = x if _folded(o) else _projected(o, x, "k", head)
         scores = integer.scores_s32(q, k)
         p, total = integer.softmax_u8(
             scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
@@ -47,16 +49,29 @@ def _reference(o: Operands, n: int) -> Array:
     return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
 
 
+def _folded(o: Operands) -> bool:
+    return "wk" not in o
+
+
+def _projected(o: Operands, x: Array, letter: str, head: int) -> Array:
+    """Q, K or V of one head."""
+    weight, bias, multiplier = (
+        np.split(o[f"{kind}{letter}"], o.attrs["heads"])[head] for kind in ("w", "b", "m")
+    )
+    return integer.dense_s8(x, weight, bias, multiplier, o.attrs[f"{letter}_shift"], 0)
+
+
 @T.inline
 def _attend(
     x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-    context, row, col, head, start, rows, n, width, depth, shifts,
+    context, row, col, head, start, rows, n, query_width, width, depth, shifts,
 ):  # fmt: skip
     """One head for `rows` tokens from `start`: Q, scores, their softmax times V into `context` at (row, col)."""
     tile.dense_s8(
-        x, start, wq, bq, mq, head * width, q, 0, 0, workspace, rows, width, depth, shifts["q_shift"], 0
-    )
-    tile.scores_s32(q, k, sums, workspace, rows, n, width)
+        x, start, wq, bq, mq, head * query_width, q, 0, 0, workspace, rows, query_width, depth,
+        shifts["q_shift"], 0,
+    )  # fmt: skip
+    tile.scores_s32(q, k, sums, workspace, rows, n, query_width)
     tile.attend_s8(
         sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
         shifts["score_shift"], shifts["value_shift"], 0,
@@ -64,19 +79,21 @@ def _attend(
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
-    (S, E), D, N = o.shape("x"), o.shape("wq")[0], o.shape("wo")[0]
-    H, P, R = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S)
-    k_shift, v_shift, o_shift = (o.attrs[f"{p}_shift"] for p in "kvo")
+    (S, E), D, N = o.shape("x"), o.shape("wv")[0], o.shape("wo")[0]
+    H, P, R, folded = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), _folded(o)
+    Q = E if folded else P
+    tokens_are_keys = folded and blocking.columns == PLAIN
     weights, weight_type = blocking.weights, columns_type(blocking.weights)
     W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
+    v_shift, o_shift = shifts["v_shift"], shifts["o_shift"]
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer(columns_shape(D, E, weights), weight_type),
-        bq: T.Buffer((D,), "int32"),
-        mq: T.Buffer((D,), "int32"),
+        wq: T.Buffer(columns_shape(H * Q, E, weights), weight_type),
+        bq: T.Buffer((H * Q,), "int32"),
+        mq: T.Buffer((H * Q,), "int32"),
         wk: T.Buffer(columns_shape(D, E, weights), weight_type),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
@@ -97,21 +114,25 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer(columns_shape(S, P, blocking.columns), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, Q, blocking.columns), "int8")
         v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
-        q = T.sblock_alloc_buffer((R, P), "int8")
+        q = T.sblock_alloc_buffer((R, Q), "int8")
         sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
+        if folded and not tokens_are_keys:
+            tile.columns_s8(x, k, n, E)
         for head in T.serial(H - 1):
-            tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, k_shift)
+            if not folded:
+                tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, shifts["k_shift"])
             tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-                    earlier, tile.block_start(block, n, R), head * P, head,
-                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
+                    x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                    workspace, earlier, tile.block_start(block, n, R), head * P, head,
+                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
                 )  # fmt: skip
-        tile.dense_s8_keys(x, wk, bk, mk, D - P, k, workspace, n, P, E, k_shift)
+        if not folded:
+            tile.dense_s8_keys(x, wk, bk, mk, D - P, k, workspace, n, P, E, shifts["k_shift"])
         tile.dense_s8_channels(x, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift)
         for block in T.serial(tile.blocks_of(n, R)):
             if H > 1:
@@ -119,9 +140,9 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-                joined, 0, D - P, H - 1,
-                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, P, E, shifts,
+                x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                workspace, joined, 0, D - P, H - 1,
+                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
             )  # fmt: skip
             tile.dense_s32(
                 joined, 0, wo, bo, mo, sums, workspace, tile.block_rows(block, n, R), N, D, o_shift
@@ -134,9 +155,32 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     return attention
 
 
+def macs(n: int, embedding: int, outputs: int, queries: int, keys: int, values: int) -> int:
+    """Multiply-accumulates of n tokens.
+
+    Args:
+        queries, keys, values: columns of the projections, all heads together; without keys the tokens are the keys.
+    """
+    projections = embedding * (queries + keys + values) + values * outputs
+    return n * projections + n * n * (queries + values)
+
+
 def _macs(o: Operands, n: int) -> int:
-    (_, embedding), width = o.shape("x"), o.shape("wq")[0]
-    return n * width * (3 * embedding + o.shape("wo")[0]) + 2 * n * n * width
+    keys = 0 if _folded(o) else o.shape("wk")[0]
+    return macs(n, o.shape("x")[1], o.shape("wo")[0], o.shape("wq")[0], keys, o.shape("wv")[0])
+
+
+def _inplace(o: Operands) -> tuple[str, ...]:
+    """Whatever the layout of keys. Rows of `earlier` are copied before those of the output are written.
+
+    The planner sees to it that they are not narrower.
+    """
+    return (*(() if _folded(o) else ("x",)), "residual", "earlier")
+
+
+def _pairable(o: Operands) -> bool:
+    """Every head begins with a pair of columns of Q, K and V."""
+    return all(o.shape(name)[0] // o.attrs["heads"] % 2 == 0 for name in ("wq", "wv"))
 
 
 KERNEL = Kernel(
@@ -166,7 +210,8 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=_macs,
-    inplace=("x", "residual"),
+    inplace=_inplace,
+    variant=lambda o: "folded" if _folded(o) else "",
     columns=("wq", "wk", "wv", "wo"),
-    pairable=lambda o: o.shape("wq")[0] // o.attrs["heads"] % 2 == 0,
+    pairable=_pairable,
 )

@@ -51,13 +51,14 @@ class Kernel:
     Attributes:
         name: e.g. "attention".
         arguments: names of all tensor arguments in order; a call may leave some out (see `Operands`).
-        inplace: arguments whose memory the output may overwrite, because every row of them is read before that
-            row of the output is written.
         infer: result type from the operands.
         reference: the bytes, by `tvmtiny.quant.integer`; rows from n on are zero.
         prim_func: TIR whose parameters are the arguments, n and the output; parameters of absent arguments are
             dropped by the lowering.
         macs: multiply-accumulates of a run with n tokens.
+        inplace: arguments and scratch whose memory the output may overwrite, the preferred first, because what lies
+            at an address is read before the output is written there.
+        variant: which of its forms the operator has, in a word; empty where there is only one.
         columns: arguments (N, K) that are the columns of matrix products, constants, which the TIR takes in the layout
             `Blocking.weights`.
         pairable: whether its columns can lie in pairs.
@@ -69,7 +70,8 @@ class Kernel:
     reference: Callable[[Operands, int], Array]
     prim_func: Callable[[Operands, Blocking], tirx.PrimFunc]
     macs: Callable[[Operands, int], int]
-    inplace: tuple[str, ...] = ()
+    inplace: Callable[[Operands], tuple[str, ...]] = lambda o: ()
+    variant: Callable[[Operands], str] = lambda o: ""
     columns: tuple[str, ...] = ()
     pairable: Callable[[Operands], bool] = lambda operands: True
 

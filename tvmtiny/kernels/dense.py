@@ -115,6 +115,7 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=_macs,
-    inplace=("residual",),
+    # Without an epilogue, columns are written while later ones still need the row of x.
+    inplace=lambda o: ("residual", "x") if o.attrs["epilogue"] else (),
     columns=("weight",),
 )

@@ -89,6 +89,6 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=_macs,
-    inplace=("x", "residual"),
+    inplace=lambda o: ("x", "residual"),
     columns=("w1", "w2"),
 )

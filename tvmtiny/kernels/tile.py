@@ -202,6 +202,16 @@ def copy_s8(x, x_row, out, rows, cols):
 
 
 @T.inline
+def columns_s8(x, out, count, depth):
+    """The rows of x as columns, in the layout of `out`: element k of column j is x[j, k]."""
+    with T.sblock("columns_s8"):
+        T.reads(x[0:count, 0:depth])
+        T.writes(region(out, 0, count, depth))
+        for j, k in T.grid(count, depth):
+            out[element_at(out, j, k)] = x[j, k]
+
+
+@T.inline
 def clear_s32(t, rows, cols):
     """t[r, c] = 0."""
     with T.sblock("clear_s32"):

@@ -120,19 +120,36 @@ def _present(n: Any, tokens: int, emit: Emit) -> Any:
 
 
 def _expand_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    x, wq, bq, wk, bk, wv, bv, wo, bo, n = core
-    heads, tokens = attrs["heads"], shape_of(x)[0]
+    x, wq, bq, wk, bk, wv, bv, *rest = core
     values = {name: _dense(x, w, b, emit) for name, w, b in (("q", wq, bq), ("k", wk, bk), ("v", wv, bv))}
-    width = shape_of(wq)[0] // heads
-    q, k, v = (
-        emit(op.permute_dims(emit(op.reshape(values[name], (tokens, heads, width))), axes))
-        for name, axes in (("q", [1, 0, 2]), ("k", [1, 2, 0]), ("v", [1, 0, 2]))
-    )
-    scores = emit(op.multiply(emit(op.matmul(q, k)), _scalar(attrs["scale"])))
+    keys = _heads(values["k"], attrs["heads"], [1, 2, 0], emit)
+    return {**values, **_attend(values, keys, rest, attrs, emit)}
+
+
+def _expand_folded_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, wq, bq, wv, bv, *rest = core
+    values = {name: _dense(x, w, b, emit) for name, w, b in (("q", wq, bq), ("v", wv, bv))}
+    return {**values, **_attend(values, emit(op.permute_dims(x)), rest, attrs, emit)}
+
+
+def _heads(value: Any, heads: int, axes: list[int], emit: Emit) -> Any:
+    """(S, H * P) as (S, H, P), with its axes in another order."""
+    tokens, columns = shape_of(value)
+    return emit(op.permute_dims(emit(op.reshape(value, (tokens, heads, columns // heads))), axes))
+
+
+def _attend(
+    values: dict[str, Any], keys: Any, rest: list[Any], attrs: dict[str, Any], emit: Emit
+) -> dict[str, Any]:
+    """What follows the projections of attention, with keys of each head (H, P, S) or of all heads (E, S)."""
+    wo, bo, n = rest
+    tokens, columns = shape_of(values["v"])
+    q, v = (_heads(values[name], attrs["heads"], [1, 0, 2], emit) for name in "qv")
+    scores = emit(op.multiply(emit(op.matmul(q, keys)), _scalar(attrs["scale"])))
     masked = emit(op.where(_present(n, tokens, emit), scores, _scalar(MASKED)))
     mixed = emit(op.matmul(emit(op.nn.softmax(masked, axis=-1)), v))
-    context = emit(op.reshape(emit(op.permute_dims(mixed, [1, 0, 2])), (tokens, heads * width)))
-    return {**values, "context": context, "out": _dense(context, wo, bo, emit)}
+    context = emit(op.reshape(emit(op.permute_dims(mixed, [1, 0, 2])), (tokens, columns)))
+    return {"context": context, "out": _dense(context, wo, bo, emit)}
 
 
 def _expand_ffn(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -168,6 +185,7 @@ _EXPAND = {
     "embed": _expand_embed,
     "dense": _expand_dense,
     "attention": _expand_attention,
+    "folded_attention": _expand_folded_attention,
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
     "mean": _expand_mean,

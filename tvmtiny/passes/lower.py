@@ -18,6 +18,7 @@ from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
+INPLACE_ATTRIBUTE = "tvmtiny.inplace"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -67,7 +68,7 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
 def _arguments(kernel: Kernel, operands: Operands, blocking: Blocking, mapping: dict[Any, Any]) -> list[Any]:
     """The operands over the new variables, with their columns laid out as the TIR takes them."""
     tensors = {name: mapping.get(expr, expr) for name, expr in operands.tensors.items()}
-    for name in kernel.columns:
+    for name in [name for name in kernel.columns if name in tensors]:
         columns = as_array(tensors[name])
         if blocking.weights != PLAIN:
             assert columns is not None, f"{kernel.name}: {name} is not a constant"
@@ -90,4 +91,6 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
     length = next((param for param in params if param.name == LENGTH_SYMBOL), None)
     if length is not None and not isinstance(operands.n, tvm.ir.Var):
         function = function.specialize({length: operands.n})
-    return function.with_attr(KERNEL_ATTRIBUTE, kernel.name)
+    return function.with_attrs(
+        {KERNEL_ATTRIBUTE: kernel.name, INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands))}
+    )

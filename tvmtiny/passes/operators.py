@@ -8,6 +8,7 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | embed | ids (S,), token_table (V, E), position_table (S, E) | residual, norm |
 | dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
 | attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | heads, scale, residual, norm |
+| folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | mean | x (S, E), n | - |
@@ -31,6 +32,7 @@ _CORE_ARGUMENTS = {
     "embed": 3,
     "dense": 3,
     "attention": 10,
+    "folded_attention": 8,
     "ffn": 5,
     "layer_norm": 3,
     "mean": 2,
@@ -39,7 +41,7 @@ _CORE_ARGUMENTS = {
 }
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "ffn")
+    name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "folded_attention", "ffn")
 }
 
 
@@ -71,6 +73,7 @@ _INFER = {
     "embed": _infer_embed,
     "dense": _infer_dense,
     "attention": _infer_same,
+    "folded_attention": _infer_same,
     "ffn": _infer_same,
     "layer_norm": _infer_same,
     "mean": _infer_row,

@@ -7,6 +7,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding
@@ -19,8 +20,12 @@ from tvmtiny.passes.simplify import Simplify
 from tvmtiny.passes.strip_views import FuseFirstToken, StripViews
 
 
-def fusion_passes() -> list[tvm.transform.Pass]:
-    """From an imported float module to one whose operators are those of `tvmtiny.passes.operators`."""
+def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
+    """From an imported float module to one whose operators are those of `tvmtiny.passes.operators`.
+
+    Args:
+        fold_qk: one of `fold_query_key.MODES`.
+    """
     return [
         Simplify(),
         RecognizeLength(),
@@ -37,6 +42,7 @@ def fusion_passes() -> list[tvm.transform.Pass]:
         StripViews(),
         FuseNorm(),
         StripViews(),
+        FoldQueryKey(fold_qk),
         NameLayers(),
     ]
 

@@ -99,7 +99,7 @@ class Quantization:
             for index, arg in enumerate(value.args if kind(value) else []):
                 view = trace(self.graph, arg) if hasattr(arg, "ty") else None
                 reads = view is not None and view.root.same_as(param)
-                whole = index == 0 and kind(value) in ("dense", "attention", "ffn")
+                whole = index == 0 and kind(value) in ("dense", "attention", "folded_attention", "ffn")
                 if view is not None and reads and not (whole and is_identity(view)):
                     return False
         return not any(
@@ -216,9 +216,9 @@ class Quantization:
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
         return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
 
-    def head_scales(self, name: str, key: str, heads: int) -> Array:
-        """A symmetric scale for each head of a (tokens, H * P) tensor."""
-        rows = self.statistics[f"{name}.{key}"]
+    def head_scales(self, name: str, key: str, heads: int, factors: Array | float = 1.0) -> Array:
+        """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
+        rows = self.statistics[f"{name}.{key}"] * factors
         return np.array(
             [
                 float(qparams.symmetric(*ranges.choose(part, self.method, symmetric=True)).scale)

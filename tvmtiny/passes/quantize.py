@@ -177,22 +177,24 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     tensors: dict[str, Any] = {"x": value.expr}
     attrs: dict[str, int] = {"heads": heads}
     scales = {}
-    for index, part in enumerate("qkv"):
+    folded = kind(call) == "folded_attention"
+    for index, part in enumerate("qv" if folded else "qkv"):
         w, b = arrays[2 * index], arrays[2 * index + 1]
-        scales[part] = _projection_scales(
-            c, var.name, part, heads, qparams.accumulator_scales(w, b, value.params)
-        )
-        width = len(w) // heads
-        dense = qparams.dense(w, b, value.params, np.repeat(scales[part], width), f"{var.name}.{part}")
+        steps = _key_steps(value, heads) if folded and part == "q" else np.ones(len(w))
+        w, b = w * steps[:, np.newaxis], b * steps
+        unit = qparams.accumulator_scales(w, b, value.params)
+        scales[part] = _projection_scales(c, var.name, part, heads, unit, steps)
+        columns = np.repeat(scales[part], len(w) // heads)
+        dense = qparams.dense(w, b, value.params, columns, f"{var.name}.{part}")
         tensors |= _dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
         attrs[f"{part}_shift"] = dense.shift
-    width = len(arrays[0]) // heads
-    attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], width, var.name)
+    scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
+    attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], len(arrays[0]) // heads, var.name)
     context = np.maximum(c.head_scales(var.name, "context", heads), scales["v"] / 32)
     tensors["ratio"], attrs["value_shift"] = _ratio(scales["v"] / context, 255)
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
-    wo, bo = arrays[6], arrays[7]
-    params = QuantParams(np.repeat(context, width), 0)
+    wo, bo = arrays[-2:]
+    params = QuantParams(np.repeat(context, wo.shape[1] // heads), 0)
     unit, bound = _units(wo, bo, params)
     epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", limit=np.inf)
@@ -201,8 +203,19 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
 
 
-def _projection_scales(c: Quantization, name: str, part: str, heads: int, unit: Array) -> Array:
-    scales = c.head_scales(name, part, heads)
+def _key_steps(x: Value, heads: int) -> Array:
+    """The real value of one step of each column of the keys of folded attention, which are the tokens (H * E,).
+
+    The queries take it over, so that the integers of x are the keys. The zero point of x adds the same to all scores
+    of a row and cancels in the softmax.
+    """
+    return np.tile(np.broadcast_to(np.asarray(x.params.scale, np.float64), shape_of(x.expr)[-1:]), heads)
+
+
+def _projection_scales(
+    c: Quantization, name: str, part: str, heads: int, unit: Array, factors: Array
+) -> Array:
+    scales = c.head_scales(name, part, heads, factors)
     floors = [qparams.floor_scale(float(s), u) for s, u in zip(scales, np.split(unit, heads), strict=True)]
     return np.array(floors)
 
@@ -295,6 +308,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "embed": _embed,
     "dense": _dense,
     "attention": _attention,
+    "folded_attention": _attention,
     "ffn": _ffn,
     "layer_norm": _layer_norm,
     "mean": _mean,

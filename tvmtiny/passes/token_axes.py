@@ -59,7 +59,7 @@ def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any
     if kind(value) == "embed":
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
-    alone = kind(value) in ("attention", "mean", "first") and axes.tokens != ROWS.tokens
+    alone = kind(value) in ("attention", "folded_attention", "mean", "first") and axes.tokens != ROWS.tokens
     if (-1 in axes.tokens and -1 not in axes.zeroed) or alone:
         raise _mixes(var)
     return axes

@@ -69,11 +69,16 @@ def symmetric(low: float, high: float) -> QuantParams:
 
 
 def columns(low: Array, high: Array) -> QuantParams:
-    """Asymmetric parameters for each column."""
+    """Asymmetric parameters for each column.
+
+    A column that was always zero gets the least scale of the others: weights take over the scales of their inputs, and
+    one that is large for no reason would cost all the others of its row their precision.
+    """
     params = [asymmetric(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return QuantParams(
-        np.array([p.scale for p in params]), np.array([p.zero_point for p in params], np.int32)
-    )
+    scales = np.array([p.scale for p in params])
+    zero = (np.asarray(low) == 0) & (np.asarray(high) == 0)
+    scales[zero] = scales[~zero].min(initial=scales.max())
+    return QuantParams(scales, np.array([p.zero_point for p in params], np.int32))
 
 
 def quantize(values: Array, params: QuantParams) -> Array:
