@@ -63,7 +63,8 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_norm_fours(const int32_t
                                                                    const int32_t *beta, int8_t *y, uint32_t scale,
                                                                    uint32_t minus_offset, int32_t multiplier,
                                                                    const int32_t *end) {
-  (void)t, (void)gamma, (void)beta, (void)y, (void)scale, (void)minus_offset, (void)multiplier, (void)end;
+  TVMT_IN_ASSEMBLY((void)t, (void)gamma, (void)beta, (void)y, (void)scale, (void)minus_offset, (void)multiplier,
+                   (void)end)
 #define TVMT_NORM_TWO                      \
   "ldrd r8, r9, [r0], #8\n\t"              \
   "ldrd r10, r11, [r1], #8\n\t"            \

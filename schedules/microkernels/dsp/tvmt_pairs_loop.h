@@ -219,16 +219,17 @@ enum { TVMT_PAIRS_STEPS = 16 };
   uintptr_t x, uintptr_t w, const int32_t *bias, const int32_t *multiplier, int32_t zero_point, void *out,            \
       int32_t row, int32_t two_rows, int32_t two_cols, int32_t pairs, int32_t w_gap, uintptr_t x_end, int32_t skip,   \
       int32_t finish, int32_t shift, const int8_t *table
-#define TVMT_PAIRS_UNUSED                                                                                             \
-  (void)x, (void)w, (void)bias, (void)multiplier, (void)zero_point, (void)out, (void)row, (void)two_rows;             \
-  (void)two_cols, (void)pairs, (void)w_gap, (void)x_end, (void)skip, (void)finish, (void)shift, (void)table
+#define TVMT_PAIRS_TAKEN                                                                                              \
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)bias, (void)multiplier, (void)zero_point, (void)out, (void)row,            \
+                   (void)two_rows, (void)two_cols, (void)pairs, (void)w_gap, (void)x_end, (void)skip,                 \
+                   (void)finish, (void)shift, (void)table)
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s8(TVMT_PAIRS_PARAMETERS) {
-  TVMT_PAIRS_UNUSED;
+  TVMT_PAIRS_TAKEN
   __asm__(TVMT_PAIRS_LOOP(TVMT_PAIRS_TURN_S8));
 }
 
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s16(TVMT_PAIRS_PARAMETERS) {
-  TVMT_PAIRS_UNUSED;
+  TVMT_PAIRS_TAKEN
   __asm__(TVMT_PAIRS_LOOP(TVMT_PAIRS_TURN_S16));
 }
 
@@ -276,13 +277,13 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s16(TVMT_PAIR
 /* Of one pair of columns: acc[2 * i + c] += row i * column c, for 1 to 4 rows and at least two steps up to x == end. */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s8(const uint32_t *x, const void *w, int32_t *acc,
                                                                       const uint32_t *end, int32_t rows) {
-  (void)x, (void)w, (void)acc, (void)end, (void)rows;
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)acc, (void)end, (void)rows)
   __asm__(TVMT_PAIRS_SUMS(TVMT_PAIRS_WORD_S8));
 }
 
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s16(const uint32_t *x, const void *w, int32_t *acc,
                                                                        const uint32_t *end, int32_t rows) {
-  (void)x, (void)w, (void)acc, (void)end, (void)rows;
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)acc, (void)end, (void)rows)
   __asm__(TVMT_PAIRS_SUMS(TVMT_PAIRS_WORD_S16));
 }
 

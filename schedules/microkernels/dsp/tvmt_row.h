@@ -25,7 +25,7 @@
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours(const uint32_t *x, const int8_t *w,
                                                                   int32_t w_stride, int32_t *acc,
                                                                   const uint32_t *end) {
-  (void)x, (void)w, (void)w_stride, (void)acc, (void)end;
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)acc, (void)end)
   __asm__(
       "push {r3-r11, lr}\n\t"
       "ldr r10, [sp, #40]\n\t"

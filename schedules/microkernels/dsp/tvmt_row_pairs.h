@@ -28,7 +28,7 @@
   "sxtb16 r12, r12, ror #8\n\t"                    \
   "smlad " SECOND ", r10, r12, " SECOND "\n\t"
 #endif
-#define TVMT_ROW_STEP(PAIR)        \
+#define TVMT_ROW_PAIRS_STEP(PAIR)        \
   "ldrd r9, r10, [r0], #8\n\t"     \
   PAIR("r1", "r5", "r6") PAIR("r2", "r7", "r8")
 /* r0: row; r1, r2: pairs of columns; up to r3 one step at a time, then up to r4 four. The label 4 is what follows. */
@@ -61,11 +61,11 @@
  * two: eight words at a time behind those that are left over. */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_sums(const uint32_t *x, const void *w, int32_t w_stride,
                                                                  int32_t *acc, const uint32_t *end) {
-  (void)x, (void)w, (void)w_stride, (void)acc, (void)end;
-  __asm__(TVMT_ROW_SUMS(TVMT_ROW_STEP(TVMT_ROW_PAIR)));
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)acc, (void)end)
+  __asm__(TVMT_ROW_SUMS(TVMT_ROW_PAIRS_STEP(TVMT_ROW_PAIR)));
 }
 
-#define TVMT_ROW_FOURS(STEP)                       \
+#define TVMT_ROW_PAIRS_FOURS(STEP)                       \
   "push {r0-r11, lr}\n"                            \
   "5:\n\t"                                         \
   "ldr r4, [sp, #52]\n\t"                          \
@@ -116,9 +116,9 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_sums(const uint32_t 
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours_s8(
     const uint32_t *x, const void *w, int32_t w_stride, int32_t fours, const int32_t *bias, const int32_t *multiplier,
     int8_t *out, const uint32_t *middle, const uint32_t *end, int32_t zero_point, int32_t shift) {
-  (void)x, (void)w, (void)w_stride, (void)fours, (void)bias, (void)multiplier, (void)out, (void)middle, (void)end;
-  (void)zero_point, (void)shift;
-  __asm__(TVMT_ROW_FOURS(TVMT_ROW_STEP(TVMT_ROW_PAIR)));
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)fours, (void)bias, (void)multiplier, (void)out,
+                   (void)middle, (void)end, (void)zero_point, (void)shift)
+  __asm__(TVMT_ROW_PAIRS_FOURS(TVMT_ROW_PAIRS_STEP(TVMT_ROW_PAIR)));
 }
 
 /* What another finish makes of one group of four columns. */

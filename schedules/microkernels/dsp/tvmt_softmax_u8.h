@@ -55,7 +55,7 @@
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION uint64_t tvmt_softmax_fours(const int32_t *score, const uint8_t *table,
                                                                           uint8_t *p, const int32_t *end,
                                                                           int32_t multiplier, int32_t largest) {
-  (void)score, (void)table, (void)p, (void)end, (void)multiplier, (void)largest;
+  TVMT_IN_ASSEMBLY((void)score, (void)table, (void)p, (void)end, (void)multiplier, (void)largest)
   __asm__(
       "push {r4-r11, lr}\n\t"
       "ldrd r9, r8, [sp, #36]\n\t"

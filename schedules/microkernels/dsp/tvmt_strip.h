@@ -95,9 +95,9 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
     const uint32_t *x, const int8_t *w, const int32_t *bias, const int32_t *multiplier, void *out, int32_t cols,
     int32_t row_stride, int32_t zero_point, int32_t col_stride, int32_t gap, const uint32_t *x_end, int32_t tail,
     int32_t whole, int32_t rows, int32_t skip, int32_t finish, int32_t shift, int32_t first) {
-  (void)x, (void)w, (void)bias, (void)multiplier, (void)out, (void)cols, (void)row_stride, (void)zero_point;
-  (void)col_stride, (void)gap, (void)x_end, (void)tail, (void)whole, (void)rows, (void)skip, (void)finish, (void)shift;
-  (void)first;
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)bias, (void)multiplier, (void)out, (void)cols, (void)row_stride,
+                   (void)zero_point, (void)col_stride, (void)gap, (void)x_end, (void)tail, (void)whole, (void)rows,
+                   (void)skip, (void)finish, (void)shift, (void)first)
   __asm__(
       "push {r0-r12, lr}\n\t"
       "ldrd r4, r5, [sp, #92]\n\t"  /* rows, skip */
