@@ -30,6 +30,8 @@ KERNELS = (
     "arith",
     "reciprocal_sqrt",
     "product_s8",
+    "add_residual_s16_s32",
+    "mean_s16_s32",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4
