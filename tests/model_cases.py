@@ -24,6 +24,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.runner import Sample
 
 CLASSES, VOCABULARY, CALIBRATION = 5, 40, 16
+OUTLIER_CHANNELS = (3, 11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Encoder:
         mask: whether there is a mask input, so that the model has a length.
         weight_scale: factor on all weights of the layers.
         tags: classes of each token, as a second output; 0 for none.
+        outliers: what the first feed-forward layer adds to one channel of the stream, and takes from another, for
+            every token. The LayerNorms behind it make up for that in their gamma, as those of trained
+            pre-LayerNorm models do, so that all channels count in what they give.
     """
 
     tokens: int = 12
@@ -50,6 +54,7 @@ class Encoder:
     layers: int = 1
     weight_scale: float = 1.0
     tags: int = 0
+    outliers: float = 0.0
     seed: int = 0
 
     def model(self) -> onnx.ModelProto:
@@ -58,9 +63,12 @@ class Encoder:
         x = self._embedded(build)
         keep = build.input("mask", [1, self.tokens], TensorProto.INT64) if self.mask else ""
         for layer in range(self.layers):
-            x = self._branch(build, x, f"attention{layer}", lambda y: self._attention(build, y, keep))
-            x = self._branch(build, x, f"ffn{layer}", lambda y: self._feed_forward(build, y))
-        x = self._norm(build, x, "final") if self.pre_norm else x
+            behind, added = layer > 0, 0.0 if layer else self.outliers
+            x = self._branch(build, x, f"attention{layer}", behind, lambda y: self._attention(build, y, keep))
+            x = self._branch(
+                build, x, f"ffn{layer}", behind, lambda y, added=added: self._feed_forward(build, y, added)
+            )
+        x = self._norm(build, x, "final", behind_outliers=True) if self.pre_norm else x
         pooled = models._pool(build, x, keep, self.pooling)
         tags = build.dense(x, self.embedding, self.tags, "tagger") if self.tags else ""
         model = build.model(build.dense(pooled, self.embedding, CLASSES, "classifier"), [1, CLASSES])
@@ -78,19 +86,28 @@ class Encoder:
             x = build.node("Gather", [build.weight(VOCABULARY, self.embedding), ids], "tokens")
         return build.node("Add", [x, build.weight(1, self.tokens, self.embedding)], "positions")
 
-    def _branch(self, build: OnnxBuilder, x: str, name: str, function: Callable[[str], str]) -> str:
-        inner = self._norm(build, x, f"{name}_norm") if self.pre_norm else x
+    def _branch(
+        self, build: OnnxBuilder, x: str, name: str, behind_outliers: bool, function: Callable[[str], str]
+    ) -> str:
+        inner = self._norm(build, x, f"{name}_norm", behind_outliers) if self.pre_norm else x
         total = build.node("Add", [x, function(inner)], f"{name}_sum")
         return total if self.pre_norm else self._norm(build, total, f"{name}_norm")
 
-    def _norm(self, build: OnnxBuilder, x: str, name: str) -> str:
-        gamma = build.constant(build.random.uniform(0.5, 1.5, self.embedding))
+    def _norm(self, build: OnnxBuilder, x: str, name: str, behind_outliers: bool = False) -> str:
+        gamma = build.random.uniform(0.5, 1.5, self.embedding)
+        if behind_outliers and self.outliers:
+            spread = np.sqrt(2 / self.embedding)  # outliers have this many standard deviations, inverted
+            gamma *= self.outliers * spread
+            gamma[list(OUTLIER_CHANNELS)] /= self.outliers
+        gamma = build.constant(gamma)
         beta = build.constant(build.random.normal(size=self.embedding) * 0.1)
         return build.node("LayerNormalization", [x, gamma, beta], name, axis=-1, epsilon=1e-5)
 
-    def _dense(self, build: OnnxBuilder, x: str, k: int, n: int) -> str:
+    def _dense(self, build: OnnxBuilder, x: str, k: int, n: int, outliers: float = 0.0) -> str:
         weight = build.random.normal(size=(k, n)) / np.sqrt(k) * self.weight_scale
         bias = build.random.normal(size=n) * 0.1 * self.weight_scale
+        if outliers:
+            bias[list(OUTLIER_CHANNELS)] += [outliers, -outliers]
         return build.node("Add", [build.node("MatMul", [x, build.constant(weight)]), build.constant(bias)])
 
     def _attention(self, build: OnnxBuilder, x: str, keep: str) -> str:
@@ -118,7 +135,7 @@ class Encoder:
         merged = build.reshape(merged, 1, self.tokens, self.embedding)
         return self._dense(build, merged, self.embedding, self.embedding)
 
-    def _feed_forward(self, build: OnnxBuilder, x: str) -> str:
+    def _feed_forward(self, build: OnnxBuilder, x: str, outliers: float) -> str:
         hidden = self._dense(build, x, self.embedding, self.hidden)
         if self.activation == "gelu":
             erf = build.node("Erf", [build.node("Div", [hidden, build.constant(np.sqrt(2.0))])])
@@ -126,7 +143,7 @@ class Encoder:
             hidden = build.node("Mul", [hidden, build.constant(0.5)])
         else:
             hidden = build.node("Relu", [hidden])
-        return self._dense(build, hidden, self.hidden, self.embedding)
+        return self._dense(build, hidden, self.hidden, self.embedding, outliers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
 from tvmtiny.quant import ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import quantize_features
@@ -70,6 +70,7 @@ def compile(  # noqa: A001 - the verb of the command line
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
+    residual: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -85,6 +86,7 @@ def compile(  # noqa: A001 - the verb of the command line
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
+        residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -98,6 +100,10 @@ def compile(  # noqa: A001 - the verb of the command line
     check_output(directory)
     if range_method not in ranges.METHODS:
         raise UserError(f"Unknown range method '{range_method}'.", f"Use one of {', '.join(ranges.METHODS)}.")
+    if residual not in RESIDUALS:
+        raise UserError(
+            f"Unknown type '{residual}' of the residual stream.", f"Use one of {', '.join(RESIDUALS)}."
+        )
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
     if calibration is None:
@@ -119,7 +125,7 @@ def compile(  # noqa: A001 - the verb of the command line
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method)
+        quantized = quantize(fused, Statistics(traces), range_method, residual)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
         lowered = stages.dump("lowered", Lower(blocking(family(board)))(quantized.module))

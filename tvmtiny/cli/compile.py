@@ -31,6 +31,13 @@ class RangeMethod(enum.StrEnum):
     entropy = "entropy"
 
 
+class Residual(enum.StrEnum):
+    """Element type of the residual stream."""
+
+    int8 = "int8"
+    int16 = "int16"
+
+
 def parse_labels(options: list[str]) -> Path | dict[str, Path] | None:
     """[OUTPUT=]FILE options as the compiler takes them."""
     named = {name: Path(file) for name, found, file in (text.partition("=") for text in options) if found}
@@ -73,6 +80,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "directory": artifact.directory,
         "sources": [artifact.directory / source for source in artifact.sources],
         "max_tokens": artifact.max_tokens,
+        "residual": artifact.metadata.get("residual"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -88,6 +96,15 @@ def _quality_table(layers: list[dict[str, Any]]) -> Any:
     return table
 
 
+def _show_residual(artifact: Artifact) -> None:
+    residual = artifact.metadata.get("residual", {})
+    if residual.get("tensors"):
+        console.show(
+            f"Residual stream: {residual['dtype']}, {len(residual['tensors'])} tensors; while one is live, the arena "
+            f"holds up to {residual['extra_bytes']:,} B more than with int8"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -96,6 +113,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     plan = Plan.from_json(artifact.metadata["arena"])
     console.show(figures_of.table(figures, target))
     console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
+    _show_residual(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -151,6 +169,13 @@ def command(
         RangeMethod,
         typer.Option(help="How activation ranges are chosen; auto takes the best one of each layer."),
     ] = RangeMethod.auto,
+    residual: Annotated[
+        Residual,
+        typer.Option(
+            help="Type of the residual stream. int16 is for pre-LayerNorm models with outlier channels; it costs "
+            "tokens x embedding bytes of RAM."
+        ),
+    ] = Residual.int8,
     dump_dir: Annotated[
         Path | None,
         typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
@@ -189,6 +214,7 @@ def command(
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,
+            residual=residual.value,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),
             on_stage=on_stage,

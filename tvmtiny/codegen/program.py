@@ -248,7 +248,10 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
 
 
 def _aliases(calls: list[Call], last: dict[str, int]) -> dict[str, str]:
-    """Result -> operand in whose place it may be computed: one that dies in the step that writes the result."""
+    """Result -> operand in whose place it may be computed: one that dies in the step that writes the result.
+
+    An operand of fewer bytes cannot be: int8 beside an int16 result.
+    """
     aliases: dict[str, str] = {}
     base = 0
     for call in calls:
@@ -256,7 +259,8 @@ def _aliases(calls: list[Call], last: dict[str, int]) -> dict[str, str]:
         step = base + output.parameter.first
         for argument in call.arguments:
             allowed = argument.parameter.name in kernels()[call.function.kernel].inplace
-            if allowed and argument.tensor and last[argument.tensor] == step:
+            fits = argument.parameter.bytes >= output.parameter.bytes
+            if allowed and fits and argument.tensor and last[argument.tensor] == step:
                 aliases.setdefault(output.tensor, argument.tensor)
         base += call.function.steps
     return aliases

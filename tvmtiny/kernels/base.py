@@ -42,7 +42,8 @@ class Kernel:
         name: e.g. "attention".
         arguments: names of all tensor arguments in order; a call may leave some out (see `Operands`).
         inplace: arguments whose memory the output may overwrite, because every row of them is read before that
-            row of the output is written.
+            row of the output is written, and rows go upwards. A narrower output (int8 in the place of int16) then
+            lies within rows that are read; a wider one gets no such place, as it has more bytes.
         infer: result type from the operands.
         reference: the bytes, by `tvmtiny.quant.integer`; rows from n on are zero.
         prim_func: TIR whose parameters are the arguments, n and the output; parameters of absent arguments are
