@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Encoder:
         mask: whether there is a mask input, so that the model has a length.
         weight_scale: factor on all weights of the layers.
         tags: classes of each token, as a second output; 0 for none.
+        final: where a pre-LayerNorm model has its last LayerNorm: "before" pooling, "after" it, or "beside" it, for
+            the tags alone.
         outliers: what the first feed-forward layer adds to one channel of the stream, and takes from another, for
             every token. The LayerNorms behind it make up for that in their gamma, as those of trained
             pre-LayerNorm models do, so that all channels count in what they give.
@@ -54,6 +56,7 @@ class Encoder:
     layers: int = 1
     weight_scale: float = 1.0
     tags: int = 0
+    final: str = "before"
     outliers: float = 0.0
     seed: int = 0
 
@@ -68,8 +71,11 @@ class Encoder:
             x = self._branch(
                 build, x, f"ffn{layer}", behind, lambda y, added=added: self._feed_forward(build, y, added)
             )
-        x = self._norm(build, x, "final", behind_outliers=True) if self.pre_norm else x
+        final = self.final if self.pre_norm else ""
+        x = self._norm(build, x, "final", behind_outliers=True) if final == "before" else x
         pooled = models._pool(build, x, keep, self.pooling)
+        pooled = self._norm(build, pooled, "final", behind_outliers=True) if final == "after" else pooled
+        x = self._norm(build, x, "final", behind_outliers=True) if final == "beside" else x
         tags = build.dense(x, self.embedding, self.tags, "tagger") if self.tags else ""
         model = build.model(build.dense(pooled, self.embedding, CLASSES, "classifier"), [1, CLASSES])
         if self.tags:
@@ -154,6 +160,7 @@ class Case:
         model: makes it.
         inputs: shape and number of token ids (0: real values) by input name.
         tokens: S; length: whether it has a mask.
+        options: of the compiler.
     """
 
     name: str
@@ -161,6 +168,7 @@ class Case:
     inputs: dict[str, tuple[tuple[int, ...], int]]
     tokens: int
     length: bool
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def calibration(self, count: int = CALIBRATION, seed: int = 1) -> dict[str, np.ndarray]:
         """Samples in the model's own types; the first three have the lengths 1, an odd one and S."""
@@ -178,10 +186,15 @@ class Case:
         return arrays
 
 
-def _case(name: str, encoder: Encoder) -> Case:
+def _case(name: str, encoder: Encoder, **options: Any) -> Case:
     shape = (encoder.tokens, encoder.features) if encoder.features else (encoder.tokens,)
     inputs = {"x": (shape, 0)} if encoder.features else {"ids": (shape, VOCABULARY)}
-    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask)
+    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask, options)
+
+
+def _wide(name: str, **encoder: Any) -> Case:
+    """A pre-LayerNorm encoder with outlier channels, its residual stream in int16."""
+    return _case(name, Encoder(pre_norm=True, outliers=50.0, layers=2, **encoder), residual="int16")
 
 
 CASES = {
@@ -194,6 +207,11 @@ CASES = {
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
+        _wide("wide_stream", tokens=9, embedding=15, heads=5, hidden=19),
+        _wide("wide_mean", features=6, mask=False, tokens=8, final="after"),
+        _wide(
+            "wide_first", tokens=10, embedding=20, pooling="first", activation="relu", final="beside", tags=3
+        ),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }
@@ -202,6 +220,7 @@ CASES = {
 def compiled(case: Case, directory: Path, target: str = "qemu-m4", **options: Any) -> Artifact:
     """Compile a case to `directory`."""
     path = models.save(case.model(), directory.with_suffix(".onnx"))
+    options = {**case.options, **options}
     return compile_model(path, target=target, calibration=case.calibration(), output=directory, **options)
 
 

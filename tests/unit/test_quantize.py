@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from model_cases import CASES, VOCABULARY, Encoder
+from model_cases import CASES, OUTLIER_CHANNELS, VOCABULARY, Encoder
 from onnx import numpy_helper
 
 from tvmtiny.errors import UserError
@@ -36,8 +36,8 @@ class Calibrated:
     lengths: np.ndarray
     traces: list[Trace]
 
-    def quantize(self, method: str = "auto") -> QuantizedModel:
-        return quantize(self.fused, Statistics(self.traces), method)
+    def quantize(self, method: str = "auto", residual: str = "int8") -> QuantizedModel:
+        return quantize(self.fused, Statistics(self.traces), method, residual)
 
     def quality(self, quantized: QuantizedModel) -> Quality:
         model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
@@ -82,6 +82,38 @@ def test_pre_norm_layers_are_close_to_float(tmp_path) -> None:
     calibrated = _calibrated(Encoder(pre_norm=True, layers=2).model(), tmp_path, 12)
     report = calibrated.quality(calibrated.quantize()).report()
     assert min(row["snr_db"] for row in report["layers"]) > 25, report
+
+
+def _snr(calibrated: Calibrated, residual: str) -> dict[str, float]:
+    """Decibels against the float model by layer, LayerNorms among them."""
+    report = calibrated.quality(calibrated.quantize(residual=residual)).report()
+    return {row["name"]: row["snr_db"] for row in report["layers"]}
+
+
+@pytest.mark.parametrize(("outliers", "gain"), [(30.0, 8), (100.0, 15)])
+def test_an_int16_stream_keeps_the_channels_beside_outliers(outliers: float, gain: float, tmp_path) -> None:
+    config = Encoder(pre_norm=True, layers=3, tokens=16, embedding=32, heads=4, hidden=64, outliers=outliers)
+    calibrated = _calibrated(config.model(), tmp_path, 16)
+    narrow, wide = _snr(calibrated, "int8"), _snr(calibrated, "int16")
+    stream = np.abs(np.concatenate([trace.values["ffn0_sum.out"] for trace in calibrated.traces])).mean(
+        axis=0
+    )
+    beside = np.delete(stream, OUTLIER_CHANNELS)
+    assert stream[list(OUTLIER_CHANNELS)].min() > 0.8 * outliers
+    assert beside.max() < 3
+    behind = [name for name in wide if name.endswith(("1_norm", "2_norm", "final", "classifier_out"))]
+    assert len(behind) == 6
+    for name in behind:  # products read these, and the results
+        assert wide[name] > narrow[name] + gain, (name, narrow, wide)
+        assert wide[name] > 27, (name, wide)
+
+
+def test_an_int16_stream_serves_a_model_without_outliers_too(tmp_path) -> None:
+    config = Encoder(pre_norm=True, layers=3, tokens=16, embedding=32, heads=4, hidden=64)
+    calibrated = _calibrated(config.model(), tmp_path, 16)
+    narrow, wide = _snr(calibrated, "int8"), _snr(calibrated, "int16")
+    assert min(wide[name] - narrow[name] for name in wide) > -0.5, (narrow, wide)
+    assert np.mean([wide[name] - narrow[name] for name in wide]) > 1.5, (narrow, wide)
 
 
 def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> None:
@@ -185,6 +217,19 @@ def test_degenerate_weights_work_or_are_refused(name: str, pre_norm: bool, tmp_p
         IntegerModel(quantized.module).run({"ids": ids.astype(np.uint16)}, int(n))
 
 
+@pytest.mark.parametrize("name", ["all zero", "dead channels", "constant", "tiny", "one outlier", "sharp"])
+def test_degenerate_weights_with_an_int16_stream_work(name: str, tmp_path) -> None:
+    """NumPy asserts that no accumulator and no residual overflows."""
+    config = Encoder(tokens=5, embedding=8, hidden=12, pre_norm=True, layers=2)
+    calibrated = _calibrated(_edited(config.model(), DEGENERATE[name]), tmp_path, 5, count=8)
+    quantized = calibrated.quantize(residual="int16")
+    assert len(quantized.stream) == 4
+    if name in ON_LLVM:
+        _agrees_with_llvm(quantized, 5)
+    for ids, n in zip(calibrated.ids, calibrated.lengths, strict=True):
+        IntegerModel(quantized.module).run({"ids": ids.astype(np.uint16)}, int(n))
+
+
 def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
     config = Encoder(tokens=5, embedding=8, hidden=12)
     calibrated = _calibrated(_edited(config.model(), np.zeros_like), tmp_path, 5, count=8)
@@ -197,15 +242,16 @@ def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
     assert np.abs(real - calibrated.traces[0].outputs[0]).max() <= 1e-3
 
 
-def test_worst_inputs_do_not_overflow(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["sensor_encoder", "wide_mean"])
+def test_worst_inputs_do_not_overflow(name: str, tmp_path) -> None:
     """Features at both ends of int8, which calibration has not shown: NumPy asserts every accumulator."""
-    case = CASES["sensor_encoder"]
+    case = CASES[name]
     path = tmp_path / "model.onnx"
     path.write_bytes(case.model().SerializeToString())
     fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
     arrays = case.calibration()
     traces = list(run_all(FloatModel(fused), arrays, np.full(len(arrays["x"]), case.tokens)))
-    quantized = quantize(fused, Statistics(traces))
+    quantized = quantize(fused, Statistics(traces), **case.options)
     model, rng = IntegerModel(quantized.module), np.random.default_rng(0)
     for _ in range(20):
         x = rng.choice(np.array([-128, 127], np.int8), (case.tokens, 6))
