@@ -47,6 +47,7 @@ PLAN = {
         }
     ],
 }
+RESIDUAL = {"dtype": "int16", "tensors": ["attention_sum", "ffn_sum"], "extra_bytes": 1024}
 LABELS = ["GetWeather", "PlayMusic", "RateBook"]
 
 
@@ -91,6 +92,7 @@ def model_directory(tmp_path: Path) -> Path:
         "max_tokens": 8,
         "has_length": True,
         "arena": PLAN,
+        "residual": RESIDUAL,
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
         "figures": {"weight_bytes": 40000, "table_bytes": 512},
@@ -335,16 +337,19 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     model.write_bytes(b"")
     labels.write_text("a\n")
     options = ("--shape", "x=1x8", "--max-tokens", 8, "--labels", labels, "--range-method", "entropy")
+    options += ("--residual", "int16")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
     assert compiler["model"] == model
     assert compiler["shapes"] == {"x": (1, 8)}
     assert (compiler["max_tokens"], compiler["labels"]) == (8, labels)
     assert compiler["range_method"] == "entropy"
+    assert compiler["residual"] == "int16"
     assert compiler["output"] == tmp_path / "out"
     assert found["arena_bytes"] == 16944
     assert found["arena_available_bytes"] == 320 << 10
     assert found["flash_bytes"] == 40512
     assert found["fits"] is True
+    assert found["residual"] == RESIDUAL
     assert found["rows"] == [{"name": "attention_0", "snr_db": 31.5}]
     assert found["stages"][0] == {"stage": "import", "seconds": 0.25}
 
@@ -355,6 +360,8 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     result = invoke("compile", model, "--target", "stm32f746", "--verbose")
     assert result.exit_code == 0, result.stderr
     assert compiler["output"] == Path("build/small")
+    assert compiler["residual"] == "int8"
+    assert "Residual stream: int16, 2 tensors of the arena, each up to 1,024 bytes larger" in result.stdout
     assert all(
         part in result.stdout for part in ("16,944", "320 KB", "5.2 %", "fits stm32f746", "attention_0")
     )
@@ -366,6 +373,17 @@ def test_compile_checks_the_target_first(compiler: dict[str, Any], tmp_path: Pat
     model = tmp_path / "small.onnx"
     model.write_bytes(b"")
     assert invoke("compile", model, "--target", "stm32f74").exit_code == 2
+    assert not compiler
+
+
+def test_compile_refuses_an_unknown_type_of_the_residual_stream(
+    compiler: dict[str, Any], tmp_path: Path
+) -> None:
+    model = tmp_path / "small.onnx"
+    model.write_bytes(b"")
+    result = invoke("compile", model, "--target", "stm32f746", "--residual", "float16")
+    assert result.exit_code == 2
+    assert "'int8', 'int16'" in result.stderr
     assert not compiler
 
 

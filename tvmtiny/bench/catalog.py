@@ -101,14 +101,15 @@ class KernelBenchmark(Benchmark):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderBenchmark(Benchmark):
-    """An encoder with random weights, post-LayerNorm and ReLU.
+    """An encoder with random weights and ReLU.
 
     Attributes:
         tokens: S. embedding: E. heads: H. head_dim: P; 0 for E / H. layers: how many.
         hidden: F; 0 for no feed-forward.
         vocabulary: V of token ids with embeddings of tokens and positions; 0 for features (S, E).
         classes: outputs of a linear classifier over the mean; 0 for the result (S, E) of the last layer.
-        norm: whether each sublayer has a residual and a LayerNorm.
+        norm: whether each sublayer has a residual and a LayerNorm: after it, or before it with `pre_norm`.
+        residual: element type of the residual stream, "int8" or "int16".
     """
 
     tokens: int = 0
@@ -120,6 +121,8 @@ class EncoderBenchmark(Benchmark):
     vocabulary: int = 0
     classes: int = 8
     norm: bool = True
+    pre_norm: bool = False
+    residual: str = "int8"
 
 
 _GROUPS: dict[str, type[Benchmark]] = {"kernels": KernelBenchmark, "encoders": EncoderBenchmark}

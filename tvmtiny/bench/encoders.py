@@ -29,6 +29,7 @@ def measure(benchmark: EncoderBenchmark, target: Target, directory: Path, *, tim
         save(benchmark, directory),
         target=target.name,
         calibration=calibration(benchmark),
+        residual=benchmark.residual,
         output=directory / f"{benchmark.name}-{target.name}",
     )
     with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:

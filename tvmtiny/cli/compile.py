@@ -100,8 +100,8 @@ def _show_residual(artifact: Artifact) -> None:
     residual = artifact.metadata.get("residual", {})
     if residual.get("tensors"):
         console.show(
-            f"Residual stream: {residual['dtype']}, {len(residual['tensors'])} tensors; while one is live, the arena "
-            f"holds up to {residual['extra_bytes']:,} B more than with int8"
+            f"Residual stream: {residual['dtype']}, {len(residual['tensors'])} tensors of the arena, each up to "
+            f"{residual['extra_bytes']:,} bytes larger than in int8"
         )
 
 

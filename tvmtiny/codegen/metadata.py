@@ -58,7 +58,7 @@ def metadata(
 
 
 def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
-    """The residual stream where it is int16: its tensors, and what the largest costs beside int8."""
+    """The residual stream: its tensors where they are int16, and how much larger than in int8 the largest is."""
     sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.stream]
     return {
         "dtype": "int16" if quantized.stream else "int8",
