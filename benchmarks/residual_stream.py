@@ -2,11 +2,12 @@
 
     python benchmarks/residual_stream.py
 
-The encoder is `pre-norm-32` of encoders.toml with three layers. In trained pre-LayerNorm transformers a few channels of the stream are
-many times larger than the others, for every token, from an early feed-forward layer on, and the LayerNorms behind it
-have learned a gamma to match. Here the first feed-forward layer adds a constant to one channel and takes it from
-another. Columns: that constant (the other channels are of the order of 1), the signal-to-quantization-noise ratio of
-the worst LayerNorm and of the logits, the share of samples with the float model's class, and the arena.
+The encoder is `pre-norm-32` of encoders.toml with three layers. In trained pre-LayerNorm transformers a few channels of
+the stream are many times larger than the others, for every token, from an early feed-forward layer on, and the
+LayerNorms behind it have learned a gamma to match. Here the first feed-forward layer adds a constant to one channel and
+takes it from another. Columns: that constant (the other channels are of the order of 1), the
+signal-to-quantization-noise ratio of the worst LayerNorm and of the logits, the share of samples with the float model's
+class, and the arena.
 """
 
 from __future__ import annotations
