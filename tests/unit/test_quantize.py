@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import models
 import numpy as np
 import onnx
 import pytest
@@ -18,7 +19,7 @@ from tvmtiny.kernels import kernels
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
-from tvmtiny.quant import ranges
+from tvmtiny.quant import qparams, ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.reference import IntegerModel
 from tvmtiny.quant.report import Quality
@@ -114,6 +115,44 @@ def test_an_int16_stream_serves_a_model_without_outliers_too(tmp_path) -> None:
     narrow, wide = _snr(calibrated, "int8"), _snr(calibrated, "int16")
     assert min(wide[name] - narrow[name] for name in wide) > -0.5, (narrow, wide)
     assert np.mean([wide[name] - narrow[name] for name in wide]) > 1.5, (narrow, wide)
+
+
+@pytest.mark.parametrize("final", ["before", "after", ""])
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_an_int16_stream_is_int16_and_nothing_else_is(final: str, pooling: str, tmp_path) -> None:
+    config = Encoder(tokens=5, embedding=8, hidden=12, pre_norm=True, final=final, pooling=pooling)
+    quantized = _calibrated(config.model(), tmp_path, 5, count=8).quantize(residual="int16")
+    types = {
+        var.name: str(var.ty.dtype)
+        for block in quantized.module["main"].body.blocks
+        for var in (binding.var for binding in block.bindings)
+        if var.name in quantized.tensors
+    }
+    assert len(quantized.stream) >= 2
+    wide = {name for name, dtype in types.items() if dtype == "int16"}
+    assert wide == {*quantized.stream, *quantized.outputs}  # logits are int16 in any case
+
+
+def test_a_stream_may_begin_with_a_projection_that_adds_nothing(tmp_path) -> None:
+    """Features without positions: a dense layer that is no sum, and whose result is one operand of the first."""
+    build = models.OnnxBuilder(18)
+    x = build.dense(build.input("x", [1, 6, 3]), 3, models.E, "patches")
+    inner = build.dense(models._layer_norm(build, x, "norm"), models.E, models.E, "branch")
+    x = build.node("Add", [x, inner], "sum")
+    x = build.node("ReduceMean", [x, build.constant([1], np.int64)], "pool", keepdims=0)
+    path = models.save(build.model(build.dense(x, models.E, 2, "classifier"), [1, 2]), tmp_path / "m.onnx")
+    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    arrays = {"x": np.random.default_rng(0).normal(size=(16, 6, 3)).astype(np.float32)}
+    traces = list(run_all(FloatModel(fused), arrays, np.full(16, 6)))
+    quantized = quantize(fused, Statistics(traces), residual="int16")
+    assert quantized.stream == ("patches", "sum")
+    scale, zero_point = quantized.inputs["x"].scale, quantized.inputs["x"].zero_point
+    model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
+    for sample, trace in zip(arrays["x"], traces, strict=True):
+        results = model.run({"x": qparams.quantize_features(sample, scale, zero_point)}, 6)
+        assert results["patches"].dtype == results["sum"].dtype == np.int16
+        quality.add(trace, results, quantized.tensors)
+    assert min(row["snr_db"] for row in quality.report()["layers"]) > 30, quality.report()
 
 
 def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> None:

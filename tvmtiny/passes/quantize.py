@@ -117,8 +117,8 @@ def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     activation = attributes(call)["activation"]
     value = c.operand(x)
     w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
-    with_sum = residual is not None or norm is not None or (c.is_last(var) and activation == "none")
-    if not with_sum:
+    wide = c.is_wide(var) or (c.is_last(var) and activation == "none")
+    if residual is None and norm is None and not wide:
         return _plain_dense(c, var, call, value, w, b)
     return _summed_dense(c, var, call, value, w, b)
 
