@@ -12,12 +12,14 @@
 /* A compiled model calls its micro-kernels with many different numbers: none may become a constant of the kernel. */
 #define TVMT_FUNCTION static __attribute__((noipa))
 
+#include "tvmt_add_residual_s16_s32.h"
 #include "tvmt_add_residual_s32.h"
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_lookup_s8.h"
+#include "tvmt_mean_s16_s32.h"
 #include "tvmt_mean_s8.h"
 #include "tvmt_quantize_q16_s8.h"
 #include "tvmt_requantize_s32_s16.h"
@@ -81,12 +83,14 @@ typedef struct {
   CASE(softmax_u8, o->x, o->weight, o->out, o->row_sum, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0)            \
   CASE(layer_norm_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, o->cols, o->cols, 0x8000000U, 1)          \
   CASE(add_residual_s32, o->x, o->y, o->rows, o->cols, o->cols, o->cols, 0, 8, 19)                                    \
+  CASE(add_residual_s16_s32, o->x, o->y, o->rows, o->cols, o->cols, o->cols, 4, 24)                                   \
   CASE(requantize_s32_s8, o->x, o->out, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0, 0)                         \
   CASE(requantize_s32_s16, o->x, o->out, o->rows, o->cols, o->cols, o->cols, 0x10000000, 0, 0)                        \
   CASE(quantize_q16_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, 8)                                      \
   CASE(lookup_s8, o->x, o->weight, o->rows, o->cols, o->cols)                                                         \
   CASE(embed_s32, o->weight, o->weight, o->weight, o->out, o->rows, o->cols, 0, o->cols, 256, 256)                    \
-  CASE(mean_s8, o->x, o->out, o->rows, o->cols, o->cols, 0, 0x10000000U, 0, 0)
+  CASE(mean_s8, o->x, o->out, o->rows, o->cols, o->cols, 0, 0x10000000U, 0, 0)                                        \
+  CASE(mean_s16_s32, o->x, o->out, o->rows, o->cols, o->cols, 0x40000000U, 2)
 
 #define FUNCTION(kernel, ...) \
   static void call_##kernel(const operands *o) { tvmt_##kernel(__VA_ARGS__); }

@@ -108,6 +108,15 @@ def int8s(rng: Rng, *shape: int) -> np.ndarray:
     return rng.choice(ends, shape).astype(np.int8)
 
 
+def int16s(rng: Rng, *shape: int) -> np.ndarray:
+    """As int8s: an int16 residual stream."""
+    kind = rng.integers(0, 3)
+    if kind == 0:
+        return rng.integers(-32768, 32768, shape).astype(np.int16)
+    ends = np.array([-32768, -32767, 0, 32767]) if kind == 1 else rng.choice([-32768, 32767], 1)
+    return rng.choice(ends, shape).astype(np.int16)
+
+
 def integers(rng: Rng, limit: int, *shape: int, low: int | None = None) -> np.ndarray:
     """Values of every size in [low, limit], or only at the ends; low is -limit when None."""
     low = -limit if low is None else low
@@ -148,12 +157,15 @@ def _dense(prefix: tuple[str, str, str], N: int, K: int, shift: int, limit: int 
 def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False) -> tuple[Epilogue, int]:
     """An epilogue, and the largest multiplier of the sum in front of it."""
     residual = bool(rng.integers(0, 2)) if residual is None else residual
+    wide_residual = residual and bool(rng.integers(0, 2))
+    most_shift = 15 if wide_residual else 16
     norm = bool(rng.integers(0, 2)) and not wide
     bits = qparams.norm_bits(cols) if norm else int(rng.integers(9, 32))
     epilogue = Epilogue(
         residual=residual,
-        residual_zero_point=zero_point(rng) if residual else 0,
-        residual_shift=int(rng.choice([0, 16, rng.integers(0, 17)])) if residual else 0,
+        wide_residual=wide_residual,
+        residual_zero_point=zero_point(rng) if residual and not wide_residual else 0,
+        residual_shift=int(rng.choice([0, most_shift, rng.integers(0, most_shift + 1)])) if residual else 0,
         bits=bits,
         norm=norm,
         root_extent=integer.root_extent(cols) if norm else 0,
@@ -168,7 +180,9 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
 
 
 def _epilogue_arrays(rng: Rng, e: Epilogue, rows: int, cols: int) -> Arrays:
-    arrays = {"residual": int8s(rng, rows, cols)} if e.residual else {}
+    arrays = {}
+    if e.residual:
+        arrays["residual"] = int16s(rng, rows, cols) if e.wide_residual else int8s(rng, rows, cols)
     if e.norm:
         arrays["gamma"] = integers(rng, 2**30 - 1, cols).astype(np.int32)
         arrays["beta"] = integers(rng, 2 ** int(rng.choice([15, 30])) - 1, cols).astype(np.int32)
@@ -200,7 +214,7 @@ def dense(d: Dims, rng: Rng) -> Instance:
 
 def attention(d: Dims, rng: Rng) -> Instance:
     D, folded = d.heads * d.width, bool(rng.integers(0, 2))
-    e, limit = _epilogue(rng, d.N, residual=None)
+    e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
     columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
     shifts = {part: shift_below(rng, d.E * 128 * 128) for part in columns}
     o_shift = shift_below(rng, D * 128 * 128)
@@ -234,7 +248,7 @@ def attention(d: Dims, rng: Rng) -> Instance:
 
 
 def ffn(d: Dims, rng: Rng) -> Instance:
-    e, limit = _epilogue(rng, d.N, residual=None)
+    e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
     shift1, shift2 = shift_below(rng, d.E * 128 * 128), shift_below(rng, d.F * 128 * 128)
     activated = bool(rng.integers(0, 2))
     attrs = {"shift1": shift1, "shift2": shift2, "hidden_zero_point": zero_point(rng), **e.attrs()}
@@ -252,7 +266,7 @@ def ffn(d: Dims, rng: Rng) -> Instance:
 
 
 def embed(d: Dims, rng: Rng) -> Instance:
-    e, _ = _epilogue(rng, d.E, residual=False)
+    e, _ = _epilogue(rng, d.E, residual=False, wide=bool(rng.integers(0, 2)))
     vocabulary = d.F
     most = max(1, 2 ** (min(e.bits, 31) - 1) // 256)
     factors = {
@@ -284,8 +298,21 @@ def layer_norm(d: Dims, rng: Rng) -> Instance:
     return Instance("layer_norm", e.attrs(), fill, d.S, lambda n: min(n, M), d.rows)
 
 
+def _pooled(rng: Rng, cols: int) -> Epilogue:
+    """The epilogue behind a pooled row of an int16 stream."""
+    e, _ = _epilogue(rng, cols, residual=False, wide=bool(rng.integers(0, 2)))
+    return dataclasses.replace(e, norm=False)
+
+
 def mean(d: Dims, rng: Rng) -> Instance:
+    if rng.integers(0, 2):
+        shift = shift_below(rng, 2**15 * d.S)
+        e = _pooled(rng, d.E)
+        attrs = {"epilogue": 1, "ratio": int(multipliers(rng, 1)[0]), "shift": shift, **e.attrs()}
+        attrs["out_shift"] = int(rng.integers(0, 2))  # the mean has up to 30 bits
+        return Instance("mean", attrs, lambda rng: {"x": int16s(rng, d.S, d.E)}, d.S, lambda n: 1)
     attrs = {
+        "epilogue": 0,
         "zero_point_in": zero_point(rng),
         "ratio": int(multipliers(rng, 1)[0]),
         "shift": shift_below(rng, 255 * d.S),
@@ -295,7 +322,10 @@ def mean(d: Dims, rng: Rng) -> Instance:
 
 
 def first(d: Dims, rng: Rng) -> Instance:
-    return Instance("first", {}, lambda rng: {"x": int8s(rng, d.S, d.E)}, d.S, lambda n: 1)
+    if rng.integers(0, 2):
+        attrs = {"epilogue": 1, **_pooled(rng, d.E).attrs(), "out_shift": int(rng.integers(0, 17))}
+        return Instance("first", attrs, lambda rng: {"x": int16s(rng, d.S, d.E)}, d.S, lambda n: 1)
+    return Instance("first", {"epilogue": 0}, lambda rng: {"x": int8s(rng, d.S, d.E)}, d.S, lambda n: 1)
 
 
 def lookup(d: Dims, rng: Rng) -> Instance:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.runner import Sample
 
 CLASSES, VOCABULARY, CALIBRATION = 5, 40, 16
+OUTLIER_CHANNELS = (3, 11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Encoder:
         mask: whether there is a mask input, so that the model has a length.
         weight_scale: factor on all weights of the layers.
         tags: classes of each token, as a second output; 0 for none.
+        final: where a pre-LayerNorm model has its last LayerNorm: "before" pooling, "after" it, or "beside" it, for
+            the tags alone.
+        outliers: what the first feed-forward layer adds to one channel of the stream, and takes from another, for
+            every token. The LayerNorms behind it make up for that in their gamma, as those of trained
+            pre-LayerNorm models do, so that all channels count in what they give.
     """
 
     tokens: int = 12
@@ -52,6 +58,8 @@ class Encoder:
     layers: int = 1
     weight_scale: float = 1.0
     tags: int = 0
+    final: str = "before"
+    outliers: float = 0.0
     seed: int = 0
 
     def model(self) -> onnx.ModelProto:
@@ -60,10 +68,16 @@ class Encoder:
         x = self._embedded(build)
         keep = build.input("mask", [1, self.tokens], TensorProto.INT64) if self.mask else ""
         for layer in range(self.layers):
-            x = self._branch(build, x, f"attention{layer}", lambda y: self._attention(build, y, keep))
-            x = self._branch(build, x, f"ffn{layer}", lambda y: self._feed_forward(build, y))
-        x = self._norm(build, x, "final") if self.pre_norm else x
+            behind, added = layer > 0, 0.0 if layer else self.outliers
+            x = self._branch(build, x, f"attention{layer}", behind, lambda y: self._attention(build, y, keep))
+            x = self._branch(
+                build, x, f"ffn{layer}", behind, lambda y, added=added: self._feed_forward(build, y, added)
+            )
+        final = self.final if self.pre_norm else ""
+        x = self._norm(build, x, "final", behind_outliers=True) if final == "before" else x
         pooled = models._pool(build, x, keep, self.pooling)
+        pooled = self._norm(build, pooled, "final", behind_outliers=True) if final == "after" else pooled
+        x = self._norm(build, x, "final", behind_outliers=True) if final == "beside" else x
         tags = build.dense(x, self.embedding, self.tags, "tagger") if self.tags else ""
         model = build.model(build.dense(pooled, self.embedding, CLASSES, "classifier"), [1, CLASSES])
         if self.tags:
@@ -80,19 +94,28 @@ class Encoder:
             x = build.node("Gather", [build.weight(VOCABULARY, self.embedding), ids], "tokens")
         return build.node("Add", [x, build.weight(1, self.tokens, self.embedding)], "positions")
 
-    def _branch(self, build: OnnxBuilder, x: str, name: str, function: Callable[[str], str]) -> str:
-        inner = self._norm(build, x, f"{name}_norm") if self.pre_norm else x
+    def _branch(
+        self, build: OnnxBuilder, x: str, name: str, behind_outliers: bool, function: Callable[[str], str]
+    ) -> str:
+        inner = self._norm(build, x, f"{name}_norm", behind_outliers) if self.pre_norm else x
         total = build.node("Add", [x, function(inner)], f"{name}_sum")
         return total if self.pre_norm else self._norm(build, total, f"{name}_norm")
 
-    def _norm(self, build: OnnxBuilder, x: str, name: str) -> str:
-        gamma = build.constant(build.random.uniform(0.5, 1.5, self.embedding))
+    def _norm(self, build: OnnxBuilder, x: str, name: str, behind_outliers: bool = False) -> str:
+        gamma = build.random.uniform(0.5, 1.5, self.embedding)
+        if behind_outliers and self.outliers:
+            spread = np.sqrt(2 / self.embedding)  # outliers have this many standard deviations, inverted
+            gamma *= self.outliers * spread
+            gamma[list(OUTLIER_CHANNELS)] /= self.outliers
+        gamma = build.constant(gamma)
         beta = build.constant(build.random.normal(size=self.embedding) * 0.1)
         return build.node("LayerNormalization", [x, gamma, beta], name, axis=-1, epsilon=1e-5)
 
-    def _dense(self, build: OnnxBuilder, x: str, k: int, n: int) -> str:
+    def _dense(self, build: OnnxBuilder, x: str, k: int, n: int, outliers: float = 0.0) -> str:
         weight = build.random.normal(size=(k, n)) / np.sqrt(k) * self.weight_scale
         bias = build.random.normal(size=n) * 0.1 * self.weight_scale
+        if outliers:
+            bias[list(OUTLIER_CHANNELS)] += [outliers, -outliers]
         return build.node("Add", [build.node("MatMul", [x, build.constant(weight)]), build.constant(bias)])
 
     def _attention(self, build: OnnxBuilder, x: str, keep: str) -> str:
@@ -120,7 +143,7 @@ class Encoder:
         merged = build.reshape(merged, 1, self.tokens, self.heads * width)
         return self._dense(build, merged, self.heads * width, self.embedding)
 
-    def _feed_forward(self, build: OnnxBuilder, x: str) -> str:
+    def _feed_forward(self, build: OnnxBuilder, x: str, outliers: float) -> str:
         hidden = self._dense(build, x, self.embedding, self.hidden)
         if self.activation == "gelu":
             erf = build.node("Erf", [build.node("Div", [hidden, build.constant(np.sqrt(2.0))])])
@@ -128,7 +151,7 @@ class Encoder:
             hidden = build.node("Mul", [hidden, build.constant(0.5)])
         else:
             hidden = build.node("Relu", [hidden])
-        return self._dense(build, hidden, self.hidden, self.embedding)
+        return self._dense(build, hidden, self.hidden, self.embedding, outliers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +162,7 @@ class Case:
         model: makes it.
         inputs: shape and number of token ids (0: real values) by input name.
         tokens: S; length: whether it has a mask.
+        options: of the compiler.
     """
 
     name: str
@@ -146,6 +170,7 @@ class Case:
     inputs: dict[str, tuple[tuple[int, ...], int]]
     tokens: int
     length: bool
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def calibration(self, count: int = CALIBRATION, seed: int = 1) -> dict[str, np.ndarray]:
         """Samples in the model's own types; the first three have the lengths 1, an odd one and S."""
@@ -163,10 +188,15 @@ class Case:
         return arrays
 
 
-def _case(name: str, encoder: Encoder) -> Case:
+def _case(name: str, encoder: Encoder, **options: Any) -> Case:
     shape = (encoder.tokens, encoder.features) if encoder.features else (encoder.tokens,)
     inputs = {"x": (shape, 0)} if encoder.features else {"ids": (shape, VOCABULARY)}
-    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask)
+    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask, options)
+
+
+def _wide(name: str, **encoder: Any) -> Case:
+    """A pre-LayerNorm encoder with outlier channels, its residual stream in int16."""
+    return _case(name, Encoder(pre_norm=True, outliers=50.0, layers=2, **encoder), residual="int16")
 
 
 CASES = {
@@ -181,6 +211,11 @@ CASES = {
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20)),
         _case("folded_single_head", Encoder(tokens=8, embedding=11, heads=1, hidden=12, pre_norm=True)),
+        _wide("wide_stream", tokens=9, embedding=15, heads=5, hidden=19),
+        _wide("wide_mean", features=6, mask=False, tokens=8, final="after"),
+        _wide(
+            "wide_first", tokens=10, embedding=20, pooling="first", activation="relu", final="beside", tags=3
+        ),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }
@@ -189,6 +224,7 @@ CASES = {
 def compiled(case: Case, directory: Path, target: str = "qemu-m4", **options: Any) -> Artifact:
     """Compile a case to `directory`."""
     path = models.save(case.model(), directory.with_suffix(".onnx"))
+    options = {**case.options, **options}
     return compile_model(path, target=target, calibration=case.calibration(), output=directory, **options)
 
 

@@ -38,7 +38,7 @@ from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
 from tvmtiny.quant import ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import quantize_features
@@ -76,6 +76,7 @@ def compile(  # noqa: A001 - the verb of the command line
     range_method: str = "auto",
     fold_qk: str = "auto",
     weights: str = "int8",
+    residual: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -94,6 +95,7 @@ def compile(  # noqa: A001 - the verb of the command line
         fold_qk: one of `passes.fold_query_key.MODES`: where Q K^T becomes one matrix a head.
         weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
             fewer instructions on Cortex-M4 and M33.
+        residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -108,6 +110,7 @@ def compile(  # noqa: A001 - the verb of the command line
     _check_choice("range method", range_method, ranges.METHODS)
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
     _check_choice("storage of weights", weights, WEIGHTS)
+    _check_choice("type of the residual stream", residual, RESIDUALS)
     microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
@@ -130,7 +133,7 @@ def compile(  # noqa: A001 - the verb of the command line
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method)
+        quantized = quantize(fused, Statistics(traces), range_method, residual)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
         lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))

@@ -42,6 +42,8 @@ KERNELS = (
     "attend_s8",
     "attend_s8_pairs",
     "dense_table_s8",
+    "add_residual_s16_s32",
+    "mean_s16_s32",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

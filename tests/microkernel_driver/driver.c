@@ -11,6 +11,7 @@
 /* A call each, as in a model: inlined into one function they would compete for registers. */
 #define TVMT_FUNCTION static __attribute__((noinline))
 
+#include "tvmt_add_residual_s16_s32.h"
 #include "tvmt_add_residual_s32.h"
 #include "tvmt_attend_s8.h"
 #include "tvmt_dense_s32.h"
@@ -20,6 +21,7 @@
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
+#include "tvmt_mean_s16_s32.h"
 #include "tvmt_mean_s8.h"
 #include "tvmt_quantize_q16_s8.h"
 #include "tvmt_product_s8.h"
@@ -192,6 +194,12 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_dense_table_s8(S8(0), S8(1), S32(2), S32(3), S8(4), S8(5), S16(6), a[7], a[8], a[9], a[10], a[11], a[12],
                           a[13]);
       clear(S16(6), a[14]);
+      return 0;
+    case 26:
+      tvmt_add_residual_s16_s32(S32(0), S16(1), a[2], a[3], a[4], a[5], a[6], a[7]);
+      return 0;
+    case 27:
+      tvmt_mean_s16_s32(S16(0), S32(1), a[2], a[3], a[4], (uint32_t)a[5], a[6]);
       return 0;
     default:
       return -1;

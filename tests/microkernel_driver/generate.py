@@ -28,6 +28,12 @@ def int8s(rng: Rng, shape: tuple[int, ...], extreme: bool) -> np.ndarray:
     return rng.integers(-128, 128, shape, dtype=np.int8)
 
 
+def int16s(rng: Rng, shape: tuple[int, ...], extreme: bool) -> np.ndarray:
+    if extreme:
+        return rng.choice(np.array([-32768, -32767, 32767], np.int16), shape)
+    return rng.integers(-32768, 32768, shape, dtype=np.int16)
+
+
 def int32s(rng: Rng, shape: tuple[int, ...], limit: int, extreme: bool) -> np.ndarray:
     """Values of every size up to +-limit, or at +-limit."""
     if extreme:
@@ -219,15 +225,19 @@ def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     )
 
 
+def _residual_sums(rng: Rng, term: np.ndarray, bits: int, extreme: bool) -> np.ndarray:
+    """Sums of any size; with their term, many lie at the ends of `bits` bits or one beyond."""
+    t, limit = int32s(rng, term.shape, INT32_MAX, extreme), 1 << (bits - 1)
+    edges = rng.choice(np.array([-limit - 1, -limit, limit - 1, limit]), t.shape) - term
+    on_edge = (rng.random(t.shape) < 0.3) & (np.abs(edges) <= INT32_MAX)
+    return np.where(on_edge, edges, t).astype(np.int32)
+
+
 def add_residual_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
-    t, x = int32s(rng, (rows, cols), INT32_MAX, extreme), int8s(rng, (rows, cols), extreme)
+    x = int8s(rng, (rows, cols), extreme)
     zero_point, bits = _zero_point(rng), int(rng.integers(2, 32))
     left_shift = int(rng.choice([0, 22, int(rng.integers(0, 23))]))
-    limit = 1 << (bits - 1)
-    edges = rng.choice(np.array([-limit - 1, -limit, limit - 1, limit]), t.shape)
-    edges -= (x.astype(np.int64) - zero_point) << left_shift
-    on_edge = (rng.random(t.shape) < 0.3) & (np.abs(edges) <= INT32_MAX)
-    t = np.where(on_edge, edges, t).astype(np.int32)
+    t = _residual_sums(rng, (x.astype(np.int64) - zero_point) << left_shift, bits, extreme)
     t_stride, x_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
     before = strided(rng, t, t_stride)
     after = before.copy()
@@ -237,13 +247,28 @@ def add_residual_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) 
     return Case("add_residual_s32", (*inputs, rows, cols, t_stride, x_stride, zero_point, left_shift, bits))
 
 
+def add_residual_s16_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    x, bits = int16s(rng, (rows, cols), extreme), int(rng.integers(2, 32))
+    left_shift = int(rng.choice([0, 15, int(rng.integers(0, 16))]))
+    t = _residual_sums(rng, x.astype(np.int64) << left_shift, bits, extreme)
+    if rng.integers(0, 2):  # most groups of four fit, as in a model
+        t = (t >> (32 - bits) >> 1).astype(np.int32)
+    t_stride, x_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+    before = strided(rng, t, t_stride)
+    after = before.copy()
+    for i, row in enumerate(integer.add_residual_s16_s32(t, x, left_shift, bits)):
+        after[i * t_stride : i * t_stride + cols] = row
+    inputs = (Buffer(before, after), Buffer(strided(rng, x, x_stride), skew=_skew(rng) & 2))
+    return Case("add_residual_s16_s32", (*inputs, rows, cols, t_stride, x_stride, left_shift, bits))
+
+
 def _requantize(name: str, bits: int) -> Generator:
     def generate(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
         t = int32s(rng, (rows, cols), INT32_MAX >> int(rng.choice([0, int(rng.integers(0, 24))])), extreme)
         shift, multiplier = _shift(rng, t), int(_multipliers(rng, 1, extreme)[0])
         zero_point = _zero_point(rng)
-        scaled = integer.multiply_high(t.astype(np.int64) << shift, multiplier).astype(np.int64)
-        y = integer.saturate(scaled + zero_point, bits).astype(f"int{bits}")
+        function = {8: integer.requantize_s32_s8, 16: integer.requantize_s32_s16}[bits]
+        y = function(t, multiplier, shift, zero_point)
         t_stride, out_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
         source, out = Buffer(strided(rng, t, t_stride)), _output(rng, y, out_stride)
         return Case(name, (source, out, rows, cols, t_stride, out_stride, multiplier, shift, zero_point))
@@ -472,6 +497,17 @@ def mean_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     return Case("mean_s8", (source, out, rows, cols, stride, zero_point_in, ratio, shift, zero_point))
 
 
+def mean_s16_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    x, stride = int16s(rng, (rows, cols), extreme), cols + int(rng.integers(0, 4))
+    source = Buffer(strided(rng, x, stride), skew=_skew(rng) & 2)
+    out, shift, ratio = Buffer(noise(rng, np.int32, cols)), 0, int(rng.integers(0, 2**31))
+    if rows:
+        shift = _shift(rng, x.astype(np.int64).sum(axis=0))
+        ratio = min(2**32 - 1, ratio * int(rng.integers(1, rows + 1)))
+        out.expected = integer.mean_s16_s32(x, ratio, shift)
+    return Case("mean_s16_s32", (source, out, rows, cols, stride, ratio, shift))
+
+
 def quantize_q16_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     value = int32s(rng, (rows, cols), INT32_MAX, extreme)
     if value.size:
@@ -538,7 +574,11 @@ GENERATORS: dict[str, Generator] = {
     "attend_s8": _attend("attend_s8", pairs=False),
     "attend_s8_pairs": _attend("attend_s8_pairs", pairs=True),
     "dense_table_s8": dense_table_s8,
+    "add_residual_s16_s32": add_residual_s16_s32,
+    "mean_s16_s32": mean_s16_s32,
 }
+"""By kernel name, in the order of cases.KERNELS."""
+
 _WIDE = {
     "dense_s8_pairs": _dense_pairs("dense_s8_pairs", wide=True),
     "dense_table_s8_pairs": _dense_pairs("dense_table_s8_pairs", table=True, wide=True),
@@ -552,9 +592,6 @@ _WIDE = {
 def generator(kernel: str, family: str) -> Generator:
     """The generator of a kernel's cases for a family."""
     return _WIDE.get(kernel, GENERATORS[kernel]) if family == "wide_weights" else GENERATORS[kernel]
-
-
-"""By kernel name, in the order of cases.KERNELS."""
 
 
 def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:

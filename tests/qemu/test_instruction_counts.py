@@ -30,6 +30,7 @@ MEASURED = {
     "softmax-128x128": 8.68,
     "layer-norm-32x64": 11.79,
     "add-residual-32x64": 6.76,
+    "add-residual-s16-32x64": 5.95,
     "lookup-32x256": 3.81,
 }
 """Instructions a MAC, or an element, on Cortex-M4, and on M7 where DUAL_ISSUE does not say otherwise."""

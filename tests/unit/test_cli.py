@@ -47,6 +47,7 @@ PLAN = {
         }
     ],
 }
+RESIDUAL = {"dtype": "int16", "tensors": ["attention_sum", "ffn_sum"], "extra_bytes": 1024}
 LABELS = ["GetWeather", "PlayMusic", "RateBook"]
 
 
@@ -95,6 +96,7 @@ def model_directory(tmp_path: Path) -> Path:
             {"name": "attention_0", "kernel": "attention", "variant": "folded"},
             {"name": "attention_1", "kernel": "attention", "variant": ""},
         ],
+        "residual": RESIDUAL,
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
         "figures": {"weight_bytes": 40000, "table_bytes": 512},
@@ -340,17 +342,21 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     labels.write_text("a\n")
     options = ("--shape", "x=1x8", "--max-tokens", 8, "--labels", labels, "--range-method", "entropy")
     options += ("--fold-qk", "always")
+    options += ("--residual", "int16")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
     assert compiler["model"] == model
     assert compiler["shapes"] == {"x": (1, 8)}
     assert (compiler["max_tokens"], compiler["labels"]) == (8, labels)
     assert (compiler["range_method"], compiler["fold_qk"]) == ("entropy", "always")
     assert found["folded_qk"] == ["attention_0"]
+    assert compiler["range_method"] == "entropy"
+    assert compiler["residual"] == "int16"
     assert compiler["output"] == tmp_path / "out"
     assert found["arena_bytes"] == 16944
     assert found["arena_available_bytes"] == 320 << 10
     assert found["flash_bytes"] == 40512
     assert found["fits"] is True
+    assert found["residual"] == RESIDUAL
     assert found["rows"] == [{"name": "attention_0", "snr_db": 31.5}]
     assert found["stages"][0] == {"stage": "import", "seconds": 0.25}
 
@@ -363,6 +369,8 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     assert compiler["output"] == Path("build/small")
     assert compiler["fold_qk"] == "auto"
     assert "Q K^T folded into one matrix a head: attention_0\n" in result.stdout
+    assert compiler["residual"] == "int8"
+    assert "Residual stream: int16, 2 tensors of the arena, each up to 1,024 bytes larger" in result.stdout
     assert all(
         part in result.stdout for part in ("16,944", "320 KB", "5.2 %", "fits stm32f746", "attention_0")
     )
@@ -374,6 +382,17 @@ def test_compile_checks_the_target_first(compiler: dict[str, Any], tmp_path: Pat
     model = tmp_path / "small.onnx"
     model.write_bytes(b"")
     assert invoke("compile", model, "--target", "stm32f74").exit_code == 2
+    assert not compiler
+
+
+def test_compile_refuses_an_unknown_type_of_the_residual_stream(
+    compiler: dict[str, Any], tmp_path: Path
+) -> None:
+    model = tmp_path / "small.onnx"
+    model.write_bytes(b"")
+    result = invoke("compile", model, "--target", "stm32f746", "--residual", "float16")
+    assert result.exit_code == 2
+    assert "'int8', 'int16'" in result.stderr
     assert not compiler
 
 

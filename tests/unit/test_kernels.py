@@ -78,6 +78,14 @@ def _quantized(rng: np.random.Generator, *shape: int) -> tuple[np.ndarray, Quant
     return rng.integers(-128, 128, shape).astype(np.int8), params
 
 
+def _stream(rng: np.random.Generator, *shape: int) -> tuple[np.ndarray, QuantParams]:
+    """int16 values of a residual stream over their whole range, some of them at its ends."""
+    values = rng.integers(-32768, 32768, shape).astype(np.int16)
+    ends = rng.random(shape) < 0.1
+    values[ends] = rng.choice(np.array([-32768, 32767], np.int16), int(ends.sum()))
+    return values, qparams.wide(float(rng.uniform(0.5, 4)))
+
+
 def _layer(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(n, k)) / math.sqrt(k), rng.normal(size=n) * 0.2
 
@@ -135,11 +143,20 @@ def test_dense_with_a_table_applies_the_activation(seed: int, n: int, k: int) ->
     assert _lsb(got, np.tanh(pre), out) <= 4 * before.scale / out.scale + 0.6
 
 
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8), k=st.integers(1, 40), wide=st.booleans())
-def test_dense_with_a_residual_rounds_once(seed: int, n: int, k: int, wide: bool) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 8),
+    k=st.integers(1, 40),
+    wide=st.booleans(),
+    wide_residual=st.booleans(),
+)
+def test_dense_with_a_residual_rounds_once(
+    seed: int, n: int, k: int, wide: bool, wide_residual: bool
+) -> None:
     rng = np.random.default_rng(seed)
     cols = 9
-    (x, px), (y, py), (w, b) = _quantized(rng, n, k), _quantized(rng, n, cols), _layer(rng, cols, k)
+    (x, px), (w, b) = _quantized(rng, n, k), _layer(rng, cols, k)
+    y, py = _stream(rng, n, cols) if wide_residual else _quantized(rng, n, cols)
     unit = qparams.accumulator_scales(w, b, px)
     rounded = (np.clip(np.round(w * px.scale / unit[:, None]), -127, 127) * unit[:, None] / px.scale) @ _real(
         x, px
@@ -148,12 +165,14 @@ def test_dense_with_a_residual_rounds_once(seed: int, n: int, k: int, wide: bool
     bound = float(
         (np.abs(w * px.scale) / unit[:, None] + 0.5).sum(axis=1).max() * 256 + (np.abs(b) / unit).max()
     )
-    total = qparams.residual_sum(py, float(np.abs(real).max()), qparams.SUM_BITS, unit, bound, "layer")
+    largest, residual_bits = float(np.abs(real).max()), 16 if wide_residual else 8
+    total = qparams.residual_sum(py, largest, qparams.SUM_BITS, unit, bound, "layer", residual_bits)
     out = QuantParams(float(np.abs(real).max()) / 32000, 0) if wide else _range(real)
     p = qparams.dense(w, b, px, total.scale, "layer", limit=np.inf)
     multiplier, shift = qparams.fixed_point(total.scale / out.scale)
     epilogue = Epilogue(
         residual=True,
+        wide_residual=wide_residual,
         residual_zero_point=int(py.zero_point),
         residual_shift=total.residual_shift,
         bits=total.bits,
@@ -168,21 +187,28 @@ def test_dense_with_a_residual_rounds_once(seed: int, n: int, k: int, wide: bool
     assert _lsb(got, real, out) <= 0.5 + 0.6 * total.scale / float(out.scale) + 0.02
 
 
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 6), extent=st.integers(2, 130))
-def test_layer_norm_is_a_layer_norm(seed: int, n: int, extent: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 6),
+    extent=st.integers(2, 130) | st.just(1024),
+    wide=st.booleans(),
+)
+def test_layer_norm_is_a_layer_norm(seed: int, n: int, extent: int, wide: bool) -> None:
     rng = np.random.default_rng(seed)
-    x, px = _quantized(rng, n, extent)
+    x, px = _stream(rng, n, extent) if wide else _quantized(rng, n, extent)
     gamma, beta, epsilon = rng.uniform(-2, 2, extent), rng.normal(size=extent), 1e-5
     real = _real(x, px)
     normal = (real - real.mean(axis=1, keepdims=True)) / np.sqrt(real.var(axis=1, keepdims=True) + epsilon)
     expected = normal * gamma + beta
     out = _range(expected)
     bits = qparams.norm_bits(extent)
-    g, b, eps = qparams.norm_constants(gamma, beta, epsilon, px.scale / 2 ** (bits - 10), out)
+    shift = qparams.norm_shift(bits, 16 if wide else 8)
+    g, b, eps = qparams.norm_constants(gamma, beta, epsilon, px.scale / 2**shift, out)
     epilogue = Epilogue(
         residual=True,
+        wide_residual=wide,
         residual_zero_point=int(px.zero_point),
-        residual_shift=bits - 10,
+        residual_shift=shift,
         bits=bits,
         norm=True,
         root_extent=integer.root_extent(extent),
@@ -222,10 +248,33 @@ def test_mean_is_the_mean_of_the_present_rows(seed: int, n: int) -> None:
     out = qparams.asymmetric(float(real.min()), float(real.max()))
     out = QuantParams(max(out.scale, px.scale / 32), out.zero_point)
     ratio, shift = qparams.ratio(px.scale / out.scale, 1)
-    attrs = {"zero_point_in": int(px.zero_point), "ratio": int(ratio[0]), "shift": shift}
+    attrs = {"epilogue": 0, "zero_point_in": int(px.zero_point), "ratio": int(ratio[0]), "shift": shift}
     got = _reference("mean", {"x": np.concatenate([x, absent])}, n, **attrs, zero_point=int(out.zero_point))
     limits = _real(np.array([-128, 127]), out)
     assert _lsb(got[0], real.clip(*limits), out) <= 0.6
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 300), wide=st.booleans())
+def test_pooling_an_int16_stream_rounds_once_or_by_less_than_its_own_unit(
+    seed: int, n: int, wide: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, px = _stream(rng, n, 5)
+    ratio, shift = qparams.ratio(1.0, 1)
+    real = _real(x, px)
+    for kernel, expected, attrs in (
+        ("mean", real.mean(axis=0), {"ratio": int(ratio[0]), "shift": shift}),
+        ("first", real[0], {}),
+    ):
+        largest = float(np.abs(expected).max())
+        out = qparams.wide(largest) if wide else qparams.symmetric(-largest, largest)
+        out = QuantParams(max(out.scale, px.scale / qparams.MAX_REAL_MULTIPLIER))
+        multiplier, out_shift = qparams.fixed_point(px.scale / out.scale)
+        epilogue = Epilogue(multiplier=int(multiplier[0]), shift=out_shift, wide=wide)
+        got = _reference(kernel, {"x": x}, n, epilogue=1, **attrs, **epilogue.attrs())
+        own_unit = 0.52 * px.scale / float(out.scale) if kernel == "mean" else 0.0
+        assert got.dtype == (np.int16 if wide else np.int8)
+        assert _lsb(got[0], expected, out) <= 0.51 + own_unit
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 10))

@@ -275,6 +275,42 @@ def test_a_residual_sum_fits_or_is_refused(seed: int, scale: float, largest: flo
     assert np.all(multiplier >= 0)
 
 
+@given(
+    residual=st.floats(-6, 3),
+    total=st.floats(-6, 3),
+    worst=st.floats(0, 2.5),
+    extent=st.none() | st.integers(1, qparams.NORM_MAX_EXTENT),
+)
+def test_an_int16_residual_always_enters_its_sum(
+    residual: float, total: float, worst: float, extent: int | None
+) -> None:
+    """However small the stream is beside a later sum, or a sum beside the stream, and also in front of a LayerNorm."""
+    bits = qparams.SUM_BITS if extent is None else qparams.norm_bits(extent)
+    # Without a LayerNorm a sum is at least half of what is added, as its branch counts as well.
+    largest = max(10.0**total, 10.0**residual / 2)
+    accumulator, bound = np.full(3, largest * 10.0**worst / 2.0**22), 2.0**22
+    params = qparams.wide(10.0**residual, qparams.wide_residual_floor(largest, bits))
+    found = qparams.residual_sum(params, largest, bits, accumulator, bound, "layer", 16)
+    assert params.zero_point == 0
+    assert 10.0**residual * 2 <= float(params.scale) * 32767 * (1 + 1e-9)
+    assert qparams.SUM_MARGIN * largest <= found.scale * 2.0 ** (bits - 1) * (1 + 1e-9)
+    assert 2**15 << found.residual_shift <= 2**30
+
+
+@given(extent=st.integers(1, qparams.NORM_MAX_EXTENT), bits=st.sampled_from([8, 16]))
+def test_a_tensor_of_any_value_fits_the_layer_norm_that_takes_it(extent: int, bits: int) -> None:
+    width = qparams.norm_bits(extent)
+    shift = qparams.norm_shift(width, bits)
+    largest = 255 if bits == 8 else 2**15
+    assert shift >= 0
+    assert extent * (largest << shift) <= 2**integer.NORM_MAX_BITS
+    assert largest << shift <= 2 ** (width - 1)
+
+
+def test_int16_parameters_of_zeros_have_a_scale() -> None:
+    assert qparams.wide(0.0).scale == 1.0
+
+
 def test_norm_constants_refuse_what_overflows() -> None:
     with pytest.raises(UserError, match="gamma or beta is too large"):
         qparams.norm_constants(np.full(4, 1e9), np.zeros(4), 1e-5, 1.0, QuantParams(0.01, 0))

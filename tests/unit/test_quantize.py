@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import models
 import numpy as np
 import onnx
 import pytest
 import tvm
-from model_cases import CASES, VOCABULARY, Encoder
+from model_cases import CASES, OUTLIER_CHANNELS, VOCABULARY, Encoder
 from onnx import numpy_helper
 
 from tvmtiny.bench import models as bench_models
@@ -38,8 +39,8 @@ class Calibrated:
     lengths: np.ndarray
     traces: list[Trace]
 
-    def quantize(self, method: str = "auto") -> QuantizedModel:
-        return quantize(self.fused, Statistics(self.traces), method)
+    def quantize(self, method: str = "auto", residual: str = "int8") -> QuantizedModel:
+        return quantize(self.fused, Statistics(self.traces), method, residual)
 
     def quality(self, quantized: QuantizedModel) -> Quality:
         model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
@@ -126,6 +127,76 @@ def test_folded_attention_takes_features_of_any_scale(dead: bool, tmp_path) -> N
         values = qparams.quantize(x.astype(np.float64), params)
         quality.add(trace, integer.run({"x": values}, 9), quantized.tensors)
     assert quality.report()["layers"][0]["snr_db"] > 28
+
+
+def _snr(calibrated: Calibrated, residual: str) -> dict[str, float]:
+    """Decibels against the float model by layer, LayerNorms among them."""
+    report = calibrated.quality(calibrated.quantize(residual=residual)).report()
+    return {row["name"]: row["snr_db"] for row in report["layers"]}
+
+
+@pytest.mark.parametrize(("outliers", "gain"), [(30.0, 8), (100.0, 15)])
+def test_an_int16_stream_keeps_the_channels_beside_outliers(outliers: float, gain: float, tmp_path) -> None:
+    config = Encoder(pre_norm=True, layers=3, tokens=16, embedding=32, heads=4, hidden=64, outliers=outliers)
+    calibrated = _calibrated(config.model(), tmp_path, 16)
+    narrow, wide = _snr(calibrated, "int8"), _snr(calibrated, "int16")
+    stream = np.abs(np.concatenate([trace.values["ffn0_sum.out"] for trace in calibrated.traces])).mean(
+        axis=0
+    )
+    beside = np.delete(stream, OUTLIER_CHANNELS)
+    assert stream[list(OUTLIER_CHANNELS)].min() > 0.8 * outliers
+    assert beside.max() < 3
+    behind = [name for name in wide if name.endswith(("1_norm", "2_norm", "final", "classifier_out"))]
+    assert len(behind) == 6
+    for name in behind:  # products read these, and the results
+        assert wide[name] > narrow[name] + gain, (name, narrow, wide)
+        assert wide[name] > 27, (name, wide)
+
+
+def test_an_int16_stream_serves_a_model_without_outliers_too(tmp_path) -> None:
+    config = Encoder(pre_norm=True, layers=3, tokens=16, embedding=32, heads=4, hidden=64)
+    calibrated = _calibrated(config.model(), tmp_path, 16)
+    narrow, wide = _snr(calibrated, "int8"), _snr(calibrated, "int16")
+    assert min(wide[name] - narrow[name] for name in wide) > -0.5, (narrow, wide)
+    assert np.mean([wide[name] - narrow[name] for name in wide]) > 1.5, (narrow, wide)
+
+
+@pytest.mark.parametrize("final", ["before", "after", ""])
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_an_int16_stream_is_int16_and_nothing_else_is(final: str, pooling: str, tmp_path) -> None:
+    config = Encoder(tokens=5, embedding=8, hidden=12, pre_norm=True, final=final, pooling=pooling)
+    quantized = _calibrated(config.model(), tmp_path, 5, count=8).quantize(residual="int16")
+    types = {
+        var.name: str(var.ty.dtype)
+        for block in quantized.module["main"].body.blocks
+        for var in (binding.var for binding in block.bindings)
+        if var.name in quantized.tensors
+    }
+    assert len(quantized.stream) >= 2
+    wide = {name for name, dtype in types.items() if dtype == "int16"}
+    assert wide == {*quantized.stream, *quantized.outputs}  # logits are int16 in any case
+
+
+def test_a_stream_may_begin_with_a_projection_that_adds_nothing(tmp_path) -> None:
+    """Features without positions: a dense layer that is no sum, and whose result is one operand of the first."""
+    build = models.OnnxBuilder(18)
+    x = build.dense(build.input("x", [1, 6, 3]), 3, models.E, "patches")
+    inner = build.dense(models._layer_norm(build, x, "norm"), models.E, models.E, "branch")
+    x = build.node("Add", [x, inner], "sum")
+    x = build.node("ReduceMean", [x, build.constant([1], np.int64)], "pool", keepdims=0)
+    path = models.save(build.model(build.dense(x, models.E, 2, "classifier"), [1, 2]), tmp_path / "m.onnx")
+    fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
+    arrays = {"x": np.random.default_rng(0).normal(size=(16, 6, 3)).astype(np.float32)}
+    traces = list(run_all(FloatModel(fused), arrays, np.full(16, 6)))
+    quantized = quantize(fused, Statistics(traces), residual="int16")
+    assert quantized.stream == ("patches", "sum")
+    scale, zero_point = quantized.inputs["x"].scale, quantized.inputs["x"].zero_point
+    model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
+    for sample, trace in zip(arrays["x"], traces, strict=True):
+        results = model.run({"x": qparams.quantize_features(sample, scale, zero_point)}, 6)
+        assert results["patches"].dtype == results["sum"].dtype == np.int16
+        quality.add(trace, results, quantized.tensors)
+    assert min(row["snr_db"] for row in quality.report()["layers"]) > 30, quality.report()
 
 
 def test_the_integer_module_is_well_formed_and_integer(encoder: Calibrated) -> None:
@@ -229,6 +300,19 @@ def test_degenerate_weights_work_or_are_refused(name: str, pre_norm: bool, tmp_p
         IntegerModel(quantized.module).run({"ids": ids.astype(np.uint16)}, int(n))
 
 
+@pytest.mark.parametrize("name", ["all zero", "dead channels", "constant", "tiny", "one outlier", "sharp"])
+def test_degenerate_weights_with_an_int16_stream_work(name: str, tmp_path) -> None:
+    """NumPy asserts that no accumulator and no residual overflows."""
+    config = Encoder(tokens=5, embedding=8, hidden=12, pre_norm=True)
+    calibrated = _calibrated(_edited(config.model(), DEGENERATE[name]), tmp_path, 5, count=8)
+    quantized = calibrated.quantize(residual="int16")
+    assert len(quantized.stream) == 2
+    if name in ON_LLVM:
+        _agrees_with_llvm(quantized, 5)
+    for ids, n in zip(calibrated.ids, calibrated.lengths, strict=True):
+        IntegerModel(quantized.module).run({"ids": ids.astype(np.uint16)}, int(n))
+
+
 def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
     config = Encoder(tokens=5, embedding=8, hidden=12)
     calibrated = _calibrated(_edited(config.model(), np.zeros_like), tmp_path, 5, count=8)
@@ -241,15 +325,16 @@ def test_a_model_of_zeros_answers_zero(tmp_path) -> None:
     assert np.abs(real - calibrated.traces[0].outputs[0]).max() <= 1e-3
 
 
-def test_worst_inputs_do_not_overflow(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["sensor_encoder", "wide_mean"])
+def test_worst_inputs_do_not_overflow(name: str, tmp_path) -> None:
     """Features at both ends of int8, which calibration has not shown: NumPy asserts every accumulator."""
-    case = CASES["sensor_encoder"]
+    case = CASES[name]
     path = tmp_path / "model.onnx"
     path.write_bytes(case.model().SerializeToString())
     fused = tvm.transform.Sequential(fusion_passes())(import_model(path))
     arrays = case.calibration()
     traces = list(run_all(FloatModel(fused), arrays, np.full(len(arrays["x"]), case.tokens)))
-    quantized = quantize(fused, Statistics(traces))
+    quantized = quantize(fused, Statistics(traces), **case.options)
     model, rng = IntegerModel(quantized.module), np.random.default_rng(0)
     for _ in range(20):
         x = rng.choice(np.array([-128, 127], np.int8), (case.tokens, 6))

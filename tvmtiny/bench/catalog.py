@@ -103,7 +103,7 @@ class KernelBenchmark(Benchmark):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderBenchmark(Benchmark):
-    """An encoder with random weights, post-LayerNorm and ReLU.
+    """An encoder with random weights and ReLU.
 
     Attributes:
         tokens: S. embedding: E. heads: H. head_dim: P; 0 for E / H. layers: how many.
@@ -112,6 +112,8 @@ class EncoderBenchmark(Benchmark):
         classes: outputs of a linear classifier over the mean; 0 for the result (S, E) of the last layer.
         norm: whether each sublayer has a residual and a LayerNorm.
         fold_qk: as in `tvmtiny.compile`.
+        norm: whether each sublayer has a residual and a LayerNorm: after it, or before it with `pre_norm`.
+        residual: element type of the residual stream, "int8" or "int16".
     """
 
     tokens: int = 0
@@ -124,6 +126,8 @@ class EncoderBenchmark(Benchmark):
     classes: int = 8
     norm: bool = True
     fold_qk: str = "auto"
+    pre_norm: bool = False
+    residual: str = "int8"
 
 
 _GROUPS: dict[str, type[Benchmark]] = {"kernels": KernelBenchmark, "encoders": EncoderBenchmark}

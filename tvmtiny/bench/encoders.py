@@ -31,6 +31,7 @@ def measure(benchmark: EncoderBenchmark, target: Target, directory: Path, *, tim
         calibration=calibration(benchmark),
         weights=benchmark.weights,
         fold_qk=benchmark.fold_qk,
+        residual=benchmark.residual,
         output=directory / f"{benchmark.name}-{target.name}",
     )
     with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:

@@ -101,12 +101,13 @@ def _form(kernel: str, microkernels: str) -> str:
 def _layout(step: Step) -> tuple[np.ndarray, int]:
     """The `work` of a step, as bytes, and the size of the arena: a power of two, so that few programs are built.
 
-    Operands of products are bytes, others words; results are words. The weights of a dense layer are constants.
+    Operands of products are bytes, others words, a residual of at most int16; results are words. The weights of a dense
+    layer are constants.
     """
     if step.depth:
         x, y = step.rows * step.depth, 0 if step.kernel.startswith("dense") else step.cols * step.depth
     else:
-        x, y = 4 * step.rows * step.cols, step.rows * step.cols
+        x, y = 4 * step.rows * step.cols, 2 * step.rows * step.cols
     workspace = 2 * _WIDENED_ROWS * (step.depth + 4)
     offsets, end = [], _WORK.size
     for size in (x, y, 4 * step.rows * step.cols, workspace, 4 * step.rows):

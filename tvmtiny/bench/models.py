@@ -63,7 +63,8 @@ class _Graph:
     def embed(self, ids: str, e: EncoderBenchmark) -> str:
         tokens = self.constant(self.random.normal(size=(e.vocabulary, e.embedding)))
         positions = self.constant(self.random.normal(size=(1, e.tokens, e.embedding)))
-        return self.norm(self.op("Add", self.op("Gather", tokens, ids), positions), e.embedding)
+        total = self.op("Add", self.op("Gather", tokens, ids), positions)
+        return total if e.pre_norm else self.norm(total, e.embedding)
 
 
 def build(encoder: EncoderBenchmark) -> onnx.ModelProto:
@@ -77,8 +78,10 @@ def build(encoder: EncoderBenchmark) -> onnx.ModelProto:
     for layer in range(e.layers):
         for sublayer in sublayers:
             last = not e.norm and not e.classes and layer == e.layers - 1 and sublayer is sublayers[-1]
-            result = sublayer(x, e, OUTPUT if last else "")
-            x = g.norm(g.op("Add", x, result), e.embedding) if e.norm else result
+            result = sublayer(g.norm(x, e.embedding) if e.pre_norm else x, e, OUTPUT if last else "")
+            total = g.op("Add", x, result) if e.norm else result
+            x = g.norm(total, e.embedding) if e.norm and not e.pre_norm else total
+    x = g.norm(x, e.embedding) if e.pre_norm else x
     if e.classes:
         pooled = g.op("ReduceMean", x, g.constant([1], np.int64), keepdims=0)
         g.dense(pooled, e.embedding, e.classes, name=OUTPUT)

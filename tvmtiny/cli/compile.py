@@ -39,6 +39,13 @@ class FoldMode(enum.StrEnum):
     always = "always"
 
 
+class Residual(enum.StrEnum):
+    """Element type of the residual stream."""
+
+    int8 = "int8"
+    int16 = "int16"
+
+
 def parse_labels(options: list[str]) -> Path | dict[str, Path] | None:
     """[OUTPUT=]FILE options as the compiler takes them."""
     named = {name: Path(file) for name, found, file in (text.partition("=") for text in options) if found}
@@ -87,6 +94,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "sources": [artifact.directory / source for source in artifact.sources],
         "max_tokens": artifact.max_tokens,
         "folded_qk": _folded(artifact),
+        "residual": artifact.metadata.get("residual"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -102,6 +110,15 @@ def _quality_table(layers: list[dict[str, Any]]) -> Any:
     return table
 
 
+def _show_residual(artifact: Artifact) -> None:
+    residual = artifact.metadata.get("residual", {})
+    if residual.get("tensors"):
+        console.show(
+            f"Residual stream: {residual['dtype']}, {len(residual['tensors'])} tensors of the arena, each up to "
+            f"{residual['extra_bytes']:,} bytes larger than in int8"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -112,6 +129,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
     if folded := _folded(artifact):
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
+    _show_residual(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -171,6 +189,13 @@ def command(
         FoldMode,
         typer.Option(help="Make one matrix a head of Q K^T; auto where that saves multiply-accumulates."),
     ] = FoldMode.auto,
+    residual: Annotated[
+        Residual,
+        typer.Option(
+            help="Type of the residual stream. int16 is for pre-LayerNorm models with outlier channels; it costs "
+            "tokens x embedding bytes of RAM."
+        ),
+    ] = Residual.int8,
     dump_dir: Annotated[
         Path | None,
         typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
@@ -210,6 +235,7 @@ def command(
             shapes=shapes,
             range_method=range_method.value,
             fold_qk=fold_qk.value,
+            residual=residual.value,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),
             on_stage=on_stage,

@@ -45,6 +45,7 @@ def metadata(
         "has_length": info.has_length,
         "length_input": length_input,
         "arena": program.plan.to_json(),
+        "residual": _residual(program, quantized),
         "operators": operators,
         "figures": {
             "weight_bytes": program.weight_bytes,
@@ -53,6 +54,16 @@ def metadata(
         "quality": quality,
         "sources": [f"{info.name}.c", f"{info.name}_weights.c"],
         "include_dirs": [".", "include"],
+    }
+
+
+def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
+    """The residual stream: its tensors where they are int16, and how much larger than in int8 the largest is."""
+    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.stream]
+    return {
+        "dtype": "int16" if quantized.stream else "int8",
+        "tensors": list(quantized.stream),
+        "extra_bytes": max(sizes, default=0) // 2,
     }
 
 

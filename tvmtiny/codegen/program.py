@@ -247,20 +247,24 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
 
 
 def _aliases(calls: list[Call], last: dict[str, int]) -> dict[str, str]:
-    """Result -> operand in whose place it may be computed: one that dies in the step that writes the result."""
+    """Result -> operand in whose place it may be computed: one that dies in the step that writes the result.
+
+    An operand of fewer bytes cannot be: int8 beside an int16 result.
+    """
     aliases: dict[str, str] = {}
     base = 0
     for call in calls:
         output = next(argument for argument in call.arguments if argument.parameter.role == "output")
-        for tensor in _overwritable(call):
+        for tensor in _overwritable(call, output.parameter.bytes):
             if last[tensor] == base + output.parameter.first:
                 aliases.setdefault(output.tensor, tensor)
         base += call.function.steps
     return aliases
 
 
-def _overwritable(call: Call) -> list[str]:
-    """The tensors that the result of a call may overwrite: not one that is also an operand that it must not."""
-    names = {argument.parameter.name: argument.tensor for argument in call.arguments if argument.tensor}
-    kept = {tensor for name, tensor in names.items() if name not in call.function.inplace}
-    return [names[name] for name in call.function.inplace if name in names and names[name] not in kept]
+def _overwritable(call: Call, result_bytes: int) -> list[str]:
+    """The tensors that the result of a call may overwrite: large enough, and no operand that it must not overwrite."""
+    arguments = {a.parameter.name: a for a in call.arguments if a.tensor}
+    kept = {a.tensor for name, a in arguments.items() if name not in call.function.inplace}
+    allowed = [arguments[name] for name in call.function.inplace if name in arguments]
+    return [a.tensor for a in allowed if a.tensor not in kept and a.parameter.bytes >= result_bytes]

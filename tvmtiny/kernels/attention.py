@@ -27,7 +27,7 @@ ATTEND_COLUMNS = 12
 
 
 def _infer(o: Operands) -> relax.TensorType:
-    return relax.TensorType([o.shape("x")[0], o.shape("wo")[0]], "int8")
+    return relax.TensorType([o.shape("x")[0], o.shape("wo")[0]], Epilogue.of(o.attrs).dtype)
 
 
 def _reference(o: Operands, n: int) -> Array:
@@ -106,11 +106,11 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         exp_table: T.Buffer((256,), "uint8"),
         score_multiplier: T.Buffer((H,), "int32"),
         ratio: T.Buffer((H,), "uint32"),
-        residual: T.Buffer((S, N), "int8"),
+        residual: T.Buffer((S, N), e.residual_dtype),
         gamma: T.Buffer((N,), "int32"),
         beta: T.Buffer((N,), "int32"),
         n: T.int32,
-        out: T.Buffer((S, N), "int8"),
+        out: T.Buffer((S, N), e.dtype),
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")

@@ -1,7 +1,7 @@
 """Dense layer: x (M, K), weight (N, K) -> (M, N).
 
 Either int8 straight from the accumulator with an optional activation table, or int32 with an epilogue (residual,
-LayerNorm, int16 logits).
+LayerNorm, int16).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         weight: T.Buffer(columns_shape(N, K, weights), weight_type),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
-        residual: T.Buffer((M, N), "int8"),
+        residual: T.Buffer((M, N), e.residual_dtype),
         gamma: T.Buffer((N,), "int32"),
         beta: T.Buffer((N,), "int32"),
         n: T.int32,

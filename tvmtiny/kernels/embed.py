@@ -1,4 +1,4 @@
-"""Token embedding plus positions, gathered straight from flash; ids (S,) uint16 -> (S, E) int8."""
+"""Token embedding plus positions, gathered straight from flash; ids (S,) uint16 -> (S, E) int8 or int16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmtiny.quant import integer
 
 
 def _infer(o: Operands) -> relax.TensorType:
-    return relax.TensorType(list(o.shape("positions")), "int8")
+    return relax.TensorType(list(o.shape("positions")), Epilogue.of(o.attrs).dtype)
 
 
 def _reference(o: Operands, n: int) -> Array:
@@ -35,7 +35,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         gamma: T.Buffer((E,), "int32"),
         beta: T.Buffer((E,), "int32"),
         n: T.int32,
-        out: T.Buffer((S, E), "int8"),
+        out: T.Buffer((S, E), e.dtype),
     ):
         t = T.sblock_alloc_buffer((R, E), "int32")
         for block in T.serial(tile.blocks_of(n, R)):

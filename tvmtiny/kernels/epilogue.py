@@ -1,4 +1,7 @@
-"""What follows a sum in int32: the residual, then a LayerNorm or one rounding to int8 (int16 for logits)."""
+"""What follows a sum in int32: the residual, then a LayerNorm or one rounding to int8.
+
+Logits are int16, and so is the residual stream of models that were compiled with `residual="int16"`.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,15 @@ class Epilogue:
     """Integer parameters of the epilogue of a dense, attention, feed-forward or embedding operator.
 
     Attributes:
-        residual: whether an int8 tensor is added, as (x - residual_zero_point) << residual_shift, saturated to `bits`.
+        residual: whether a tensor is added, as (x - residual_zero_point) << residual_shift, saturated to `bits`.
+        wide_residual: that tensor is int16, with zero point 0, instead of int8.
         norm: whether a LayerNorm follows, with root_extent and epsilon; otherwise multiplier, shift and zero_point
             requantize the sum.
         wide: int16 output instead of int8.
     """
 
     residual: bool = False
+    wide_residual: bool = False
     residual_zero_point: int = 0
     residual_shift: int = 0
     bits: int = 32
@@ -43,6 +48,11 @@ class Epilogue:
         """Element type of the output."""
         return "int16" if self.wide else "int8"
 
+    @property
+    def residual_dtype(self) -> str:
+        """Element type of the tensor that is added."""
+        return "int16" if self.wide_residual else "int8"
+
     def attrs(self) -> dict[str, int]:
         """As attributes of a Relax call."""
         return {f"out_{field.name}": int(getattr(self, field.name)) for field in dataclasses.fields(self)}
@@ -51,13 +61,20 @@ class Epilogue:
     def of(cls, attrs: dict[str, Any]) -> Epilogue:
         """Back from the attributes of a Relax call."""
         values: dict[str, Any] = {f.name: int(attrs[f"out_{f.name}"]) for f in dataclasses.fields(cls)}
-        return cls(**{**values, **{key: bool(values[key]) for key in ("residual", "norm", "wide")}})
+        flags = {
+            field.name: bool(values[field.name])
+            for field in dataclasses.fields(cls)
+            if field.default is False
+        }
+        return cls(**{**values, **flags})
 
 
 @T.inline
 def finish(t, residual, gamma, beta, out, row, rows, cols, e):
     """Finish rows `row`.. of `out` from the sums t[0:rows]."""
-    if e.residual:
+    if e.wide_residual:
+        tile.add_residual_s16_s32(t, residual, row, rows, cols, e.residual_shift, e.bits)
+    elif e.residual:
         tile.add_residual_s32(t, residual, row, rows, cols, e.residual_zero_point, e.residual_shift, e.bits)
     if e.norm:
         tile.layer_norm_s8(t, gamma, beta, out, row, rows, cols, e.root_extent, e.epsilon)
@@ -75,6 +92,5 @@ def finish_reference(t: Array, operands: Operands, e: Epilogue) -> Array:
     if e.norm:
         return integer.layer_norm_s8(t, operands["gamma"], operands["beta"], e.epsilon)
     if e.wide:
-        scaled = integer.multiply_high(t.astype("int64") << e.shift, e.multiplier).astype("int64")
-        return integer.saturate(scaled + e.zero_point, 16).astype("int16")
+        return integer.requantize_s32_s16(t, e.multiplier, e.shift, e.zero_point)
     return integer.requantize_s32_s8(t, e.multiplier, e.shift, e.zero_point)

@@ -13,7 +13,7 @@ from tvmtiny.quant import integer
 
 
 def _infer(o: Operands) -> relax.TensorType:
-    return relax.TensorType([o.shape("x")[0], o.shape("w2")[0]], "int8")
+    return relax.TensorType([o.shape("x")[0], o.shape("w2")[0]], Epilogue.of(o.attrs).dtype)
 
 
 def _reference(o: Operands, n: int) -> Array:
@@ -42,11 +42,11 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         w2: T.Buffer(columns_shape(N, F, weights), weight_type),
         b2: T.Buffer((N,), "int32"),
         m2: T.Buffer((N,), "int32"),
-        residual: T.Buffer((S, N), "int8"),
+        residual: T.Buffer((S, N), e.residual_dtype),
         gamma: T.Buffer((N,), "int32"),
         beta: T.Buffer((N,), "int32"),
         n: T.int32,
-        out: T.Buffer((S, N), "int8"),
+        out: T.Buffer((S, N), e.dtype),
     ):
         hidden = T.sblock_alloc_buffer((R, F), "int8")
         t = T.sblock_alloc_buffer((R, N), "int32")

@@ -1,4 +1,4 @@
-"""LayerNorm on its own (pre-LayerNorm models); x (S, E) int8 -> (S, E) int8."""
+"""LayerNorm on its own (pre-LayerNorm models); x (S, E) int8 or int16 -> (S, E) int8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 
     @T.prim_func(private=True, s_tir=True)
     def layer_norm(
-        residual: T.Buffer((S, E), "int8"),
+        residual: T.Buffer((S, E), e.residual_dtype),
         gamma: T.Buffer((E,), "int32"),
         beta: T.Buffer((E,), "int32"),
         n: T.int32,

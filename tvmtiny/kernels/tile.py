@@ -212,6 +212,16 @@ def columns_s8(x, out, count, depth):
 
 
 @T.inline
+def widen_s32(x, out, rows, cols):
+    """out[r, c] = x[r, c], in int32."""
+    with T.sblock("widen_s32"):
+        T.reads(x[0:rows, 0:cols])
+        T.writes(out[0:rows, 0:cols])
+        for i, j in T.grid(rows, cols):
+            out[i, j] = T.Cast("int32", x[i, j])
+
+
+@T.inline
 def clear_s32(t, rows, cols):
     """t[r, c] = 0."""
     with T.sblock("clear_s32"):
@@ -239,6 +249,23 @@ def add_residual_s32(t, x, x_row, rows, cols, zero_point, left_shift, bits):
 
 
 @T.inline
+def add_residual_s16_s32(t, x, x_row, rows, cols, left_shift, bits):
+    """As add_residual_s32 for an int16 residual stream x, whose zero point is 0."""
+    with T.sblock("add_residual_s16_s32"):
+        T.reads(x[x_row : x_row + rows, 0:cols], t[0:rows, 0:cols])
+        T.writes(t[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "add_residual_s16_s32", "tvmtiny.scalars": [left_shift, bits]})
+        for i, j in T.grid(rows, cols):
+            t[i, j] = T.max(
+                T.min(
+                    t[i, j] + T.shift_left(T.Cast("int32", x[x_row + i, j]), left_shift),
+                    (1 << (bits - 1)) - 1,
+                ),
+                -(1 << (bits - 1)),
+            )
+
+
+@T.inline
 def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point):
     """out[r, c] = clamp8(multiply_high(t[r, c] << shift, multiplier) + zero_point)."""
     with T.sblock("requantize_s32_s8"):
@@ -255,7 +282,7 @@ def requantize_s32_s8(t, out, out_row, rows, cols, multiplier, shift, zero_point
 
 @T.inline
 def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_point):
-    """As requantize_s32_s8, with 16 bits: the model's logits."""
+    """As requantize_s32_s8, with 16 bits: the model's logits, or its residual stream."""
     with T.sblock("requantize_s32_s16"):
         T.reads(t[0:rows, 0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
@@ -442,3 +469,23 @@ def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
                 T.Cast("int32", T.truncdiv(T.uint32(ratio), T.Cast("uint32", rows))),
             )
             out[0, j] = saturated(acc[0] + zero_point, "int8")
+
+
+@T.inline
+def mean_s16_s32(x, out, rows, cols, ratio, shift):
+    """out[0, c] = multiply_high((sum_r x[r, c]) << shift, ratio / rows), left in int32."""
+    with T.sblock("mean_s16_s32"):
+        T.reads(x[0:rows, 0:cols])
+        T.writes(out[0:1, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "mean_s16_s32", "tvmtiny.scalars": [T.uint32(ratio), shift]})
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        for j in T.serial(cols):
+            acc[0] = 0
+            for i in T.serial(rows):
+                acc[0] = acc[0] + T.Cast("int32", x[i, j])
+            multiply_high(
+                acc,
+                T.shift_left(acc[0], shift),
+                T.Cast("int32", T.truncdiv(T.uint32(ratio), T.Cast("uint32", rows))),
+            )
+            out[0, j] = acc[0]

@@ -18,6 +18,7 @@ from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, s
 from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
+from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
 from tvmtiny.quant import qparams, ranges
@@ -26,9 +27,6 @@ from tvmtiny.quant.integer import root_extent
 from tvmtiny.quant.qparams import QuantParams
 
 Array = npt.NDArray[Any]
-
-LOGIT_HEADROOM = 2.0
-"""Logits may exceed their calibrated magnitude by this factor before int16 saturates."""
 
 MAX_VOCABULARY = 1 << 16
 """Ids are uint16 in the arena."""
@@ -41,15 +39,23 @@ class Value:
     expr: Any
     params: QuantParams
 
+    @property
+    def bits(self) -> int:
+        """Width of an element: 8, or 16 in an int16 residual stream."""
+        return 16 if str(self.expr.ty.dtype) == "int16" else 8
+
 
 class Quantization:
     """One module on its way to integers: what is known of its tensors, and the steps that operators share."""
 
-    def __init__(self, fused: tvm.IRModule, statistics: Statistics, method: str) -> None:
+    def __init__(
+        self, fused: tvm.IRModule, statistics: Statistics, method: str, residual: str = "int8"
+    ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
+        self.stream = _wide_stream(self.graph) if residual == "int16" else []
         self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
@@ -232,22 +238,22 @@ class Quantization:
         self, var: relax.Var, call: relax.Call, accumulator: Array, bound: Array
     ) -> tuple[Epilogue, float, dict[str, Any], QuantParams]:
         """The epilogue after a sum: its parameters, the sum's scale, its operands, the result's parameters."""
-        _, residual, norm = parts(call)
-        extent = len(accumulator)
-        bits = qparams.norm_bits(extent) if norm is not None else qparams.SUM_BITS
+        _, residual, _ = parts(call)
+        bits = self._sum_bits(call)
         operands: dict[str, Any] = {}
         if residual is None:
             total = qparams.branch_sum(accumulator, bound, bits)
             epilogue = Epilogue(bits=bits)
         else:
             value = self._residual(residual)
-            largest = max(float(np.abs(self.statistics[f"{var.name}.{k}"]).max()) for k in ("branch", "sum"))
+            largest = self._largest_sum(var)
             total = qparams.residual_sum(
-                value.params, largest, bits, accumulator, float(bound.max()), var.name
+                value.params, largest, bits, accumulator, float(bound.max()), var.name, value.bits
             )
             operands["residual"] = value.expr
             epilogue = Epilogue(
                 residual=True,
+                wide_residual=value.bits == 16,
                 residual_zero_point=int(value.params.zero_point),
                 residual_shift=total.residual_shift,
                 bits=bits,
@@ -268,10 +274,11 @@ class Quantization:
                 epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-        wide = self.is_last(var) and kind(call) == "dense"
+        in_stream = self.is_wide(var)
+        wide = in_stream or (self.is_last(var) and kind(call) == "dense")
         if wide:
-            largest = float(np.abs(self.statistics[f"{var.name}.out"]).max())
-            out = QuantParams(largest * LOGIT_HEADROOM / 32767 or 1.0, 0)
+            floor = max(self._floors(var), default=0.0) if in_stream else 0.0
+            out = qparams.wide(float(np.abs(self.statistics[f"{var.name}.out"]).max()), floor)
         else:
             out = self.range_of(var.name, "out")
         out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
@@ -286,6 +293,28 @@ class Quantization:
         )
         return epilogue, {}, out
 
+    def is_wide(self, var: relax.Var) -> bool:
+        """Whether a variable belongs to a residual stream that is int16."""
+        return any(var.same_as(member) for member in self.stream)
+
+    def _largest_sum(self, var: relax.Var) -> float:
+        """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
+        return max(float(np.abs(self.statistics[f"{var.name}.{key}"]).max()) for key in ("branch", "sum"))
+
+    def _floors(self, var: relax.Var) -> list[float]:
+        """The finest scale that each sum to which `var` is added takes of it."""
+        sums = [reader for reader in readers(self.graph, var) if use(self.graph, reader, var) == ADDED]
+        return [
+            qparams.wide_residual_floor(self._largest_sum(reader), self._sum_bits(self.graph.bound(reader)))
+            for reader in sums
+        ]
+
+    @staticmethod
+    def _sum_bits(call: relax.Call) -> int:
+        """Width of the sum in front of the epilogue of an operator."""
+        _, _, norm = parts(call)
+        return qparams.SUM_BITS if norm is None else qparams.norm_bits(shape_of(norm[0])[0])
+
     def is_last(self, var: relax.Var) -> bool:
         """Whether a variable is a result of the model that no operator reads: logits, which may be int16."""
         return any(var.same_as(result) for result in self.results) and not any(
@@ -298,3 +327,16 @@ class Quantization:
             return self.operand(expr)
         params = qparams.symmetric(float(array.min()), float(array.max()))
         return Value(constant(qparams.quantize(array, params)), params)
+
+
+def _wide_stream(graph: Graph) -> list[relax.Var]:
+    """The residual stream, which the user wants in int16."""
+    stream = residual_stream(graph)
+    if not stream:
+        raise UserError(
+            "--residual int16: this model has no residual stream that could be int16. A tensor can when it is only "
+            "added, normalised and pooled, as between the LayerNorms of a pre-LayerNorm encoder; where LayerNorm "
+            "follows each sum (post-LayerNorm), matrix products read its result, and they take int8.",
+            "Compile with --residual int8: the sums of such a model are int32 up to their LayerNorm in any case.",
+        )
+    return stream

@@ -38,6 +38,7 @@ class QuantizedModel:
         outputs: names of the results' variables, in order; `tensors` has their parameters.
         tensors: parameters of every operator's result by variable name, for reports.
         max_tokens: S.
+        stream: names of the tensors of the residual stream that are int16.
     """
 
     module: tvm.IRModule
@@ -46,16 +47,27 @@ class QuantizedModel:
     tensors: dict[str, QuantParams]
     max_tokens: int
     has_length: bool
+    stream: tuple[str, ...] = ()
 
 
-def quantize(fused: tvm.IRModule, statistics: Statistics, method: str = "auto") -> QuantizedModel:
+RESIDUALS = ("int8", "int16")
+"""Element types of the residual stream."""
+
+
+def quantize(
+    fused: tvm.IRModule, statistics: Statistics, method: str = "auto", residual: str = "int8"
+) -> QuantizedModel:
     """Quantize a fused module.
 
     Args:
         statistics: from `quant.calibrate`, over this same module.
         method: one of `quant.ranges.METHODS`.
+        residual: one of RESIDUALS.
+
+    Raises:
+        UserError: an accumulator could overflow, or int16 is asked for a model without a residual stream.
     """
-    c = Quantization(fused, statistics, method)
+    c = Quantization(fused, statistics, method, residual)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -80,6 +92,7 @@ def quantize(fused: tvm.IRModule, statistics: Statistics, method: str = "auto") 
         },
         max_tokens=c.max_tokens,
         has_length=c.has_length,
+        stream=tuple(var.name for var in c.stream),
     )
 
 
@@ -104,8 +117,8 @@ def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     activation = attributes(call)["activation"]
     value = c.operand(x)
     w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
-    with_sum = residual is not None or norm is not None or (c.is_last(var) and activation == "none")
-    if not with_sum:
+    wide = c.is_wide(var) or (c.is_last(var) and activation == "none")
+    if residual is None and norm is None and not wide:
         return _plain_dense(c, var, call, value, w, b)
     return _summed_dense(c, var, call, value, w, b)
 
@@ -240,7 +253,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
     value = c.operand(x)
     bits = qparams.norm_bits(shape_of(gamma)[0])
     out = c.range_of(var.name, "out")
-    shift = bits - 10
+    shift = qparams.norm_shift(bits, value.bits)
     g, b, epsilon = qparams.norm_constants(
         array_of(gamma),
         array_of(beta),
@@ -250,6 +263,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
     )
     epilogue = Epilogue(
         residual=True,
+        wide_residual=value.bits == 16,
         residual_zero_point=int(value.params.zero_point),
         residual_shift=shift,
         bits=bits,
@@ -263,11 +277,14 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
 
 def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     value = c.operand(call.args[0])
+    if value.bits == 16:
+        return _wide_mean(c, var, call, value)
     out = c.range_of(var.name, "out")
     out = dataclasses.replace(out, scale=max(out.scale, float(value.params.scale) / 32))
     numerator, shift = qparams.ratio(float(value.params.scale) / out.scale, 1)
     qparams.check_shift(255 * c.max_tokens, shift, var.name)
     attrs = {
+        "epilogue": 0,
         "zero_point_in": int(value.params.zero_point),
         "ratio": int(numerator[0]),
         "shift": shift,
@@ -276,9 +293,22 @@ def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quant
     return emit_call("mean", {"x": value.expr}, c.length(var, call), **attrs), out
 
 
+def _wide_mean(c: Quantization, var: relax.Var, call: relax.Call, value: Value) -> tuple[Any, QuantParams]:
+    """The mean of an int16 stream is at most as large as its elements: it stays in their unit until the epilogue."""
+    numerator, shift = qparams.ratio(1.0, 1)
+    qparams.check_shift(2.0**15 * c.max_tokens, shift, var.name)
+    epilogue, operands, out = c.finish(var, call, Epilogue(), float(value.params.scale))
+    attrs = {"epilogue": 1, "ratio": int(numerator[0]), "shift": shift, **epilogue.attrs()}
+    return emit_call("mean", {"x": value.expr, **operands}, c.length(var, call), **attrs), out
+
+
 def _first(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     value = c.operand(call.args[0])
-    return emit_call("first", {"x": value.expr}, c.length(var, call)), value.params
+    if value.bits == 8:
+        return emit_call("first", {"x": value.expr}, c.length(var, call), epilogue=0), value.params
+    epilogue, operands, out = c.finish(var, call, Epilogue(), float(value.params.scale))
+    attrs = {"epilogue": 1, **epilogue.attrs()}
+    return emit_call("first", {"x": value.expr, **operands}, c.length(var, call), **attrs), out
 
 
 def _dense_tensors(

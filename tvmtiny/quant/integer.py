@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 Int8: TypeAlias = npt.NDArray[np.int8]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
+Int16: TypeAlias = npt.NDArray[np.int16]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Integers: TypeAlias = npt.NDArray[np.integer]
 
@@ -74,14 +75,26 @@ def lookup_s8(x: Int8, table: Int8) -> Int8:
     return table[x.astype(np.int32) + 128]
 
 
-def add_residual_s32(t: Int32, x: Int8, zero_point: int, left_shift: int, bits: int) -> Int32:
+def add_residual_s32(t: Int32, x: Integers, zero_point: int, left_shift: int, bits: int) -> Int32:
     """saturate(t + ((x - zero_point) << left_shift), bits): exact for x, so that the sum is rounded once."""
+    assert np.all(np.abs((x.astype(np.int64) - zero_point) << left_shift) <= 1 << 30), "a residual overflows"
     return saturate(t.astype(np.int64) + ((x.astype(np.int64) - zero_point) << left_shift), bits)
+
+
+def add_residual_s16_s32(t: Int32, x: Int16, left_shift: int, bits: int) -> Int32:
+    """As add_residual_s32 for an int16 residual stream, whose zero point is 0."""
+    return add_residual_s32(t, x, 0, left_shift, bits)
 
 
 def requantize_s32_s8(t: Int32, multiplier: int, shift: int, zero_point: int) -> Int8:
     """A sum in int32 to int8 with one multiplier for the tensor."""
     return requantize_s8(t, multiplier, shift, zero_point)
+
+
+def requantize_s32_s16(t: Int32, multiplier: int, shift: int, zero_point: int) -> Int16:
+    """A sum in int32 to int16: logits, and the residual stream where it is int16."""
+    scaled = multiply_high(np.asarray(t, np.int64) << shift, multiplier).astype(np.int64)
+    return saturate(scaled + zero_point, 16).astype(np.int16)
 
 
 def reciprocal_sqrt(value: int) -> tuple[int, int]:
@@ -194,6 +207,12 @@ def mean_s8(x: Int8, zero_point_in: int, ratio: int, shift: int, zero_point: int
     acc = (x.astype(np.int64) - zero_point_in).sum(axis=0)
     multiplier = int(ratio) // len(x)
     return saturate(multiply_high(acc << shift, multiplier).astype(np.int64) + zero_point, 8).astype(np.int8)
+
+
+def mean_s16_s32(x: Int16, ratio: int, shift: int) -> Int32:
+    """As mean_s8 for an int16 residual stream x (n, E), whose zero point is 0; the result (E,) stays int32."""
+    acc = x.astype(np.int64).sum(axis=0)
+    return multiply_high(acc << shift, int(ratio) // len(x))
 
 
 def quantize_q16(value: Int32, multiplier: Int32, shift: int, zero_point: Integers) -> Int8:

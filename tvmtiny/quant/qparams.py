@@ -18,6 +18,7 @@ from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_MAX_BITS, NORM_OUTPUT
 
 Array = npt.NDArray[Any]
 
+INT16 = (1 << 15) - 1
 INT32 = (1 << 31) - 1
 MAX_REAL_MULTIPLIER = 2.0
 """A scale ratio above this means that the output is finer than the accumulator: nothing is gained."""
@@ -30,6 +31,12 @@ NORM_MAX_EXTENT = 1024
 
 SUM_BITS = 24
 """Width of a sum that is requantized."""
+
+WIDE_HEADROOM = 2.0
+"""int16 tensors hold this factor times their calibrated magnitude before they saturate: one bit of sixteen."""
+
+WIDE_RESIDUAL_BITS = 20
+"""A sum of this width is fine enough for an int16 residual: a twentieth of a unit of the sum's own int16 result."""
 
 FEATURE_SCALES = (2.0**-15, 2.0**7)
 """Scales of int8 features that Q16.16 carries: at least two of its units, at most its range."""
@@ -66,6 +73,20 @@ def asymmetric(low: float, high: float) -> QuantParams:
 def symmetric(low: float, high: float) -> QuantParams:
     """int8 with zero point 0; -128 is not used."""
     return QuantParams(max(abs(low), abs(high)) / 127 or 1.0, 0)
+
+
+def wide(largest: float, floor: float = 0.0) -> QuantParams:
+    """int16 for magnitudes up to `largest` (real), at a scale of at least `floor`.
+
+    Symmetric: a zero point gains less than one bit of sixteen, and without one the value itself is a 16-bit lane that a
+    core multiplies (a difference of two int16 is not). No clipping: outliers are what the width is for.
+    """
+    return QuantParams(max(largest * WIDE_HEADROOM / INT16, floor) or 1.0, 0)
+
+
+def wide_residual_floor(largest: float, bits: int) -> float:
+    """The finest scale with which an int16 residual enters a sum of up to `largest` (real) in `bits` bits unshifted."""
+    return SUM_MARGIN * largest / 2.0 ** (min(bits, WIDE_RESIDUAL_BITS) - 1)
 
 
 def columns(low: Array, high: Array) -> QuantParams:
@@ -203,14 +224,21 @@ def norm_bits(extent: int) -> int:
 
 
 def residual_sum(
-    residual: QuantParams, largest: float, bits: int, accumulator: Array, bound: float, what: str
+    residual: QuantParams,
+    largest: float,
+    bits: int,
+    accumulator: Array,
+    bound: float,
+    what: str,
+    residual_bits: int = 8,
 ) -> SumParams:
     """The finest scale s_residual / 2**k for a sum of up to `largest` (real) in `bits` bits.
 
     Args:
         accumulator: real value of one unit of each channel's accumulator; bound: its largest magnitude.
+        residual_bits: width of the residual's values, whose term stays within 2**30.
     """
-    for shift in range(16, -1, -1):
+    for shift in range(min(16, 31 - residual_bits), -1, -1):
         scale = float(residual.scale) / 2**shift
         fits = SUM_MARGIN * largest / scale <= 2.0 ** (bits - 1)
         factor = float(accumulator.max()) / scale
@@ -229,6 +257,15 @@ def branch_sum(accumulator: Array, bound: Array, bits: int) -> SumParams:
         float((accumulator * bound).max()) / 2.0 ** (bits - 1), float(accumulator.max()) / MAX_REAL_MULTIPLIER
     )
     return SumParams(scale, 0, bits)
+
+
+def norm_shift(bits: int, value_bits: int) -> int:
+    """Left shift of a tensor that enters a LayerNorm of `bits` bits by itself, as (value - zero point) << shift.
+
+    An int8 less its zero point has 9 bits with the sign; one more is left to it. An int16 has no zero point and takes
+    all: norm_bits of the widest LayerNorm is 16.
+    """
+    return bits - (10 if value_bits == 8 else 16)
 
 
 def norm_constants(

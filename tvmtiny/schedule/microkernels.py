@@ -133,6 +133,10 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
         "add_residual_s32",
         lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
     ),
+    "add_residual_s16_s32": (
+        "add_residual_s16_s32",
+        lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
+    ),
     "requantize_s32_s8": ("requantize_s32_s8", _requantize),
     "requantize_s32_s16": ("requantize_s32_s16", _requantize),
     "layer_norm_s8": (
@@ -189,6 +193,10 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     ),
     "mean_s8": (
         "mean_s8",
+        lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
+    ),
+    "mean_s16_s32": (
+        "mean_s16_s32",
         lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
     ),
 }

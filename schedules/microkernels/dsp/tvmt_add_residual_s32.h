@@ -2,18 +2,13 @@
 #ifndef TVMT_ADD_RESIDUAL_S32_H
 #define TVMT_ADD_RESIDUAL_S32_H
 
-#include "tvmt_simd.h"
-
-/* The largest left_shift whose power of two is a positive int16. */
-enum { TVMT_RESIDUAL_SHIFT = 14 };
+#include "tvmt_residual.h"
 
 /* Groups of four up to t == end, but stops before a group in which a sum does not fit; returns where it stopped. */
 TVMT_INLINE int32_t *tvmt_add_residual_fours(int32_t *t, const int8_t *x, const int32_t *end, int32_t zero_point,
                                              int32_t left_shift, int32_t bits) {
 #if TVMT_DSP
-  /* The factor of x in the upper half; in the lowest byte, how far a sum that fits, complemented if negative, must be
-   * shifted to become 0. */
-  const uint32_t factor_bits = 1U << (left_shift + 16) | (uint32_t)(bits - 1);
+  const uint32_t factor_bits = tvmt_residual_factor(left_shift, bits);
   const uint32_t zero_points = ((uint32_t)zero_point & 0xFFFFU) | (uint32_t)zero_point << 16;
   int32_t t0, t1, t2, t3;
   uint32_t even, odd;
@@ -29,21 +24,7 @@ TVMT_INLINE int32_t *tvmt_add_residual_fours(int32_t *t, const int8_t *x, const 
       "smlabt %[t0], %[even], %[factor], %[t0]\n\t"
       "smlabt %[t1], %[odd], %[factor], %[t1]\n\t"
       "smlatt %[t2], %[even], %[factor], %[t2]\n\t"
-      "smlatt %[t3], %[odd], %[factor], %[t3]\n\t"
-      "eor %[even], %[t0], %[t0], asr #31\n\t"
-      "eor %[odd], %[t1], %[t1], asr #31\n\t"
-      "orr %[even], %[even], %[odd]\n\t"
-      "eor %[odd], %[t2], %[t2], asr #31\n\t"
-      "orr %[even], %[even], %[odd]\n\t"
-      "eor %[odd], %[t3], %[t3], asr #31\n\t"
-      "orr %[even], %[even], %[odd]\n\t"
-      "lsrs %[even], %[even], %[factor]\n\t"
-      "bne 2f\n\t"
-      "strd %[t0], %[t1], [%[t]], #8\n\t"
-      "strd %[t2], %[t3], [%[t]], #8\n\t"
-      "cmp %[t], %[end]\n\t"
-      "bne 1b\n"
-      "2:"
+      "smlatt %[t3], %[odd], %[factor], %[t3]\n\t" TVMT_STORE_SUMS
       : [t] "+&r"(t), [x] "+&r"(x), [t0] "=&r"(t0), [t1] "=&r"(t1), [t2] "=&r"(t2), [t3] "=&r"(t3),
         [even] "=&r"(even), [odd] "=&r"(odd)
       : [end] "r"(end), [factor] "r"(factor_bits), [zero] "r"(zero_points)
@@ -52,15 +33,6 @@ TVMT_INLINE int32_t *tvmt_add_residual_fours(int32_t *t, const int8_t *x, const 
   (void)x, (void)end, (void)zero_point, (void)left_shift, (void)bits;
 #endif
   return t;
-}
-
-/* saturate(sum + ((x - zero_point) << left_shift), bits) */
-TVMT_INLINE int32_t tvmt_add_residual(int32_t sum, int32_t x, int32_t zero_point, int32_t left_shift, int32_t bits) {
-  const uint32_t limit = 1U << (bits - 1);
-  const int32_t low = -(int32_t)limit, high = (int32_t)(limit - 1U);
-  const int32_t added = tvmt_shift_left(x - zero_point, left_shift);
-  /* Clamped before the sum, which may not fit 32 bits, by limits that the term moves. */
-  return tvmt_clamp(sum, low - added, high - added) + added;
 }
 
 /* t[i * t_stride + j] = saturate(t + ((x[i * x_stride + j] - zero_point) << left_shift), bits), in place on t.
@@ -81,7 +53,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_add_residual_s32(int32_t *t, const int
       }
       /* A group in which a sum does not fit, or the rest of the row. */
       for (const int32_t stop = j < fours ? j + 4 : cols; j < stop; j++) {
-        sum[j] = tvmt_add_residual(sum[j], row[j], zero_point, left_shift, bits);
+        sum[j] = tvmt_add_saturated(sum[j], tvmt_shift_left(row[j] - zero_point, left_shift), bits);
       }
     }
   }
