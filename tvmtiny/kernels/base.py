@@ -57,8 +57,8 @@ class Kernel:
             dropped by the lowering.
         macs: multiply-accumulates of a run with n tokens.
         inplace: arguments and scratch whose memory the output may overwrite, the preferred first: what lies at an
-            address is read before the output is written there, and rows go upwards. A narrower output (int8 in the place
-            of int16) then lies within rows that are read; a wider one gets no such place, as it has more bytes.
+            address is read before the output is written there, and rows go upwards. A narrower output (int8 in the
+            place of int16) then lies within rows that are read; a wider one gets no such place: it has more bytes.
         variant: which of its forms the operator has, in a word; empty where there is only one.
         columns: arguments (N, K) that are the columns of matrix products, constants, which the TIR takes in the layout
             `Blocking.weights`.
