@@ -216,6 +216,7 @@ CASES = {
         _wide(
             "wide_first", tokens=10, embedding=20, pooling="first", activation="relu", final="beside", tags=3
         ),
+        _case("int16_weights", Encoder(tokens=9, embedding=18, heads=3, hidden=22), weights="int16"),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }

@@ -37,7 +37,8 @@ def _on_llvm(artifact: Artifact, chosen: list[Sample]) -> Outputs:
     """The lowered integer module, built by TVM for the host CPU."""
     kernels()
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text())
-    machine = relax.VirtualMachine(tvm.compile(Lower(blocking("dsp"))(module), target="llvm"), tvm.cpu())
+    rule = blocking(artifact.metadata["family"])
+    machine = relax.VirtualMachine(tvm.compile(Lower(rule)(module), target="llvm"), tvm.cpu())
     results = []
     for sample in chosen:
         arguments: list[Any] = [tvm.runtime.tensor(sample.inputs[info.name]) for info in artifact.inputs]

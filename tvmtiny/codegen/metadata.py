@@ -37,6 +37,7 @@ def metadata(
         "name": info.name,
         "target": target.name,
         "cpu": target.cpu,
+        "family": info.family,
         "versions": {"tvmtiny": info.version, "tvm": importlib.metadata.version("apache-tvm")},
         "model": {"source": info.description, "sha256": model_hash},
         "inputs": [_input(tensor, program, info, specs) for tensor in program.inputs],
