@@ -16,6 +16,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.kernels import kernels
 from tvmtiny.passes.lower import Lower
+from tvmtiny.report.profile import profile
 from tvmtiny.runner import Sample, run
 from tvmtiny.schedule.rules import blocking
 from tvmtiny.verify import INTEGER_MODULE, expected_outputs
@@ -141,3 +142,13 @@ def test_the_shipped_intent_model_gives_the_same_bytes_everywhere(intent: Artifa
         result = run(intent, "host" if target == "host" else "qemu", chosen, target=target)
         assert result.status == [0] * len(chosen), target
         assert _equal(result.outputs, expected), target
+
+
+@pytest.mark.qemu
+def test_half_the_tokens_take_less_than_half_the_instructions(intent: Artifact) -> None:
+    """Absent tokens cost nothing, and attention shrinks with the square."""
+    (ids,) = (info.name for info in intent.inputs)
+    inputs = {ids: np.arange(intent.max_tokens, dtype=np.uint16)}
+    whole, half = (profile(intent, Sample(inputs, n)).instructions for n in (32, 16))
+    assert intent.max_tokens == 32
+    assert half < whole / 2
