@@ -1,4 +1,4 @@
-"""Every micro-kernel of both families gives the bytes of tvmtiny.quant.integer on the host."""
+"""Every micro-kernel of every family gives the bytes of tvmtiny.quant.integer on the host."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ BUILDS = {
     "portable-narrow": ("portable", ["-DTVMT_NARROW_MULTIPLY=1"]),
     "dsp": ("dsp", []),
     "dual_issue": ("dual_issue", []),
+    "mve": ("mve", []),
 }
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.qemu
 # ARMv6-M code runs on the Cortex-M3 of mps2-an385: the M0's own machine has too little RAM.
 MACHINES = ("qemu-m0-large", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 PLACES = [(name, "portable") for name in MACHINES]
-PLACES += [(name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue")]
+PLACES += [(name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue", "mve")]
 
 
 @pytest.mark.parametrize(("machine", "family"), PLACES)

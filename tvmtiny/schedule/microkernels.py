@@ -25,7 +25,7 @@ MICROKERNEL = "tvmtiny.microkernel"
 """Annotation of a block: the family whose micro-kernel takes its place."""
 
 PREFIX = "tvmt_"
-FALLBACK = {"dual_issue": "dsp", "dsp": "portable"}
+FALLBACK = {"mve": "dsp", "dual_issue": "dsp", "dsp": "portable"}
 """Family -> where the headers that it lacks come from."""
 
 

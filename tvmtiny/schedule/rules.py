@@ -20,8 +20,9 @@ ROWS = {"embed": 1, "layer_norm": 1}
 """Tokens at a time of some kernels: what works row by row needs no more scratch than one row."""
 
 
-WIDENED_ROWS = {"dsp": 6, "dual_issue": 6}
-"""Rows that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+WIDENED_ROWS = {"dsp": 6, "dual_issue": 6, "mve": 2}
+"""Rows that a family's micro-kernels widen at a time (TVMT_STRIP_ROWS); none where it is not listed. Those of `mve`
+are interleaved, not widened, in less memory than int16 takes."""
 
 
 def blocking(microkernels: str) -> Rule:
@@ -40,6 +41,8 @@ def blocking(microkernels: str) -> Rule:
 
 def family(target: Target) -> str:
     """The folder of schedules/microkernels for a target."""
+    if target.mve:
+        return "mve"
     if not target.dsp:
         return "portable"
     return "dual_issue" if target.dual_issue else "dsp"
