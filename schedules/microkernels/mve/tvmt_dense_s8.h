@@ -26,8 +26,8 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s8(const int8_t *x, const int8_t
       tvmt_multiply(acc, prepared, taken, weight, depth, chunk, depth, TVMT_ROWS_S8);
       const int32_t *own_bias = bias + chunk.first, *own_multiplier = multiplier + chunk.first;
       int8_t *y = out + i * out_row_stride + chunk.first * out_col_stride;
-      if (taken == 2 && out_col_stride == 1) {
-        tvmt_finish_columns_2_s8(acc, own_bias, own_multiplier, y, out_row_stride, chunk.count, rounding);
+      if (taken == 2 && out_col_stride == 1 && shift == 0) {
+        tvmt_finish_columns_2_s8(acc, own_bias, own_multiplier, y, out_row_stride, chunk.count, zero_point);
         continue;
       }
       for (int32_t r = 0; r < taken; r++) {

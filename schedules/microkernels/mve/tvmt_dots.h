@@ -23,24 +23,27 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
 #define TVMT_AS_IT_IS(Q)
 #define TVMT_PLUS_128(Q) "veor " Q ", " Q ", q6\n\t"
 
-/* Sixteen elements of two rows and four columns. r1: strip; r3, r5, r7, r9: columns; q0: the first row, loaded before.
- * Loads and multiplications alternate, so that both units work at once. The end loads q0 of the next step, behind the
- * last one, from the end of the strip. */
-#define TVMT_STEP_2X4(MAC, SIGN)                   \
-  "vldrb.u8 q2, [r3], #16\n\t" SIGN("q2")          \
+/* Sixteen elements of two rows and four columns. r1: strip; r3, r5, r7, r9: columns; q0: the first row. Loads and
+ * multiplications alternate, so that both units work at once, and nothing is needed directly after its load: the last
+ * product of a step (TVMT_LAST_2X4) is left to what follows, and q0 of the next step is loaded, behind the last step
+ * from the end of the strip. BETWEEN: what stands between the first two loads. */
+#define TVMT_STEP_2X4(BETWEEN, MAC, SIGN)          \
+  "vldrb.u8 q2, [r3], #16\n\t"                     \
+  BETWEEN                                          \
+  "vldrb.u8 q3, [r5], #16\n\t" SIGN("q2")          \
   MAC " r0, q2, q0\n\t"                            \
-  "vldrb.u8 q3, [r5], #16\n\t" SIGN("q3")          \
+  "vldrb.u8 q4, [r7], #16\n\t" SIGN("q3")          \
   MAC " r2, q3, q0\n\t"                            \
-  "vldrb.u8 q4, [r7], #16\n\t" SIGN("q4")          \
+  "vldrb.u8 q5, [r9], #16\n\t" SIGN("q4")          \
   MAC " r4, q4, q0\n\t"                            \
-  "vldrb.u8 q5, [r9], #16\n\t" SIGN("q5")          \
+  "vldrb.u8 q1, [r1], #16\n\t" SIGN("q5")          \
   MAC " r6, q5, q0\n\t"                            \
-  "vldrb.u8 q1, [r1], #16\n\t"                     \
-  MAC " r8, q2, q1\n\t"                            \
   "vldrb.u8 q0, [r1], #16\n\t"                     \
+  MAC " r8, q2, q1\n\t"                            \
   MAC " r10, q3, q1\n\t"                           \
-  MAC " r12, q4, q1\n\t"                           \
-  MAC " lr, q5, q1\n\t"
+  MAC " r12, q4, q1\n\t"
+#define TVMT_LAST_2X4(KIND) "vmladava." KIND " lr, q5, q1\n\t"
+#define TVMT_NEXT_2X4(KIND, SIGN) TVMT_STEP_2X4(TVMT_LAST_2X4(KIND), "vmladava." KIND, SIGN)
 /* The last depth % 16 elements; the strip holds zeros behind them. */
 #define TVMT_TAIL_2X4(MAC, SIGN)                   \
   "vpstttt\n\t"                                    \
@@ -56,13 +59,12 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
   MAC " r6, q5, q0\n\t"                            \
   MAC " r8, q2, q1\n\t"                            \
   MAC " r10, q3, q1\n\t"                           \
-  MAC " r12, q4, q1\n\t"                           \
-  MAC " lr, q5, q1\n\t"
+  MAC " r12, q4, q1\n\t"
 
 /* r0: strip; r1: stride; r2: columns; r3: depth. On the stack, from sp on: strip, stride, passes of the loop, where to
  * enter it, what follows it, from the end of the last column to the next one, depth % 16; at 28 the saved registers, at
- * 112 the arguments acc and acc_end. The first step of a tile writes the accumulators; the others are a loop of four,
- * each of STEP_BYTES, which is entered in its middle where their number is not a multiple of four. */
+ * 112 the arguments acc and acc_end. The first step of a tile writes the accumulators; the others are a loop of eight,
+ * each of STEP_BYTES, which is entered in its middle where their number is not a multiple of eight. */
 #define TVMT_DOTS_2X4(KIND, SIGN, STEP_BYTES)                                        \
   __asm__(                                                                           \
       "push {r4-r11, lr}\n\t"                                                        \
@@ -84,12 +86,12 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
       "adr.w r5, 3f\n\t"                                                             \
       "add r5, r5, #1\n\t"                                                           \
       "rsb r10, r9, #0\n\t"                                                          \
-      "and r10, r10, #3\n\t"                                                         \
+      "and r10, r10, #7\n\t"                                                         \
       "mov r11, #" STEP_BYTES "\n\t"                                                 \
       "mla r5, r10, r11, r5\n"                                                       \
       "1:\n\t"                                                                       \
-      "add r4, r9, #3\n\t"                                                           \
-      "lsr r4, r4, #2\n\t"                                                           \
+      "add r4, r9, #7\n\t"                                                           \
+      "lsr r4, r4, #3\n\t"                                                           \
       "push {r0, r1, r4-r8}\n"                                                       \
       "2:\n\t" /* a tile */                                                          \
       "ldrd r1, r11, [sp]\n\t"                                                       \
@@ -97,21 +99,23 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
       "vldrb.u8 q0, [r1], #16\n\t"                                                   \
       "add r7, r5, r11\n\t"                                                          \
       "add r9, r7, r11\n\t"                                                          \
-      TVMT_STEP_2X4("vmladav." KIND, SIGN)                                           \
+      TVMT_STEP_2X4("mov lr, #0\n\t", "vmladav." KIND, SIGN)                         \
       "ldr r11, [sp, #8]\n\t"                                                        \
       "ldr pc, [sp, #12]\n"                                                          \
       "3:\n\t" /* its loop */                                                        \
-      TVMT_STEP_2X4("vmladava." KIND, SIGN) TVMT_STEP_2X4("vmladava." KIND, SIGN)    \
-      TVMT_STEP_2X4("vmladava." KIND, SIGN) TVMT_STEP_2X4("vmladava." KIND, SIGN)    \
+      TVMT_NEXT_2X4(KIND, SIGN) TVMT_NEXT_2X4(KIND, SIGN)                            \
+      TVMT_NEXT_2X4(KIND, SIGN) TVMT_NEXT_2X4(KIND, SIGN)                            \
+      TVMT_NEXT_2X4(KIND, SIGN) TVMT_NEXT_2X4(KIND, SIGN)                            \
+      TVMT_NEXT_2X4(KIND, SIGN) TVMT_NEXT_2X4(KIND, SIGN)                            \
       "subs r11, r11, #1\n\t"                                                        \
       "bne.w 3b\n\t"                                                                 \
       "ldr pc, [sp, #16]\n"                                                          \
       "4:\n\t"                                                                       \
       "ldr r11, [sp, #24]\n\t"                                                       \
-      "vctp.8 r11\n\t"                                                               \
+      "vctp.8 r11\n\t" TVMT_LAST_2X4(KIND)                                           \
       TVMT_TAIL_2X4("vmladava." KIND, SIGN)                                          \
       "5:\n\t" /* its end */                                                         \
-      "ldr r11, [sp, #20]\n\t"                                                       \
+      "ldr r11, [sp, #20]\n\t" TVMT_LAST_2X4(KIND)                                   \
       "add r3, r9, r11\n\t"                                                          \
       "ldrd r1, r11, [sp, #112]\n\t"                                                 \
       "stm r1!, {r0, r2, r4, r6, r8, r10, r12, lr}\n\t"                              \

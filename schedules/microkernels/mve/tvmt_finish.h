@@ -59,33 +59,32 @@ TVMT_INLINE void tvmt_finish_columns_s8(const int32_t *acc, int32_t rows, const 
 #endif
 }
 
-/* The same for two rows whose columns are one after the other. */
+/* The same for two rows whose columns are one after the other, with shift 0, the common one. */
 TVMT_INLINE void tvmt_finish_columns_2_s8(const int32_t *acc, const int32_t *bias, const int32_t *multiplier,
-                                          int8_t *out, int32_t row_stride, int32_t cols, tvmt_rounding rounding) {
+                                          int8_t *out, int32_t row_stride, int32_t cols, int32_t zero_point) {
 #if TVMT_MVE
   int8_t *other = out + row_stride;
   __asm__ volatile(
       "dlstp.32 lr, %[cols]\n"
       "1:\n\t"
-      "vldrw.u32 q0, [%[acc]], #16\n\t"
       "vldrw.u32 q2, [%[bias]], #16\n\t"
-      "vadd.i32 q0, q0, q2\n\t"
+      "vldrw.u32 q0, [%[acc]], #16\n\t"
       "vldrw.u32 q1, [%[acc]], #16\n\t"
+      "vadd.i32 q0, q0, q2\n\t"
       "vadd.i32 q1, q1, q2\n\t"
       "vldrw.u32 q2, [%[multiplier]], #16\n\t"
-      "vshl.s32 q0, %[shift]\n\t"
       "vrmulh.s32 q0, q0, q2\n\t"
-      "vshl.s32 q1, %[shift]\n\t"
-      "vrmulh.s32 q1, q1, q2\n\t"
       "vadd.i32 q0, q0, %[zero_point]\n\t"
-      "vadd.i32 q1, q1, %[zero_point]\n\t" TVMT_CLAMP_S8("q0")
+      "vrmulh.s32 q1, q1, q2\n\t" TVMT_CLAMP_S8("q0")
+      "vadd.i32 q1, q1, %[zero_point]\n\t"
       "vstrb.32 q0, [%[out]], #4\n\t" TVMT_CLAMP_S8("q1")
       "vstrb.32 q1, [%[other]], #4\n\t"
       "letp lr, 1b"
       : [acc] "+r"(acc), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+l"(out), [other] "+l"(other)
-      : [cols] "r"(cols), [shift] "r"(rounding.shift), [zero_point] "r"(rounding.zero_point)
+      : [cols] "r"(cols), [zero_point] "r"(zero_point)
       : "q0", "q1", "q2", "lr", "memory");
 #else
+  const tvmt_rounding rounding = {0, zero_point};
   for (int32_t i = 0; i < 2; i++) {
     tvmt_finish_columns_s8(acc + i * TVMT_TILE_COLUMNS, 2, bias, multiplier, out + i * row_stride, 1, cols, rounding);
   }

@@ -5,7 +5,7 @@
 #include "tvmt_dots.h"
 
 /* Columns whose sums are kept at a time, and the sums of two rows. */
-enum { TVMT_CHUNK_COLUMNS = 48, TVMT_CHUNK_SUMS = 2 * TVMT_CHUNK_COLUMNS };
+enum { TVMT_CHUNK_COLUMNS = 64, TVMT_CHUNK_SUMS = 2 * TVMT_CHUNK_COLUMNS };
 
 enum { TVMT_ROWS_S8 = 0, TVMT_ROWS_U8 = 1 };
 
