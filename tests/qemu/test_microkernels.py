@@ -10,7 +10,10 @@ from microkernel_driver.build import write_model
 from microkernel_driver.cases import KERNELS, first_difference, pack
 from microkernel_driver.generate import fixed_cases
 
+from tvmtiny.report.assembly import disassemble
+from tvmtiny.report.beats import vector_unit
 from tvmtiny.runner import Sample, run
+from tvmtiny.runner.build import build
 from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
@@ -29,3 +32,11 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
     assert set(result.status) == {0}
     for arena, outputs in zip(arenas, result.outputs, strict=True):
         assert not first_difference(arena, outputs["cases"].tobytes())
+
+
+def test_the_cycle_model_knows_every_vector_instruction_of_the_kernels(tmp_path: Path) -> None:
+    target = load_target("qemu-m55")
+    project = build(write_model(tmp_path, "mve"), target)
+    vectors = [found for found in disassemble(project.elf, vectors=True).values() if found.vector]
+    assert {"vmlava.s8", "vldrbt.u8", "vrmulh.s32", "vqmovnb.s16"} <= {found.name for found in vectors}
+    assert {found.name for found in vectors if vector_unit(found) is None} == set()
