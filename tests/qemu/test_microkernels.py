@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from microkernel_driver.build import write_model
+from microkernel_driver.build import WARNINGS, write_model
 from microkernel_driver.cases import KERNELS, first_difference, pack
 from microkernel_driver.generate import fixed_cases
 
@@ -14,6 +15,7 @@ from tvmtiny.report.assembly import disassemble
 from tvmtiny.report.beats import vector_unit
 from tvmtiny.runner import Sample, run
 from tvmtiny.runner.build import build
+from tvmtiny.runner.process import find_tool
 from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
@@ -21,7 +23,9 @@ pytestmark = pytest.mark.qemu
 # ARMv6-M code runs on the Cortex-M3 of mps2-an385: the M0's own machine has too little RAM.
 MACHINES = ("qemu-m0-large", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 PLACES = [(name, "portable") for name in MACHINES]
-PLACES += [(name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue", "mve")]
+PLACES += [
+    (name, family) for name in MACHINES if load_target(name).dsp for family in ("dsp", "dual_issue", "mve")
+]
 
 
 @pytest.mark.parametrize(("machine", "family"), PLACES)
@@ -32,6 +36,21 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
     assert set(result.status) == {0}
     for arena, outputs in zip(arenas, result.outputs, strict=True):
         assert not first_difference(arena, outputs["cases"].tobytes())
+
+
+@pytest.mark.parametrize("optimize", ["-O0", "-Os", "-O3"])
+def test_inline_assembly_finds_its_registers_at_every_level_of_optimization(
+    optimize: str, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "mve")
+    command = [
+        find_tool("arm-none-eabi-gcc"),
+        *load_target("qemu-m55").flags,
+        "-std=c11",
+        optimize,
+        *WARNINGS,
+    ]
+    subprocess.run([*command, "-Iinclude", "-c", "driver.c", "-o", "driver.o"], cwd=tmp_path, check=True)
 
 
 def test_the_cycle_model_knows_every_vector_instruction_of_the_kernels(tmp_path: Path) -> None:

@@ -18,24 +18,25 @@ typedef struct {
 } tvmt_rounding;
 
 #if TVMT_MVE
-#define TVMT_FINISH_COLUMNS_S8(TILE)                                                       \
-  __asm__ volatile(                                                                        \
-      "dlstp.32 lr, %[cols]\n"                                                             \
-      "1:\n\t"                                                                             \
-      "vldrw.u32 q0, [%[acc]], " TILE "\n\t"                                               \
-      "vldrw.u32 q1, [%[bias]], #16\n\t"                                                   \
-      "vadd.i32 q0, q0, q1\n\t"                                                            \
-      "vldrw.u32 q1, [%[multiplier]], #16\n\t"                                             \
-      "vshl.s32 q0, %[shift]\n\t"                                                          \
-      "vrmulh.s32 q0, q0, q1\n\t"                                                          \
-      "vadd.i32 q0, q0, %[zero_point]\n\t" TVMT_CLAMP_S8("q0")                             \
-      "vstrb.32 q0, [%[out], %q[offsets]]\n\t"                                             \
-      "add %[out], %[step]\n\t"                                                            \
-      "letp lr, 1b"                                                                        \
-      : [acc] "+r"(acc), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+l"(out) \
-      : [cols] "r"(cols), [offsets] "w"(offsets), [step] "r"(step),                        \
-        [shift] "r"(rounding.shift), [zero_point] "r"(rounding.zero_point)                 \
-      : "q0", "q1", "lr", "memory")
+#define TVMT_FINISH_COLUMNS_S8(TILE)                                                        \
+  __asm__ volatile(                                                                         \
+      "dlstp.32 lr, lr\n"                                                                   \
+      "1:\n\t"                                                                              \
+      "vldrw.u32 q0, [%[acc]], " TILE "\n\t"                                                \
+      "vldrw.u32 q1, [%[bias]], #16\n\t"                                                    \
+      "vadd.i32 q0, q0, q1\n\t"                                                             \
+      "vldrw.u32 q1, [%[multiplier]], #16\n\t"                                              \
+      "vshl.s32 q0, %[shift]\n\t"                                                           \
+      "vrmulh.s32 q0, q0, q1\n\t"                                                           \
+      "vadd.i32 q0, q0, %[zero_point]\n\t" TVMT_CLAMP_S8("q0")                              \
+      "vstrb.32 q0, [%[out], %q[offsets]]\n\t"                                              \
+      "add %[out], %[step]\n\t"                                                             \
+      "letp lr, 1b"                                                                         \
+      : [acc] "+r"(acc), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+r"(out), \
+        "+r"(count)                                                                         \
+      : [offsets] "w"(offsets), [step] "r"(step),                                           \
+        [shift] "r"(rounding.shift), [zero_point] "r"(rounding.zero_point)                  \
+      : "q0", "q1", "memory")
 #endif
 
 /* One row whose columns have a bias and a multiplier each. */
@@ -45,6 +46,7 @@ TVMT_INLINE void tvmt_finish_columns_s8(const int32_t *acc, int32_t rows, const 
 #if TVMT_MVE
   const uint32x4_t offsets = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)col_stride);
   const int32_t step = TVMT_TILE_COLUMNS * col_stride;
+  register int32_t count __asm__("lr") = cols; /* all other registers are taken where a frame pointer is one of them */
   if (rows == 2) {
     TVMT_FINISH_COLUMNS_S8("#32");
   } else {
