@@ -321,7 +321,10 @@ def values_s8(
     shift,
     zero_point,
 ):
-    """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r]."""
+    """out[r, c] = requantize_s8(sum_j p[r, j] * v[c, j]) with multiplier ratio[head] / row_sum[r].
+
+    row_sum[r] is the sum of p[r, :], which a micro-kernel may rely on.
+    """
     with T.sblock("values_s8"):
         T.reads(p[0:rows, 0:depth], v_transposed[0:cols, 0:depth], row_sum[0:rows], ratio[head : head + 1])
         T.writes(out[out_row : out_row + rows, out_col : out_col + cols], workspace[0:1])
