@@ -288,7 +288,8 @@ CORTEX_M55 = BeatIssue(
         "read after 3, one that VADDV or VMAXV writes after 2; the next accumulation is no exception.",
         "Gathering loads and scattering stores move one element a cycle. VPST and VCTP cost a cycle; a vector "
         "instruction that is not known keeps all units.",
-        "The end of a low-overhead loop (LE, LETP) costs nothing; another taken branch 3 cycles in all.",
+        "The end of a low-overhead loop (LE, LETP) costs nothing, as start-up code has enabled the cache of loops "
+        "(CCR.LOB); another taken branch costs 3 cycles in all.",
         "The limited dual issue of pairs of 16-bit instructions is left out, which overestimates; so are conflicts of "
         "loads and stores in the banks of the tightly coupled memory, which underestimates.",
     ),

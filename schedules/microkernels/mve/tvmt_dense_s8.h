@@ -16,23 +16,23 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_s8(const int8_t *x, const int8_t
                                                    int32_t out_row_stride, int32_t out_col_stride, int32_t shift,
                                                    int32_t zero_point) {
   const tvmt_rounding rounding = {shift, zero_point};
-  int32_t acc[TVMT_CHUNK_SUMS];
+  int32_t acc[2][TVMT_CHUNK_COLUMNS];
   for (int32_t i = 0, taken; i < rows; i += taken) {
     taken = tvmt_rows_taken(rows - i, depth);
     const void *prepared = tvmt_prepare_rows(workspace, x + i * x_stride, taken, depth, x_stride);
     tvmt_chunk chunk;
     for (int32_t done = 0; done < cols; done = chunk.first + chunk.count) {
-      chunk = tvmt_next_chunk(done, cols, depth);
-      tvmt_multiply(acc, prepared, taken, weight, depth, chunk, depth, TVMT_ROWS_S8);
+      chunk = tvmt_next_chunk(done, cols, depth, TVMT_CHUNK_COLUMNS);
+      tvmt_multiply(acc[0], acc[1], prepared, taken, weight, depth, chunk, depth, TVMT_ROWS_S8);
       const int32_t *own_bias = bias + chunk.first, *own_multiplier = multiplier + chunk.first;
       int8_t *y = out + i * out_row_stride + chunk.first * out_col_stride;
       if (taken == 2 && out_col_stride == 1 && shift == 0) {
-        tvmt_finish_columns_2_s8(acc, own_bias, own_multiplier, y, out_row_stride, chunk.count, zero_point);
+        tvmt_finish_columns_2_s8(acc[0], acc[1], own_bias, own_multiplier, y, out_row_stride, chunk.count, zero_point);
         continue;
       }
       for (int32_t r = 0; r < taken; r++) {
-        tvmt_finish_columns_s8(acc + r * TVMT_TILE_COLUMNS, taken, own_bias, own_multiplier, y + r * out_row_stride,
-                               out_col_stride, chunk.count, rounding);
+        tvmt_finish_columns_s8(acc[r], own_bias, own_multiplier, y + r * out_row_stride, out_col_stride, chunk.count,
+                               rounding);
       }
     }
   }

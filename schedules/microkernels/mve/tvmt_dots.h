@@ -3,8 +3,9 @@
  * VMLADAVA multiplies sixteen pairs of bytes and adds all products to an even core register. Two rows and four columns
  * take all eight of these registers, and share six loads among eight multiplications.
  *
- * acc: where the sums go, [tile][row][4] up to acc_end: a tile is four columns. columns: the first of them, `stride`
- * bytes apart, `depth` bytes each. Nothing outside the columns is read. Sums are modulo 2**32.
+ * acc: where the sums of the row go, one a column; other: those of the second row. columns: the first of a multiple of
+ * four up to `end`, `stride` bytes apart, `depth` bytes each; with stride 0, one column four times. Nothing outside the
+ * columns is read. Sums are modulo 2**32.
  *
  * Bytes are signed in the functions _s8. In _u8 the rows are unsigned, and the columns are taken as unsigned too, plus
  * 128: MVE has no product of mixed signs. The sum is then 128 * sum(row) too large.
@@ -62,37 +63,38 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
   MAC " r12, q4, q1\n\t"
 
 /* r0: strip; r1: stride; r2: columns; r3: depth. On the stack, from sp on: strip, stride, passes of the loop, where to
- * enter it, what follows it, from the end of the last column to the next one, depth % 16; at 28 the saved registers, at
- * 112 the arguments acc and acc_end. The first step of a tile writes the accumulators; the others are a loop of eight,
+ * enter it, what follows it, from the end of the last column to the next one, end, depth % 16; at 32 the saved registers,
+ * at 116 the arguments acc, other, end. The first step of a tile writes the accumulators; the others are a loop of eight,
  * each of STEP_BYTES, which is entered in its middle where their number is not a multiple of eight. */
 #define TVMT_DOTS_2X4(KIND, SIGN, STEP_BYTES)                                        \
   __asm__(                                                                           \
       "push {r4-r11, lr}\n\t"                                                        \
       "vpush {d8-d13}\n\t"                                                           \
       "vmov.i8 q6, #0x80\n\t"                                                        \
-      "and r8, r3, #15\n\t"                                                          \
-      "lsr r9, r3, #4\n\t"                                                           \
-      "sub r7, r1, r9, lsl #4\n\t"                                                   \
+      "and r9, r3, #15\n\t"                                                          \
+      "lsr r8, r3, #4\n\t"                                                           \
+      "sub r7, r1, r8, lsl #4\n\t"                                                   \
       "mov r3, r2\n\t"                                                               \
       "adr.w r6, 4f\n\t"                                                             \
-      "cmp r8, #0\n\t"                                                               \
+      "cmp r9, #0\n\t"                                                               \
       "bne 1f\n\t"                                                                   \
       "adr.w r6, 5f\n"                                                               \
       "1:\n\t"                                                                       \
       "add r6, r6, #1\n\t"                                                           \
       "mov r5, r6\n\t"                                                               \
-      "subs r9, r9, #1\n\t"                                                          \
+      "subs r8, r8, #1\n\t"                                                          \
       "beq 1f\n\t"                                                                   \
       "adr.w r5, 3f\n\t"                                                             \
       "add r5, r5, #1\n\t"                                                           \
-      "rsb r10, r9, #0\n\t"                                                          \
+      "rsb r10, r8, #0\n\t"                                                          \
       "and r10, r10, #7\n\t"                                                         \
       "mov r11, #" STEP_BYTES "\n\t"                                                 \
       "mla r5, r10, r11, r5\n"                                                       \
       "1:\n\t"                                                                       \
-      "add r4, r9, #7\n\t"                                                           \
+      "add r4, r8, #7\n\t"                                                           \
       "lsr r4, r4, #3\n\t"                                                           \
-      "push {r0, r1, r4-r8}\n"                                                       \
+      "ldr r8, [sp, #92]\n\t"                                                        \
+      "push {r0, r1, r4-r9}\n"                                                       \
       "2:\n\t" /* a tile */                                                          \
       "ldrd r1, r11, [sp]\n\t"                                                       \
       "add r5, r3, r11\n\t"                                                          \
@@ -111,22 +113,23 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
       "bne.w 3b\n\t"                                                                 \
       "ldr pc, [sp, #16]\n"                                                          \
       "4:\n\t"                                                                       \
-      "ldr r11, [sp, #24]\n\t"                                                       \
+      "ldr r11, [sp, #28]\n\t"                                                       \
       "vctp.8 r11\n\t" TVMT_LAST_2X4(KIND)                                           \
       TVMT_TAIL_2X4("vmladava." KIND, SIGN)                                          \
       "5:\n\t" /* its end */                                                         \
-      "ldr r11, [sp, #20]\n\t" TVMT_LAST_2X4(KIND)                                   \
-      "add r3, r9, r11\n\t"                                                          \
-      "ldrd r1, r11, [sp, #112]\n\t"                                                 \
-      "stm r1!, {r0, r2, r4, r6, r8, r10, r12, lr}\n\t"                              \
-      "str r1, [sp, #112]\n\t"                                                       \
-      "cmp r1, r11\n\t"                                                              \
+      "ldrd r5, r11, [sp, #20]\n\t" TVMT_LAST_2X4(KIND)                              \
+      "add r3, r9, r5\n\t"                                                           \
+      "ldrd r1, r7, [sp, #116]\n\t"                                                  \
+      "cmp r3, r11\n\t"                                                              \
+      "stm r1!, {r0, r2, r4, r6}\n\t"                                                \
+      "stm r7!, {r8, r10, r12, lr}\n\t"                                              \
+      "strd r1, r7, [sp, #116]\n\t"                                                  \
       "bne.w 2b\n\t"                                                                 \
-      "add sp, sp, #28\n\t"                                                          \
+      "add sp, sp, #32\n\t"                                                          \
       "vpop {d8-d13}\n\t"                                                            \
       "pop {r4-r11, pc}\n")
 
-/* r0: row; r1: stride; r2: columns; r3: depth; on the stack, behind the next word and r4 to lr: acc, acc_end. */
+/* r0: row; r1: stride; r2: columns; r3: depth; on the stack, behind the next word and r4 to lr: acc, end. */
 #define TVMT_DOTS_1X4(KIND, SIGN)                                                    \
   __asm__(                                                                           \
       "push {r4-r11, lr}\n\t"                                                        \
@@ -166,70 +169,75 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
       "ldr r0, [sp]\n\t"                                                             \
       "ldr r1, [sp, #60]\n\t"                                                        \
       "add r3, r9, r0\n\t"                                                           \
-      "cmp r12, r1\n\t"                                                              \
+      "cmp r3, r1\n\t"                                                               \
       "bne 1b\n\t"                                                                   \
       "add sp, sp, #4\n\t"                                                           \
       "vpop {d12-d13}\n\t"                                                           \
       "pop {r4-r11, pc}\n")
 
 #define TVMT_DOTS_FUNCTION TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void
-#define TVMT_DOTS_ARGUMENTS (void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)acc_end
+#define TVMT_DOTS_ARGUMENTS (void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)end
 
 /* Two rows, depth >= 16. strip: written by tvmt_pack_rows. */
 TVMT_DOTS_FUNCTION tvmt_dots_2x4_s8(const void *row, int32_t stride, const int8_t *columns, int32_t depth,
-                                    int32_t *acc, const int32_t *acc_end) {
-  TVMT_DOTS_ARGUMENTS;
+                                    int32_t *acc, int32_t *other, const int8_t *end) {
+  TVMT_DOTS_ARGUMENTS, (void)other;
   TVMT_DOTS_2X4("s8", TVMT_AS_IT_IS, "56");
 }
 
 TVMT_DOTS_FUNCTION tvmt_dots_2x4_u8(const void *row, int32_t stride, const int8_t *columns, int32_t depth,
-                                    int32_t *acc, const int32_t *acc_end) {
-  TVMT_DOTS_ARGUMENTS;
+                                    int32_t *acc, int32_t *other, const int8_t *end) {
+  TVMT_DOTS_ARGUMENTS, (void)other;
   TVMT_DOTS_2X4("u8", TVMT_PLUS_128, "72");
 }
 
 /* One row of any depth. */
 TVMT_DOTS_FUNCTION tvmt_dots_1x4_s8(const void *row, int32_t stride, const int8_t *columns, int32_t depth,
-                                    int32_t *acc, const int32_t *acc_end) {
+                                    int32_t *acc, const int8_t *end) {
   TVMT_DOTS_ARGUMENTS;
   TVMT_DOTS_1X4("s8", TVMT_AS_IT_IS);
 }
 
 TVMT_DOTS_FUNCTION tvmt_dots_1x4_u8(const void *row, int32_t stride, const int8_t *columns, int32_t depth,
-                                    int32_t *acc, const int32_t *acc_end) {
+                                    int32_t *acc, const int8_t *end) {
   TVMT_DOTS_ARGUMENTS;
   TVMT_DOTS_1X4("u8", TVMT_PLUS_128);
 }
 
 #else
 
-/* Both rows of a strip are one after the other in every sixteen elements. */
-TVMT_INLINE void tvmt_dots(const uint8_t *row, int32_t rows, int is_unsigned, int32_t stride, const int8_t *columns,
-                           int32_t depth, int32_t *acc, const int32_t *acc_end) {
-  for (; acc != acc_end; acc += TVMT_TILE_COLUMNS * rows, columns += TVMT_TILE_COLUMNS * stride) {
-    for (int32_t cell = 0; cell < TVMT_TILE_COLUMNS * rows; cell++) {
-      const int32_t i = cell / TVMT_TILE_COLUMNS, j = cell % TVMT_TILE_COLUMNS;
-      int32_t sum = 0;
-      for (int32_t k = 0; k < depth; k++) {
-        const uint8_t byte = row[rows == 1 ? k : (k / TVMT_TILE_DEPTH * 2 + i) * TVMT_TILE_DEPTH + k % TVMT_TILE_DEPTH];
-        const int32_t y = columns[j * stride + k];
-        sum = tvmt_add(sum, is_unsigned ? (int32_t)byte * (y + 128) : (int32_t)(int8_t)byte * y);
-      }
-      acc[cell] = sum;
-    }
+/* The row itself, or row i of a strip: both are one after the other in every sixteen elements. */
+TVMT_INLINE int32_t tvmt_dot(const uint8_t *row, int32_t rows, int32_t i, const int8_t *column, int32_t depth,
+                             int is_unsigned) {
+  int32_t sum = 0;
+  for (int32_t k = 0; k < depth; k++) {
+    const uint8_t byte = row[rows == 1 ? k : (k / TVMT_TILE_DEPTH * 2 + i) * TVMT_TILE_DEPTH + k % TVMT_TILE_DEPTH];
+    sum = tvmt_add(sum, is_unsigned ? (int32_t)byte * (column[k] + 128) : (int32_t)(int8_t)byte * column[k]);
   }
+  return sum;
 }
 
-#define TVMT_DOTS_TWIN(NAME, ROWS, IS_UNSIGNED)                                                                  \
-  TVMT_FUNCTION void NAME(const void *row, int32_t stride, const int8_t *columns, int32_t depth, int32_t *acc, \
-                          const int32_t *acc_end) {                                                             \
-    tvmt_dots((const uint8_t *)row, ROWS, IS_UNSIGNED, stride, columns, depth, acc, acc_end);                   \
+#define TVMT_DOTS_TWINS(KIND, IS_UNSIGNED)                                                                            \
+  TVMT_FUNCTION void tvmt_dots_2x4_##KIND(const void *row, int32_t stride, const int8_t *columns, int32_t depth,     \
+                                          int32_t *acc, int32_t *other, const int8_t *end) {                         \
+    do {                                                                                                              \
+      for (int32_t j = 0; j < TVMT_TILE_COLUMNS; j++, columns += stride) {                                            \
+        *acc++ = tvmt_dot((const uint8_t *)row, 2, 0, columns, depth, IS_UNSIGNED);                                   \
+        *other++ = tvmt_dot((const uint8_t *)row, 2, 1, columns, depth, IS_UNSIGNED);                                 \
+      }                                                                                                               \
+    } while (columns != end);                                                                                         \
+  }                                                                                                                   \
+  TVMT_FUNCTION void tvmt_dots_1x4_##KIND(const void *row, int32_t stride, const int8_t *columns, int32_t depth,     \
+                                          int32_t *acc, const int8_t *end) {                                         \
+    do {                                                                                                              \
+      for (int32_t j = 0; j < TVMT_TILE_COLUMNS; j++, columns += stride) {                                            \
+        *acc++ = tvmt_dot((const uint8_t *)row, 1, 0, columns, depth, IS_UNSIGNED);                                   \
+      }                                                                                                               \
+    } while (columns != end);                                                                                         \
   }
-TVMT_DOTS_TWIN(tvmt_dots_2x4_s8, 2, 0)
-TVMT_DOTS_TWIN(tvmt_dots_2x4_u8, 2, 1)
-TVMT_DOTS_TWIN(tvmt_dots_1x4_s8, 1, 0)
-TVMT_DOTS_TWIN(tvmt_dots_1x4_u8, 1, 1)
-#undef TVMT_DOTS_TWIN
+TVMT_DOTS_TWINS(s8, 0)
+TVMT_DOTS_TWINS(u8, 1)
+#undef TVMT_DOTS_TWINS
 
 #endif
 #endif

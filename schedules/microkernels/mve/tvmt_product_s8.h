@@ -15,17 +15,16 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_product_s8(const int8_t *a, const int8
                                                      int32_t b_stride, int32_t out_stride, int32_t multiplier,
                                                      int32_t shift, int32_t zero_point) {
   const tvmt_rounding rounding = {shift, zero_point};
-  int32_t acc[TVMT_CHUNK_SUMS];
+  int32_t acc[2][TVMT_CHUNK_COLUMNS];
   for (int32_t i = 0, taken; i < rows; i += taken) {
     taken = tvmt_rows_taken(rows - i, depth);
     const void *prepared = tvmt_prepare_rows(workspace, a + i * a_stride, taken, depth, a_stride);
     tvmt_chunk chunk;
     for (int32_t done = 0; done < cols; done = chunk.first + chunk.count) {
-      chunk = tvmt_next_chunk(done, cols, b_stride);
-      tvmt_multiply(acc, prepared, taken, b, depth, chunk, b_stride, TVMT_ROWS_S8);
+      chunk = tvmt_next_chunk(done, cols, b_stride, TVMT_CHUNK_COLUMNS);
+      tvmt_multiply(acc[0], acc[1], prepared, taken, b, depth, chunk, b_stride, TVMT_ROWS_S8);
       for (int32_t r = 0; r < taken; r++) {
-        tvmt_finish_row_s8(acc + r * TVMT_TILE_COLUMNS, taken, 0, multiplier, out + (i + r) * out_stride + chunk.first,
-                           chunk.count, rounding);
+        tvmt_finish_row_s8(acc[r], 0, multiplier, out + (i + r) * out_stride + chunk.first, chunk.count, rounding);
       }
     }
   }

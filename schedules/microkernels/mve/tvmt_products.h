@@ -1,11 +1,11 @@
-/* What the products of two matrices have in common: rows by two, columns by chunks, sums in a buffer on the stack. */
+/* What the products of two matrices have in common: rows by two, columns by chunks. */
 #ifndef TVMT_PRODUCTS_H
 #define TVMT_PRODUCTS_H
 
 #include "tvmt_dots.h"
 
-/* Columns whose sums are kept at a time, and the sums of two rows. */
-enum { TVMT_CHUNK_COLUMNS = 64, TVMT_CHUNK_SUMS = 2 * TVMT_CHUNK_COLUMNS };
+/* Columns whose sums are kept at a time, where the result has no room for them. */
+enum { TVMT_CHUNK_COLUMNS = 64 };
 
 enum { TVMT_ROWS_S8 = 0, TVMT_ROWS_U8 = 1 };
 
@@ -14,11 +14,11 @@ typedef struct {
   int32_t first, count, stride;
 } tvmt_chunk;
 
-/* The columns from `done` on. Where fewer than four are left they are computed with some that are done already, or, where
- * there are no four, each alone. */
-TVMT_INLINE tvmt_chunk tvmt_next_chunk(int32_t done, int32_t cols, int32_t stride) {
+/* The columns from `done` on, at most `most`, a multiple of four. Where fewer than four are left they are computed with
+ * some that are done already, or, where there are no four, each alone. */
+TVMT_INLINE tvmt_chunk tvmt_next_chunk(int32_t done, int32_t cols, int32_t stride, int32_t most) {
   const int32_t left = cols - done;
-  tvmt_chunk chunk = {done, left < TVMT_CHUNK_COLUMNS ? left & ~3 : TVMT_CHUNK_COLUMNS, stride};
+  tvmt_chunk chunk = {done, left < most ? left & ~3 : most, stride};
   if (cols < TVMT_TILE_COLUMNS) {
     chunk.count = 1;
     chunk.stride = 0;
@@ -75,13 +75,14 @@ TVMT_INLINE const void *tvmt_prepare_rows(int16_t *workspace, const void *x, int
   return workspace;
 }
 
-/* Sums of one or two prepared rows with the columns of a chunk, [tile][row][4]. */
-TVMT_INLINE void tvmt_multiply(int32_t *acc, const void *prepared, int32_t rows, const int8_t *columns, int32_t depth,
-                               tvmt_chunk chunk, int32_t stride, int rows_type) {
-  const int8_t *from = columns + chunk.first * stride;
-  const int32_t *end = acc + rows * (chunk.count < TVMT_TILE_COLUMNS ? TVMT_TILE_COLUMNS : chunk.count);
+/* Sums of one or two prepared rows with the columns of a chunk; of a chunk of one column they are written four times.
+ * acc: those of the first row; other: of the second. */
+TVMT_INLINE void tvmt_multiply(int32_t *acc, int32_t *other, const void *prepared, int32_t rows, const int8_t *columns,
+                               int32_t depth, tvmt_chunk chunk, int32_t stride, int rows_type) {
+  const int8_t *from = columns + chunk.first * stride, *end = from + chunk.count * chunk.stride;
   if (rows == 2) {
-    (rows_type == TVMT_ROWS_U8 ? tvmt_dots_2x4_u8 : tvmt_dots_2x4_s8)(prepared, chunk.stride, from, depth, acc, end);
+    (rows_type == TVMT_ROWS_U8 ? tvmt_dots_2x4_u8 : tvmt_dots_2x4_s8)(prepared, chunk.stride, from, depth, acc, other,
+                                                                      end);
   } else {
     (rows_type == TVMT_ROWS_U8 ? tvmt_dots_1x4_u8 : tvmt_dots_1x4_s8)(prepared, chunk.stride, from, depth, acc, end);
   }

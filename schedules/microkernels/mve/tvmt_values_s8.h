@@ -19,18 +19,17 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_values_s8(const uint8_t *p, const int8
                                                     int32_t v_stride, int32_t out_stride, uint32_t ratio,
                                                     int32_t shift, int32_t zero_point) {
   const tvmt_rounding rounding = {shift, zero_point};
-  int32_t acc[TVMT_CHUNK_SUMS];
+  int32_t acc[2][TVMT_CHUNK_COLUMNS];
   for (int32_t i = 0, taken; i < rows; i += taken) {
     taken = tvmt_rows_taken(rows - i, depth);
     const void *prepared = tvmt_prepare_rows(workspace, p + i * p_stride, taken, depth, p_stride);
     tvmt_chunk chunk;
     for (int32_t done = 0; done < cols; done = chunk.first + chunk.count) {
-      chunk = tvmt_next_chunk(done, cols, v_stride);
-      tvmt_multiply(acc, prepared, taken, v_transposed, depth, chunk, v_stride, TVMT_ROWS_U8);
+      chunk = tvmt_next_chunk(done, cols, v_stride, TVMT_CHUNK_COLUMNS);
+      tvmt_multiply(acc[0], acc[1], prepared, taken, v_transposed, depth, chunk, v_stride, TVMT_ROWS_U8);
       for (int32_t r = 0; r < taken; r++) {
-        tvmt_finish_row_s8(acc + r * TVMT_TILE_COLUMNS, taken, -128 * row_sum[i + r],
-                           (int32_t)(ratio / (uint32_t)row_sum[i + r]), out + (i + r) * out_stride + chunk.first,
-                           chunk.count, rounding);
+        tvmt_finish_row_s8(acc[r], -128 * row_sum[i + r], (int32_t)(ratio / (uint32_t)row_sum[i + r]),
+                           out + (i + r) * out_stride + chunk.first, chunk.count, rounding);
       }
     }
   }
