@@ -35,7 +35,7 @@ TVMT_INLINE int32_t tvmt_rows_taken(int32_t rows, int32_t depth) {
 }
 
 /* Two rows into a strip: sixteen elements of one, sixteen of the other, and so on, zeros behind the last.
- * strip: ceil(depth / 16) * 32 bytes, with 16 more that may be read. */
+ * strip: ceil(depth / 16) * 32 bytes, with 16 more that may be read; a workspace has them from a depth of 16 on. */
 TVMT_INLINE void tvmt_pack_rows(int8_t *strip, const int8_t *x, int32_t depth, int32_t stride) {
   const int32_t tail = depth % TVMT_TILE_DEPTH;
   if (tail != 0) {
