@@ -595,7 +595,7 @@ def generator(kernel: str, family: str) -> Generator:
 
 
 def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:
-    """The cases that every core runs: rows 0 and 1, tails of every length, extremes, random shapes."""
+    """The cases that every core runs: rows 0 and 1, tails of every length, long loops, extremes, random shapes."""
     rng = np.random.default_rng(KERNEL_SEED + list(GENERATORS).index(kernel))
     shapes = [
         (0, 3, 5),
@@ -612,6 +612,9 @@ def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:
         (8, 2, 32),
         (9, 3, 31),
         (11, 4, 65),
+        (3, 9, 150),
+        (2, 5, 289),
+        (2, 70, 20),
     ]
     for _ in range(8):
         rows, cols, depth = (int(n) for n in rng.integers(1, 41, 3))

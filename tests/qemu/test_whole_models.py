@@ -23,6 +23,7 @@ from tvmtiny.verify import INTEGER_MODULE, expected_outputs
 
 CORES = ("qemu-m0", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 BOARDS = ("stm32f746", "rp2040")
+VECTOR_CASES = ("odd_sizes", "narrow_heads", "sensor_encoder")
 INTENT = Path(__file__).parents[2] / "examples" / "intent"
 
 Outputs = list[dict[str, np.ndarray]]
@@ -107,6 +108,29 @@ def test_c_on_an_emulated_core_gives_the_bytes_of_the_reference(artifact: Artifa
     result = run(artifact, "qemu", chosen, target=core)
     assert result.status == [0] * len(chosen)
     assert _equal(result.outputs, expected_outputs(artifact, chosen))
+
+
+@pytest.fixture(params=VECTOR_CASES)
+def vector_artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Compiled for a core with MVE."""
+    return shared(tmp_path_factory, request.param, "qemu-m55")
+
+
+def test_c_of_vector_kernels_on_the_host_gives_the_bytes_of_the_reference(vector_artifact: Artifact) -> None:
+    chosen = samples(vector_artifact)
+    result = run(vector_artifact, "host", chosen, target="host")
+    assert result.status == [0] * len(chosen)
+    assert _equal(result.outputs, expected_outputs(vector_artifact, chosen))
+
+
+@pytest.mark.qemu
+def test_c_of_vector_kernels_on_an_emulated_core_gives_the_bytes_of_the_reference(
+    vector_artifact: Artifact,
+) -> None:
+    chosen = samples(vector_artifact)
+    result = run(vector_artifact, "qemu", chosen, repeat=2)
+    assert result.status == [0] * len(chosen)
+    assert _equal(result.outputs, expected_outputs(vector_artifact, chosen))
 
 
 @pytest.mark.qemu

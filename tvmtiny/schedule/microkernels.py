@@ -26,7 +26,7 @@ MICROKERNEL = "tvmtiny.microkernel"
 """Annotation of a block: the family whose micro-kernel takes its place."""
 
 PREFIX = "tvmt_"
-FALLBACK = {"dual_issue": "dsp", "wide_weights": "dsp", "dsp": "portable"}
+FALLBACK = {"mve": "dsp", "dual_issue": "dsp", "wide_weights": "dsp", "dsp": "portable"}
 """Family -> where the headers that it lacks come from."""
 
 
