@@ -41,14 +41,17 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
         assert not first_difference(arena, outputs["cases"].tobytes())
 
 
+@pytest.mark.parametrize(
+    ("family", "target"), [("mve", "qemu-m55"), ("wide_weights", "qemu-m4"), ("dual_issue", "qemu-m7")]
+)
 @pytest.mark.parametrize("optimize", ["-O0", "-Os", "-O3"])
 def test_inline_assembly_finds_its_registers_at_every_level_of_optimization(
-    optimize: str, tmp_path: Path
+    optimize: str, family: str, target: str, tmp_path: Path
 ) -> None:
-    write_model(tmp_path, "mve")
+    write_model(tmp_path, family)
     command = [
         find_tool("arm-none-eabi-gcc"),
-        *load_target("qemu-m55").flags,
+        *load_target(target).flags,
         "-std=c11",
         optimize,
         *WARNINGS,

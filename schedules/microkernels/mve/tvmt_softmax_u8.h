@@ -7,9 +7,9 @@
 /* p[i * p_stride + j] = table[min(255, multiply_high((max - score) << shift, multiplier))]; row_sum[i] = sum_j p.
  *
  * scores: rows of `cols` >= 1 int32, (max - score) << shift must fit 31 bits. multiplier: not negative. table: 256
- * uint8, table[0] = 255. Strides in elements. p must not overlap scores, with one exception: p may be the scores'
- * own memory when p_stride is 4 * scores_stride. Elements are then written behind those that have been read: keep the
- * order.
+ * uint8, table[0] = 255. Strides in elements. p must not overlap scores, with one exception: p may be the scores' own
+ * memory when p_stride is at most 4 * scores_stride. Elements are then written behind those that have been read: keep
+ * the order.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_softmax_u8(const int32_t *scores, const uint8_t *table, uint8_t *p,
                                                      int32_t *row_sum, int32_t rows, int32_t cols,
