@@ -38,6 +38,7 @@ from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import quantize_features
@@ -70,6 +71,8 @@ def compile(  # noqa: A001 - the verb of the command line
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
+    weights: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -85,6 +88,8 @@ def compile(  # noqa: A001 - the verb of the command line
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
+        weights: "int8", or "int4" with group scales for all layers but classifiers; embeddings stay int8.
+        layer_weights: type of the weights of single layers by name, before `weights`.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -115,11 +120,12 @@ def compile(  # noqa: A001 - the verb of the command line
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
+        types = weight_types(fused, weights, layer_weights)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method)
+        quantized = quantize(fused, Statistics(traces), range_method, types)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
         lowered = stages.dump("lowered", Lower(blocking(family(board)))(quantized.module))

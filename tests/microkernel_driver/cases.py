@@ -30,6 +30,8 @@ KERNELS = (
     "arith",
     "reciprocal_sqrt",
     "product_s8",
+    "dense_w4_s8",
+    "dense_w4_s32",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

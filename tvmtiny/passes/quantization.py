@@ -20,10 +20,11 @@ from tvmtiny.passes.operators import attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
+from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant import qparams, ranges
 from tvmtiny.quant.calibrate import Statistics, has_length
 from tvmtiny.quant.integer import root_extent
-from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.quant.qparams import IntegerWeights, QuantParams
 
 Array = npt.NDArray[Any]
 
@@ -45,11 +46,14 @@ class Value:
 class Quantization:
     """One module on its way to integers: what is known of its tensors, and the steps that operators share."""
 
-    def __init__(self, fused: tvm.IRModule, statistics: Statistics, method: str) -> None:
+    def __init__(
+        self, fused: tvm.IRModule, statistics: Statistics, method: str, weights: WeightTypes
+    ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
+        self.weights = weights
         self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
@@ -70,6 +74,10 @@ class Quantization:
         if self.has_length and -2 in self.token_axes[var].tokens:
             return self.n
         return tirx.IntImm("int32", shape_of(call.args[0])[0])
+
+    def integer_weights(self, name: str, weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
+        """Real weights (N, K) of the layer `name` in the type that it is to have."""
+        return qparams.WEIGHTS[self.weights[name]](weight, bias, x)
 
     # operands
 

@@ -14,12 +14,14 @@ from tvm import relax
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
 from tvmtiny.passes.token_axes import token_axes
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import Statistics
 from tvmtiny.quant.integer import root_extent
@@ -48,14 +50,17 @@ class QuantizedModel:
     has_length: bool
 
 
-def quantize(fused: tvm.IRModule, statistics: Statistics, method: str = "auto") -> QuantizedModel:
+def quantize(
+    fused: tvm.IRModule, statistics: Statistics, method: str = "auto", weights: WeightTypes | None = None
+) -> QuantizedModel:
     """Quantize a fused module.
 
     Args:
         statistics: from `quant.calibrate`, over this same module.
         method: one of `quant.ranges.METHODS`.
+        weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
     """
-    c = Quantization(fused, statistics, method)
+    c = Quantization(fused, statistics, method, weights or weight_types(fused))
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -129,23 +134,24 @@ def _activated(
     Returns:
         the layer, the zero point it requantizes to, the table or None, and the parameters of the result.
     """
-    unit = qparams.accumulator_scales(w, b, x)
+    integers = c.integer_weights(name, w, b, x)
     out = c.range_of(name, key)
     direct = activation == "none" or (activation == "relu" and out.zero_point == -128)
     before = out if direct else c.range_of(name, "pre")
-    before = dataclasses.replace(before, scale=qparams.floor_scale(before.scale, unit))
+    before = dataclasses.replace(before, scale=qparams.floor_scale(before.scale, integers.unit))
     if direct:
         out = before
     table = None if direct else constant(qparams.table(ACTIVATIONS[activation], before, out))
-    return qparams.dense(w, b, x, before.scale, name), int(before.zero_point), table, out
+    layer = qparams.dense(w, b, x, before.scale, name, integers=integers)
+    return layer, int(before.zero_point), table, out
 
 
 def _summed_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
-    unit, bound = _units(w, b, value.params)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    dense = qparams.dense(w, b, value.params, scale, var.name, limit=np.inf)
+    integers = c.integer_weights(var.name, w, b, value.params)
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
     tensors = {"x": value.expr, **_dense_tensors(dense), **operands}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **epilogue.attrs()
@@ -159,9 +165,9 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     first, zero_point, table, hidden = _activated(
         c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"]
     )
-    unit, bound = _units(w2, b2, hidden)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    second = qparams.dense(w2, b2, hidden, scale, var.name, limit=np.inf)
+    integers = c.integer_weights(var.name, w2, b2, hidden)
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
         "x": value.expr, "table": table, **_dense_tensors(first, "w1", "b1", "m1"),
         **_dense_tensors(second, "w2", "b2", "m2"), **operands,
@@ -179,11 +185,10 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     scales = {}
     for index, part in enumerate("qkv"):
         w, b = arrays[2 * index], arrays[2 * index + 1]
-        scales[part] = _projection_scales(
-            c, var.name, part, heads, qparams.accumulator_scales(w, b, value.params)
-        )
-        width = len(w) // heads
-        dense = qparams.dense(w, b, value.params, np.repeat(scales[part], width), f"{var.name}.{part}")
+        integers = c.integer_weights(var.name, w, b, value.params)
+        scales[part] = _projection_scales(c, var.name, part, heads, integers.unit)
+        out_scale = np.repeat(scales[part], len(w) // heads)
+        dense = qparams.dense(w, b, value.params, out_scale, f"{var.name}.{part}", integers=integers)
         tensors |= _dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
         attrs[f"{part}_shift"] = dense.shift
     width = len(arrays[0]) // heads
@@ -193,9 +198,9 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[6], arrays[7]
     params = QuantParams(np.repeat(context, width), 0)
-    unit, bound = _units(wo, bo, params)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", limit=np.inf)
+    integers = c.integer_weights(var.name, wo, bo, params)
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift
     tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
@@ -273,6 +278,7 @@ def _dense_tensors(
 ) -> dict[str, Any]:
     return {
         weight: constant(dense.weight),
+        GROUPS[weight]: None if dense.groups is None else constant(dense.groups),
         bias: constant(dense.bias),
         multiplier: constant(dense.multiplier),
     }
@@ -281,14 +287,6 @@ def _dense_tensors(
 def _ratio(real: Array, divisor: int) -> tuple[Any, int]:
     numerators, shift = qparams.ratio(real, divisor)
     return constant(numerators), shift
-
-
-def _units(w: Array, b: Array, x: QuantParams) -> tuple[Array, Array]:
-    """The unit of each accumulator of a dense layer and the largest magnitude it can take."""
-    unit = qparams.accumulator_scales(w, b, x)
-    zero = np.max(np.abs(x.zero_point))
-    bound = (np.abs(w * x.scale) / unit[:, None] + 0.5).sum(axis=1) * (128 + zero) + np.abs(b) / unit
-    return unit, bound
 
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {

@@ -12,6 +12,7 @@ from tvm import s_tir, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.tile import TILE
+from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
 from tvmtiny.target import Target
@@ -28,12 +29,13 @@ def blocking(microkernels: str) -> Rule:
     """The rule for a family of micro-kernels.
 
     As many tokens a block as the micro-kernels multiply at a time, or four: every weight that is loaded serves all
-    rows of a block, for little scratch memory.
+    rows of a block, for little scratch memory. int4 weights meet four rows at a time.
     """
     widened = WIDENED_ROWS.get(microkernels, 0)
 
     def rule(kernel: Kernel, operands: Operands) -> Blocking:
-        return Blocking(rows=ROWS.get(kernel.name, max(widened, 4)), widened_rows=widened)
+        rows = 4 if any_int4(operands) else max(widened, 4)
+        return Blocking(rows=ROWS.get(kernel.name, rows), widened_rows=widened)
 
     return rule
 
