@@ -30,7 +30,7 @@ def any_int4(o: Operands) -> bool:
 
 
 def weights_type(o: Operands) -> str | None:
-    """ "int4" or "int8", and None for an operator without weight matrices."""
+    """Type of an operator's weights, "int4" or "int8"; None where it has no weight matrices."""
     if any_int4(o):
         return "int4"
     return "int8" if any(weight in o for weight in GROUPS) else None

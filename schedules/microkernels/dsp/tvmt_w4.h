@@ -12,9 +12,6 @@
 #include "tvmt_simd.h"
 #include "tvmt_w4_format.h"
 
-/* Rows of the largest strip. */
-enum { TVMT_W4_ROWS = 4 };
-
 /* A strip of `count` rows, widened for one row (count 1) or for four. A group is a word a row, -8 * sum of its
  * elements, and then for each eight elements, filled up with zeros, four words of lanes a row: elements i and i + 4.
  * The words of all rows stand side by side. */
@@ -26,16 +23,32 @@ typedef struct {
 /* Sum of both lanes, added to sum. */
 TVMT_INLINE int32_t tvmt_w4_sum(uint32_t lanes, int32_t sum) { return tvmt_multiply_lanes(lanes, 0x00010001U, sum); }
 
-/* The low lanes of a and b; their high lanes. */
-TVMT_INLINE uint32_t tvmt_w4_low(uint32_t a, uint32_t b) { return (a & 0xFFFFU) | b << 16; }
-TVMT_INLINE uint32_t tvmt_w4_high(uint32_t a, uint32_t b) { return (b & 0xFFFF0000U) | a >> 16; }
+/* The low lanes of a and b. */
+TVMT_INLINE uint32_t tvmt_w4_low(uint32_t a, uint32_t b) {
+#if TVMT_DSP
+  uint32_t lanes;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(lanes) : "r"(a), "r"(b));
+  return lanes;
+#else
+  return (a & 0xFFFFU) | b << 16;
+#endif
+}
 
-/* Lanes of `count` > 0 elements, at most eight, to to[0], to[side], ...; returns sum + their sum. */
-TVMT_INLINE int32_t tvmt_w4_lanes(uint32_t *to, const int8_t *from, int32_t count, int32_t side, int32_t sum) {
-  uint32_t bytes[2] = {0, 0};
-  memcpy(bytes, from, count < 8 ? (size_t)count : 8U);
-  const uint32_t even0 = tvmt_even_s8(bytes[0]), odd0 = tvmt_odd_s8(bytes[0]);
-  const uint32_t even1 = tvmt_even_s8(bytes[1]), odd1 = tvmt_odd_s8(bytes[1]);
+/* The high lanes of a and b. */
+TVMT_INLINE uint32_t tvmt_w4_high(uint32_t a, uint32_t b) {
+#if TVMT_DSP
+  uint32_t lanes;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(lanes) : "r"(b), "r"(a));
+  return lanes;
+#else
+  return (b & 0xFFFF0000U) | a >> 16;
+#endif
+}
+
+/* Lanes of eight elements, the bytes of two words, to to[0], to[side], ...; returns sum + their sum. */
+TVMT_INLINE int32_t tvmt_w4_lanes(uint32_t *to, uint32_t word0, uint32_t word1, int32_t side, int32_t sum) {
+  const uint32_t even0 = tvmt_even_s8(word0), odd0 = tvmt_odd_s8(word0);
+  const uint32_t even1 = tvmt_even_s8(word1), odd1 = tvmt_odd_s8(word1);
   to[0] = tvmt_w4_low(even0, even1);
   to[side] = tvmt_w4_low(odd0, odd1);
   to[2 * side] = tvmt_w4_high(even0, even1);
@@ -52,11 +65,13 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_w4_widen(uin
     int32_t *head = (int32_t *)(void *)to, sum = 0;
     to += side;
     for (; from != whole; from += 8) {
-      sum = tvmt_w4_lanes(to, from, 8, side, sum);
+      sum = tvmt_w4_lanes(to, tvmt_load_word(from), tvmt_load_word(from + 4), side, sum);
       to += 4 * side;
     }
     if (from != end) {
-      sum = tvmt_w4_lanes(to, from, (int32_t)(end - from), side, sum);
+      uint32_t last[2] = {0, 0};
+      memcpy(last, from, (size_t)(end - from));
+      sum = tvmt_w4_lanes(to, last[0], last[1], side, sum);
       to += 4 * side;
       from = end;
     }
@@ -65,15 +80,14 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_w4_widen(uin
   }
 }
 
-/* The strip of `count` rows from x, `stride` elements apart; where it has two or three, the last stands for those that
- * are missing of four. workspace: a word for each group of TVMT_W4_GROUP elements and four for each eight, times one
+/* The strip of `count` rows from x, `stride` elements apart. workspace: a word for each group of TVMT_W4_GROUP elements and four for each eight, times one
  * row (count 1) or four, aligned to 4 bytes. */
 TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t stride, int32_t count, int32_t depth,
                               int16_t *workspace) {
   uint32_t *words = (uint32_t *)(void *)workspace;
   const int32_t side = count == 1 ? 1 : TVMT_W4_ROWS;
   for (int32_t i = 0; i < side; i++) {
-    tvmt_w4_widen(words + i, x + (i < count ? i : count - 1) * stride, side, depth);
+    tvmt_w4_widen(words + i, x + tvmt_w4_row(i, count) * stride, side, depth);
   }
   strip->words = words;
   strip->count = count;
@@ -205,7 +219,7 @@ TVMT_FUNCTION void tvmt_w4_one_row(const uint32_t *x, const uint8_t *w, const ui
 
 #endif
 
-/* acc[i] += row i . column, for the rows of the strip; the others of the four may change, too. */
+/* acc[i] += row i . column, for row 0 of a strip of one row, else for four rows as tvmt_w4_row counts them. */
 TVMT_INLINE void tvmt_w4_add_products(const tvmt_w4_strip *strip, const uint8_t *w, const uint8_t *groups,
                                       int32_t acc[TVMT_W4_ROWS]) {
   const int32_t whole = strip->depth / TVMT_W4_GROUP, words = (strip->depth % TVMT_W4_GROUP + 7) / 8;

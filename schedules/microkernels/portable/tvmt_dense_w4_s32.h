@@ -18,16 +18,21 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_w4_s32(const int8_t *x, const ui
   const int32_t column_bytes = tvmt_w4_bytes(depth), column_groups = tvmt_w4_groups(depth);
   while (rows > 0) {
     const int32_t count = rows < TVMT_W4_ROWS ? rows : TVMT_W4_ROWS;
+    const int32_t row1 = tvmt_w4_row(1, count) * out_stride, row2 = tvmt_w4_row(2, count) * out_stride;
+    const int32_t row3 = tvmt_w4_row(3, count) * out_stride;
     const uint8_t *w = weight, *scales = groups;
     tvmt_w4_strip strip;
     tvmt_w4_take(&strip, x, x_stride, count, depth, workspace);
     for (int32_t j = 0; j < cols; j++) {
-      int32_t acc[TVMT_W4_ROWS] = {bias[j], bias[j], bias[j], bias[j]};
+      const int32_t start = bias[j], factor = multiplier[j];
+      int32_t acc[TVMT_W4_ROWS] = {start, start, start, start};
       int32_t *y = out + j;
       tvmt_w4_add_products(&strip, w, scales, acc);
-      for (int32_t i = 0; i < count; i++) {
-        *y = tvmt_multiply_high(tvmt_shift_left(acc[i], shift), multiplier[j]);
-        y += out_stride;
+      y[0] = tvmt_multiply_high(tvmt_shift_left(acc[0], shift), factor);
+      if (count > 1) {
+        y[row1] = tvmt_multiply_high(tvmt_shift_left(acc[1], shift), factor);
+        y[row2] = tvmt_multiply_high(tvmt_shift_left(acc[2], shift), factor);
+        y[row3] = tvmt_multiply_high(tvmt_shift_left(acc[3], shift), factor);
       }
       w += column_bytes;
       scales += column_groups;

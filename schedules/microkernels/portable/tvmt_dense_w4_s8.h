@@ -19,16 +19,21 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_w4_s8(const int8_t *x, const uin
   const int32_t column_bytes = tvmt_w4_bytes(depth), column_groups = tvmt_w4_groups(depth);
   while (rows > 0) {
     const int32_t count = rows < TVMT_W4_ROWS ? rows : TVMT_W4_ROWS;
+    const int32_t row1 = tvmt_w4_row(1, count) * out_row_stride, row2 = tvmt_w4_row(2, count) * out_row_stride;
+    const int32_t row3 = tvmt_w4_row(3, count) * out_row_stride;
     const uint8_t *w = weight, *scales = groups;
     tvmt_w4_strip strip;
     tvmt_w4_take(&strip, x, x_stride, count, depth, workspace);
     for (int32_t j = 0; j < cols; j++) {
-      int32_t acc[TVMT_W4_ROWS] = {bias[j], bias[j], bias[j], bias[j]};
+      const int32_t start = bias[j], factor = multiplier[j];
+      int32_t acc[TVMT_W4_ROWS] = {start, start, start, start};
       int8_t *y = out + j * out_col_stride;
       tvmt_w4_add_products(&strip, w, scales, acc);
-      for (int32_t i = 0; i < count; i++) {
-        *y = tvmt_requantize_s8(acc[i], multiplier[j], shift, zero_point);
-        y += out_row_stride;
+      y[0] = tvmt_requantize_s8(acc[0], factor, shift, zero_point);
+      if (count > 1) {
+        y[row1] = tvmt_requantize_s8(acc[1], factor, shift, zero_point);
+        y[row2] = tvmt_requantize_s8(acc[2], factor, shift, zero_point);
+        y[row3] = tvmt_requantize_s8(acc[3], factor, shift, zero_point);
       }
       w += column_bytes;
       scales += column_groups;

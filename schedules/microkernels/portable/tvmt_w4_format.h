@@ -14,6 +14,12 @@ enum { TVMT_W4_GROUP = 32 };
 /* Bytes of a packed column. */
 TVMT_INLINE int32_t tvmt_w4_bytes(int32_t depth) { return ((depth + 7) >> 3) * 4; }
 
+/* Rows of the largest strip that a column meets at a time. */
+enum { TVMT_W4_ROWS = 4 };
+
+/* Row `i` of a strip of `count` rows; where it has two or three, the last stands for those that are missing of four. */
+TVMT_INLINE int32_t tvmt_w4_row(int32_t i, int32_t count) { return i < count ? i : count - 1; }
+
 /* Scales of a column. */
 TVMT_INLINE int32_t tvmt_w4_groups(int32_t depth) { return (depth + (TVMT_W4_GROUP - 1)) / TVMT_W4_GROUP; }
 
