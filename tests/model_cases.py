@@ -137,6 +137,7 @@ class Case:
         model: makes it.
         inputs: shape and number of token ids (0: real values) by input name.
         tokens: S; length: whether it has a mask.
+        options: of the compiler.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Case:
     inputs: dict[str, tuple[tuple[int, ...], int]]
     tokens: int
     length: bool
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def calibration(self, count: int = CALIBRATION, seed: int = 1) -> dict[str, np.ndarray]:
         """Samples in the model's own types; the first three have the lengths 1, an odd one and S."""
@@ -161,10 +163,10 @@ class Case:
         return arrays
 
 
-def _case(name: str, encoder: Encoder) -> Case:
+def _case(name: str, encoder: Encoder, **options: Any) -> Case:
     shape = (encoder.tokens, encoder.features) if encoder.features else (encoder.tokens,)
     inputs = {"x": (shape, 0)} if encoder.features else {"ids": (shape, VOCABULARY)}
-    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask)
+    return Case(name, encoder.model, inputs, encoder.tokens, encoder.mask, options)
 
 
 CASES = {
@@ -176,6 +178,8 @@ CASES = {
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
+        # Rows of weights that end within a group, and within a word.
+        _case("int4", Encoder(tokens=9, embedding=42, heads=3, hidden=69), weights="int4"),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
@@ -185,7 +189,9 @@ CASES = {
 def compiled(case: Case, directory: Path, target: str = "qemu-m4", **options: Any) -> Artifact:
     """Compile a case to `directory`."""
     path = models.save(case.model(), directory.with_suffix(".onnx"))
-    return compile_model(path, target=target, calibration=case.calibration(), output=directory, **options)
+    return compile_model(
+        path, target=target, calibration=case.calibration(), output=directory, **case.options | options
+    )
 
 
 def shared(factory: pytest.TempPathFactory, name: str, target: str) -> Artifact:

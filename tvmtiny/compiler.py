@@ -88,7 +88,7 @@ def compile(  # noqa: A001 - the verb of the command line
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
-        weights: "int8", or "int4" with group scales for all layers but classifiers; embeddings stay int8.
+        weights: "int8", or "int4" with group scales, but for embeddings and the first and last dense layer.
         layer_weights: type of the weights of single layers by name, before `weights`.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.

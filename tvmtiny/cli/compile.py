@@ -174,7 +174,9 @@ def command(
     ] = RangeMethod.auto,
     weights: Annotated[
         WeightType,
-        typer.Option(help="Weights in flash; int4 halves those of all layers but embeddings and classifier."),
+        typer.Option(
+            help="Weights in flash; int4 leaves embeddings and the first and last dense layer int8."
+        ),
     ] = WeightType.int8,
     layer_weights: Annotated[
         list[str] | None,

@@ -27,8 +27,8 @@ def weight_types(
     """The type of the weights of every layer.
 
     Args:
-        default: of all layers but classifiers, which stay int8: they are small, and their error reaches the result
-            as it is.
+        default: of all layers but the dense ones at the ends of a model, which stay int8: they are small, and what
+            reads an input or makes a result (a classifier) has the most to lose.
         chosen: types by layer name, which go before the default.
 
     Raises:
@@ -40,13 +40,15 @@ def weight_types(
                 f"Unknown type of weights '{found}'{f' of layer {name}' if name else ''}.",
                 f"Use one of {', '.join(WEIGHTS)}.",
             )
-    graph = Graph(fused["main"])
+    main = fused["main"]
+    graph = Graph(main)
     results = [trace(graph, result).root for result in graph.results]
     types = {}
     for var, value in graph:
         if kind(value) in LAYERS:
-            classifier = kind(value) == "dense" and any(var.same_as(result) for result in results)
-            types[var.name] = "int8" if classifier else default
+            reads_input = trace(graph, value.args[0]).root in main.params
+            at_end = kind(value) == "dense" and (reads_input or any(var.same_as(r) for r in results))
+            types[var.name] = "int8" if at_end else default
     for name in chosen or {}:
         if name not in types:
             near = difflib.get_close_matches(name, types, 1)
