@@ -11,6 +11,7 @@
 #include "tvmt_assembly.h"
 #include "tvmt_simd.h"
 #include "tvmt_w4_format.h"
+#include "tvmt_w4_steps.h"
 
 /* A strip of `count` rows, widened for one row (count 1) or for four. A group is a word a row, -8 * sum of its
  * elements, and then for each eight elements, filled up with zeros, four words of lanes a row: elements i and i + 4.
@@ -96,33 +97,7 @@ TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t str
 
 #if TVMT_DSP
 
-/* r0: strip; r1: column; r2: scales; r3: mask of two weights; r4 to r7: sums of a group; r8 to r11: lanes of the strip;
- * r12: lanes of the column; lr: a word of it. Stack: 0 acc, then saved registers, 40 end of the strip's whole groups,
- * 44 words of a last short group. */
-#define TVMT_W4_LANES_OF_FOUR(SHIFTED)      \
-  "and r12, r3, lr" SHIFTED "\n\t"          \
-  "ldm.w r0!, {r8-r11}\n\t"                 \
-  "smlad r4, r8, r12, r4\n\t"               \
-  "smlad r5, r9, r12, r5\n\t"               \
-  "smlad r6, r10, r12, r6\n\t"              \
-  "smlad r7, r11, r12, r7\n\t"
-#define TVMT_W4_WORD_OF_FOUR                \
-  "ldr.w lr, [r1], #4\n\t"                  \
-  TVMT_W4_LANES_OF_FOUR("")                 \
-  TVMT_W4_LANES_OF_FOUR(", lsr #4")         \
-  TVMT_W4_LANES_OF_FOUR(", lsr #8")         \
-  TVMT_W4_LANES_OF_FOUR(", lsr #12")
-#define TVMT_W4_START_OF_FOUR "ldm.w r0!, {r4-r7}\n\t"
-#define TVMT_W4_END_OF_FOUR                 \
-  "ldrb r12, [r2], #1\n\t"                  \
-  "ldr lr, [sp]\n\t"                        \
-  "ldm.w lr, {r8-r11}\n\t"                  \
-  "mla r8, r4, r12, r8\n\t"                 \
-  "mla r9, r5, r12, r9\n\t"                 \
-  "mla r10, r6, r12, r10\n\t"               \
-  "mla r11, r7, r12, r11\n\t"               \
-  "stm.w lr, {r8-r11}\n\t"
-
+/* One row: r4: its sum; the other registers as for four rows in tvmt_w4_steps.h. */
 #define TVMT_W4_WORD_OF_ONE                 \
   "ldr.w lr, [r1], #4\n\t"                  \
   "ldm.w r0!, {r8-r11}\n\t"                 \
@@ -137,40 +112,42 @@ TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t str
 #define TVMT_W4_START_OF_ONE "ldr r4, [r0], #4\n\t"
 #define TVMT_W4_END_OF_ONE                  \
   "ldrb r12, [r2], #1\n\t"                  \
-  "ldr lr, [sp]\n\t"                        \
+  "ldr lr, [sp, #4]\n\t"                    \
   "ldr r8, [lr]\n\t"                        \
   "mla r8, r4, r12, r8\n\t"                 \
   "str r8, [lr]\n\t"
 
-/* Whole groups of four words, then what is left. */
-#define TVMT_W4_COLUMN(START, WORD, END)    \
-  "push {r3-r11, lr}\n\t"                   \
-  "ldr r12, [sp, #40]\n\t"                  \
-  "mov.w r3, #0x000F000F\n\t"               \
-  "cmp r0, r12\n\t"                         \
-  "beq.w 2f\n"                              \
-  "1:\n\t" START WORD WORD WORD WORD END    \
-  "ldr r12, [sp, #40]\n\t"                  \
-  "cmp r0, r12\n\t"                         \
-  "bne.w 1b\n"                              \
-  "2:\n\t"                                  \
-  "ldr r12, [sp, #44]\n\t"                  \
-  "cmp r12, #0\n\t"                         \
-  "beq.w 4f\n\t" START                      \
-  "3:\n\t" WORD                             \
-  "ldr r12, [sp, #44]\n\t"                  \
-  "subs r12, #1\n\t"                        \
-  "str r12, [sp, #44]\n\t"                  \
-  "bne.w 3b\n\t" END                        \
-  "4:\n\t"                                  \
-  "pop {r3-r11, pc}\n"
+#define TVMT_W4_GROUP_OF_ONE TVMT_W4_WORD_OF_ONE TVMT_W4_WORD_OF_ONE TVMT_W4_WORD_OF_ONE TVMT_W4_WORD_OF_ONE
+
+/* Whole groups, then the words of a shorter one. */
+#define TVMT_W4_COLUMN(START, GROUP, WORD, END) \
+  "push {r2-r11, lr}\n\t"                       \
+  "ldr r12, [sp, #44]\n\t"                      \
+  "mov.w r3, #0x000F000F\n\t"                   \
+  "cmp r0, r12\n\t"                             \
+  "beq.w 2f\n"                                  \
+  "1:\n\t" START GROUP END                      \
+  "ldr r12, [sp, #44]\n\t"                      \
+  "cmp r0, r12\n\t"                             \
+  "bne.w 1b\n"                                  \
+  "2:\n\t"                                      \
+  "ldr r12, [sp, #48]\n\t"                      \
+  "cmp r12, #0\n\t"                             \
+  "beq.w 4f\n\t" START                          \
+  "3:\n\t" WORD                                 \
+  "ldr r12, [sp, #48]\n\t"                      \
+  "subs r12, #1\n\t"                            \
+  "str r12, [sp, #48]\n\t"                      \
+  "bne.w 3b\n\t" END                            \
+  "4:\n\t"                                      \
+  "pop {r2-r11, pc}\n"
 
 /* acc[i] += row i . column, for four rows; whole: where the strip's groups of 32 end, words: of a shorter last one. */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_four_rows(const uint32_t *x, const uint8_t *w,
                                                                      const uint8_t *groups, int32_t *acc,
                                                                      const uint32_t *whole, int32_t words) {
   (void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words;
-  __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_FOUR, TVMT_W4_WORD_OF_FOUR, TVMT_W4_END_OF_FOUR));
+  __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_FOUR, TVMT_W4_GROUP_OF_FOUR, TVMT_W4_WORD_OF_FOUR, TVMT_W4_END_OF_FOUR));
 }
 
 /* The same for one row. */
@@ -178,7 +155,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_one_row(const uint32_
                                                                    const uint8_t *groups, int32_t *acc,
                                                                    const uint32_t *whole, int32_t words) {
   (void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words;
-  __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_ONE, TVMT_W4_WORD_OF_ONE, TVMT_W4_END_OF_ONE));
+  __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_ONE, TVMT_W4_GROUP_OF_ONE, TVMT_W4_WORD_OF_ONE, TVMT_W4_END_OF_ONE));
 }
 
 #else
