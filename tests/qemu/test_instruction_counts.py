@@ -24,6 +24,8 @@ MEASURED = {
     "dense-64x512x128": 0.826,
     "dense-1x64x64": 1.65,
     "dense-s32-32x64x64": 0.898,
+    "dense-w4-32x64x256": 1.002,
+    "gemv-w4-256x256": 1.729,
     "scores-4x128x128x16": 1.082,
     "values-4x128x16x128": 0.910,
     "softmax-32x32": 9.93,
@@ -38,6 +40,7 @@ DUAL_ISSUE = {
     "dense-32x64x256": 1.006,
     "dense-64x512x128": 0.999,
     "dense-s32-32x64x64": 1.089,
+    "dense-w4-32x64x256": 1.158,
     "scores-4x128x128x16": 1.265,
     "values-4x128x16x128": 1.084,
 }
