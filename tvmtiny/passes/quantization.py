@@ -75,9 +75,20 @@ class Quantization:
             return self.n
         return tirx.IntImm("int32", shape_of(call.args[0])[0])
 
-    def integer_weights(self, name: str, weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
-        """Real weights (N, K) of the layer `name` in the type that it is to have."""
-        return qparams.WEIGHTS[self.weights[name]](weight, bias, x)
+    def integer_weights(
+        self, name: str, weight: Array, bias: Array, x: QuantParams, observed: Array | None
+    ) -> IntegerWeights:
+        """Real weights (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
+        return qparams.WEIGHTS[self.weights[name]](weight, bias, x, observed)
+
+    def observed(self, expr: Any) -> Array | None:
+        """Rows of an operand in calibration; None where an operator reads it in another order or shape."""
+        view = trace(self.graph, expr)
+        key = f"{view.root.name}.{'input' if view.root in self.main.params else 'out'}"
+        if key not in self.statistics or not is_identity(view):
+            return None
+        rows = self.statistics[key]
+        return rows if rows.ndim == 2 and rows.shape[1] == shape_of(expr)[-1] else None
 
     # operands
 

@@ -119,7 +119,9 @@ def _plain_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
     activation = attributes(call)["activation"]
-    dense, zero_point, table, out = _activated(c, var.name, "out", value.params, w, b, activation)
+    dense, zero_point, table, out = _activated(
+        c, var.name, "out", value.params, w, b, activation, c.observed(call.args[0])
+    )
     tensors = {"x": value.expr, **_dense_tensors(dense), "table": table}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=0, shift=dense.shift, zero_point=zero_point
@@ -127,14 +129,21 @@ def _plain_dense(
 
 
 def _activated(
-    c: Quantization, name: str, key: str, x: QuantParams, w: Array, b: Array, activation: str
+    c: Quantization,
+    name: str,
+    key: str,
+    x: QuantParams,
+    w: Array,
+    b: Array,
+    activation: str,
+    observed: Array | None,
 ) -> tuple[qparams.DenseParams, int, Any, QuantParams]:
     """A dense layer with its activation, a clamp for ReLU and a table for any other.
 
     Returns:
         the layer, the zero point it requantizes to, the table or None, and the parameters of the result.
     """
-    integers = c.integer_weights(name, w, b, x)
+    integers = c.integer_weights(name, w, b, x, observed)
     out = c.range_of(name, key)
     direct = activation == "none" or (activation == "relu" and out.zero_point == -128)
     before = out if direct else c.range_of(name, "pre")
@@ -149,7 +158,7 @@ def _activated(
 def _summed_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
-    integers = c.integer_weights(var.name, w, b, value.params)
+    integers = c.integer_weights(var.name, w, b, value.params, c.observed(call.args[0]))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
     tensors = {"x": value.expr, **_dense_tensors(dense), **operands}
@@ -163,9 +172,9 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     value = c.operand(x)
     w1, b1, w2, b2 = (array_of(array).astype(np.float64) for array in weights)
     first, zero_point, table, hidden = _activated(
-        c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"]
+        c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"], c.observed(x)
     )
-    integers = c.integer_weights(var.name, w2, b2, hidden)
+    integers = c.integer_weights(var.name, w2, b2, hidden, c.statistics[f"{var.name}.hidden"])
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
@@ -185,7 +194,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     scales = {}
     for index, part in enumerate("qkv"):
         w, b = arrays[2 * index], arrays[2 * index + 1]
-        integers = c.integer_weights(var.name, w, b, value.params)
+        integers = c.integer_weights(var.name, w, b, value.params, c.observed(x))
         scales[part] = _projection_scales(c, var.name, part, heads, integers.unit)
         out_scale = np.repeat(scales[part], len(w) // heads)
         dense = qparams.dense(w, b, value.params, out_scale, f"{var.name}.{part}", integers=integers)
@@ -198,7 +207,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[6], arrays[7]
     params = QuantParams(np.repeat(context, width), 0)
-    integers = c.integer_weights(var.name, wo, bo, params)
+    integers = c.integer_weights(var.name, wo, bo, params, c.statistics[f"{var.name}.context"])
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift

@@ -36,9 +36,6 @@ SUM_BITS = 24
 FEATURE_SCALES = (2.0**-15, 2.0**7)
 """Scales of int8 features that Q16.16 carries: at least two of its units, at most its range."""
 
-INT4_CLIPS = tuple(np.linspace(0.55, 1.1, 23))
-"""Scales of a group of int4 weights that are tried, in units of that which represents its largest weight as 7."""
-
 INT4_BOUND = 2**28 - 1
 """Largest accumulator of a layer with int4 weights: `fixed_point` shifts by 3 at most."""
 
@@ -158,7 +155,9 @@ def accumulator_bound(weight: Array, bias: Array) -> Array:
     return np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
 
 
-def int8_weights(weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
+def int8_weights(
+    weight: Array, bias: Array, x: QuantParams, _observed: Array | None = None
+) -> IntegerWeights:
     """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them."""
     scaled = weight * x.scale
     unit = weight_scales(scaled, bias)
@@ -167,8 +166,11 @@ def int8_weights(weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
     return IntegerWeights(values, unit, bound, values)
 
 
-def int4_weights(weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
+def int4_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | None = None) -> IntegerWeights:
     """Round real weights (N, K) to int4 with group scales; the scale of the input x goes into them.
+
+    With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it
+    (`int4.rounded`).
 
     The unit of a channel is the finest with which its widest group has a scale of at most MAX_SCALE. It is made
     coarser where the channel's accumulator could exceed INT4_BOUND: then it fits 32 bits after any shift that a
@@ -176,8 +178,12 @@ def int4_weights(weight: Array, bias: Array, x: QuantParams) -> IntegerWeights:
     """
     scaled = weight * x.scale
     unit = weight_scales(scaled, bias, int4.MAX_SCALE * int4.HIGHEST)
+    moments = None
+    if observed is not None:
+        steps = observed.astype(np.float64) / x.scale
+        moments = steps.T @ steps / len(steps)
     while True:
-        q, groups = _grouped(scaled / unit[:, None])
+        q, groups = int4.rounded(scaled / unit[:, None], moments)
         packed = int4.pack(q)
         values = int4.expand(packed, groups, weight.shape[1])
         bound = np.abs(values.astype(np.int64)).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit + 1
@@ -192,33 +198,7 @@ def _largest_input(x: QuantParams) -> float:
     return 128.0 + float(np.max(np.abs(x.zero_point)))
 
 
-def _grouped(ratio: Array) -> tuple[Array, Array]:
-    """q int8 (N, K) and scales uint8 (N, groups) for which scale * q is close to ratio (N, K).
-
-    Each group takes, of the scales max |ratio| / 7 * r with r in INT4_CLIPS, the one with the least squared error: a
-    smaller scale clips the largest weights and rounds all others finer.
-    """
-    n, depth = ratio.shape
-    count = int4.groups_of(depth)
-    padded = np.zeros((n, count * int4.GROUP))
-    padded[:, :depth] = ratio
-    parts = padded.reshape(n, count, int4.GROUP)
-    widest = np.abs(parts).max(axis=-1) / int4.HIGHEST
-    best, least = np.ones((n, count, 1)), np.full((n, count), np.inf)
-    for clip in INT4_CLIPS:
-        scale = np.clip(np.round(widest * clip), 1, int4.MAX_SCALE)[..., None]
-        error = ((parts - scale * _round4(parts / scale)) ** 2).sum(axis=-1)
-        best = np.where((error < least)[..., None], scale, best)
-        least = np.minimum(error, least)
-    q = _round4(parts / best).reshape(n, -1)[:, :depth]
-    return q.astype(np.int8), best[..., 0].astype(np.uint8)
-
-
-def _round4(values: Array) -> Array:
-    return np.clip(np.round(values), int4.LOWEST, int4.HIGHEST)
-
-
-WEIGHTS: dict[str, Callable[[Array, Array, QuantParams], IntegerWeights]] = {
+WEIGHTS: dict[str, Callable[[Array, Array, QuantParams, Array | None], IntegerWeights]] = {
     "int8": int8_weights,
     "int4": int4_weights,
 }
