@@ -78,12 +78,15 @@ def rounded(ratio: Array, moments: Array | None = None) -> tuple[Array, Array]:
     """
     n, depth = ratio.shape
     left = ratio.astype(np.float64)
-    spread = np.eye(depth) if moments is None else _spread(moments)
+    spread = None if moments is None else _spread(moments)
     q, scales = np.zeros((n, depth), np.int8), np.zeros((n, groups_of(depth)), np.uint8)
     for group in range(groups_of(depth)):
         first, last = group * GROUP, min(depth, (group + 1) * GROUP)
         scale = _best_scales(left[:, first:last])
         scales[:, group] = scale
+        if spread is None:
+            q[:, first:last] = _nearest(left[:, first:last] / scale[:, None])
+            continue
         for k in range(first, last):
             q[:, k] = _nearest(left[:, k] / scale)
             error = (left[:, k] - scale * q[:, k]) / spread[k, k]
