@@ -18,6 +18,8 @@ from tvmtiny.quant import int4
 GROUPS = {"weight": "groups", "w1": "g1", "w2": "g2", "wq": "gq", "wk": "gk", "wv": "gv", "wo": "go"}
 """Operand of weights -> operand of their group scales."""
 
+assert (int4.GROUP, int4.LOWEST) == (32, -8), "add_products_w4 below is written for these"
+
 
 def is_int4(o: Operands, weight: str) -> bool:
     """Whether the weights are packed int4."""
