@@ -12,4 +12,7 @@
 #define TVMT_ASSEMBLY __attribute__((naked, noinline, noipa))
 #endif
 
+/* A parameter that only the assembly reads: clang allows no statement beside it that would use it. */
+#define TVMT_ARGUMENT __attribute__((unused))
+
 #endif
