@@ -16,6 +16,7 @@
 #include "tvmt_add_residual_s32.h"
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
+#include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_lookup_s8.h"
@@ -77,6 +78,8 @@ typedef struct {
        o->cols, 1, 0, 0)                                                                                              \
   CASE(dense_s32, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,  \
        o->cols, 0)                                                                                                    \
+  CASE(dense_w4_s8, o->x, o->weight, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols,         \
+       o->depth, o->depth, o->cols, 1, 0, 0)                                                                          \
   CASE(scores_s32, o->x, o->y, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth, o->cols)         \
   CASE(values_s8, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth,       \
        o->cols, 0x10000000U, 0, 0)                                                                                    \

@@ -171,6 +171,7 @@ class Case:
     tokens: int
     length: bool
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def calibration(self, count: int = CALIBRATION, seed: int = 1) -> dict[str, np.ndarray]:
         """Samples in the model's own types; the first three have the lengths 1, an odd one and S."""
@@ -208,6 +209,8 @@ CASES = {
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
+        # Rows of weights that end within a group, and within a word.
+        _case("int4", Encoder(tokens=9, embedding=42, heads=3, hidden=69), weights="int4"),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20)),
         _case("folded_single_head", Encoder(tokens=8, embedding=11, heads=1, hidden=12, pre_norm=True)),
@@ -227,6 +230,9 @@ def compiled(case: Case, directory: Path, target: str = "qemu-m4", **options: An
     path = models.save(case.model(), directory.with_suffix(".onnx"))
     options = {**case.options, **options}
     return compile_model(path, target=target, calibration=case.calibration(), output=directory, **options)
+    return compile_model(
+        path, target=target, calibration=case.calibration(), output=directory, **case.options | options
+    )
 
 
 def shared(factory: pytest.TempPathFactory, name: str, target: str) -> Artifact:

@@ -39,6 +39,7 @@ from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import quantize_features
@@ -54,8 +55,8 @@ OnStage = Callable[[str, float], None]
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
 
-WEIGHTS = ("int8", "int16")
-"""How flash may hold the weights of dense layers."""
+WEIGHTS = ("int8", "int4", "int16")
+"""How flash may hold the weights of dense layers; int16 are the values of int8, stored wide."""
 
 REFERENCE_SAMPLES = 8
 """Calibration samples whose input and output bytes are kept beside the model."""
@@ -76,6 +77,7 @@ def compile(  # noqa: A001 - the verb of the command line
     range_method: str = "auto",
     fold_qk: str = "auto",
     weights: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -93,8 +95,9 @@ def compile(  # noqa: A001 - the verb of the command line
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
         fold_qk: one of `passes.fold_query_key.MODES`: where Q K^T becomes one matrix a head.
-        weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
-            fewer instructions on Cortex-M4 and M33.
+        weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
+            first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
+        layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
@@ -129,11 +132,12 @@ def compile(  # noqa: A001 - the verb of the command line
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
+        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual)
+        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
         lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))

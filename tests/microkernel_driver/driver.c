@@ -17,6 +17,8 @@
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_dense_table_s8.h"
+#include "tvmt_dense_w4_s32.h"
+#include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
@@ -200,6 +202,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 27:
       tvmt_mean_s16_s32(S16(0), S32(1), a[2], a[3], a[4], (uint32_t)a[5], a[6]);
+      return 0;
+    case 28:
+      tvmt_dense_w4_s8(S8(0), U8(1), U8(2), S32(3), S32(4), S8(5), S16(6), a[7], a[8], a[9], a[10], a[11], a[12],
+                       a[13], a[14]);
+      clear(S16(6), a[15]);
+      return 0;
+    case 29:
+      tvmt_dense_w4_s32(S8(0), U8(1), U8(2), S32(3), S32(4), S32(5), S16(6), a[7], a[8], a[9], a[10], a[11],
+                        a[12]);
+      clear(S16(6), a[13]);
       return 0;
     default:
       return -1;

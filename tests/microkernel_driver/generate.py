@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
-from tvmtiny.quant import integer
+from tvmtiny.kernels.base import Blocking
+from tvmtiny.quant import int4, integer
 
 INT32_MAX = 2**31 - 1
 KERNEL_SEED = 20261123
@@ -211,6 +212,64 @@ def dense_table_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) ->
     sizes = (rows, cols, depth, stride, out_stride, shift, zero_point, workspace.content.nbytes)
     buffers = (*arguments, Buffer(table, skew=_skew(rng)), out, workspace)
     return Case("dense_table_s8", (*buffers, *sizes), f"{rows}x{cols}x{depth}")
+
+
+def _w4_operands(
+    rng: Rng, rows: int, cols: int, depth: int, extreme: bool
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], list[Argument], int, int]:
+    """As _dense_operands with int4 weights; the weights of the result are the integers that they stand for."""
+    x, q = int8s(rng, (rows, depth), extreme), rng.integers(-8, 8, (cols, depth), dtype=np.int8)
+    groups = rng.integers(1, 256, (cols, int4.groups_of(depth))).astype(np.uint8)
+    if extreme:
+        q, groups = rng.choice(np.array([-8, 7], np.int8), q.shape), np.full_like(groups, 255)
+    packed = int4.pack(q)
+    weight = int4.expand(packed, groups, depth)
+    limit = INT32_MAX - depth * 128 * 2040
+    bias = int32s(rng, (cols,), limit if extreme else 2**20, extreme)
+    multiplier = _multipliers(rng, cols, extreme)
+    shift = _shift(rng, integer.dense_acc(x, weight, bias))
+    stride = depth + int(rng.integers(0, 6))
+    arguments: list[Argument] = [
+        Buffer(strided(rng, x, stride), skew=_skew(rng)),
+        Buffer(packed, skew=_skew(rng)),
+        Buffer(groups, skew=_skew(rng)),
+        Buffer(bias),
+        Buffer(multiplier),
+    ]
+    return (x, weight, bias, multiplier), arguments, stride, shift
+
+
+def _w4_workspace(rng: Rng, rows: int, depth: int) -> Buffer:
+    """Room for a strip of one or four rows, just so; the driver clears it after the call."""
+    elements = Blocking(widened_rows=STRIP_ROWS).workspace_w4(rows, depth)
+    return Buffer(noise(rng, np.int16, elements), np.zeros(elements, np.int16))
+
+
+def dense_w4_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _w4_operands(rng, rows, cols, depth, extreme)
+    zero_point, slack = _zero_point(rng), int(rng.integers(0, 4))
+    y = integer.dense_s8(*arrays, shift, zero_point)
+    row_stride, col_stride = (1, rows + slack) if rng.integers(0, 2) else (cols + slack, 1)
+    out, workspace = _output(rng, y, row_stride, col_stride), _w4_workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, row_stride, col_stride)
+    return Case(
+        "dense_w4_s8",
+        (*arguments, out, workspace, *sizes, shift, zero_point, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
+    )
+
+
+def dense_w4_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _w4_operands(rng, rows, cols, depth, extreme)
+    out_stride = cols + int(rng.integers(0, 4))
+    out = _output(rng, integer.dense_s32(*arrays, shift), out_stride)
+    workspace = _w4_workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, out_stride)
+    return Case(
+        "dense_w4_s32",
+        (*arguments, out, workspace, *sizes, shift, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
+    )
 
 
 def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -576,6 +635,8 @@ GENERATORS: dict[str, Generator] = {
     "dense_table_s8": dense_table_s8,
     "add_residual_s16_s32": add_residual_s16_s32,
     "mean_s16_s32": mean_s16_s32,
+    "dense_w4_s8": dense_w4_s8,
+    "dense_w4_s32": dense_w4_s32,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

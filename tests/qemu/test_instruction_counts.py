@@ -27,6 +27,8 @@ MEASURED = {
     "dense-s32-32x64x64": 1.008,
     "scores-4x128x128x16": 1.181,
     "values-4x128x16x128": 1.058,
+    "dense-w4-32x64x256": 1.002,
+    "gemv-w4-256x256": 1.729,
     "softmax-32x32": 9.93,
     "softmax-128x128": 8.68,
     "layer-norm-32x64": 11.79,
@@ -44,6 +46,7 @@ DUAL_ISSUE = {
     "dense-64x512x128": 0.999,
     "dense-1x64x64": 1.65,
     "dense-s32-32x64x64": 1.089,
+    "dense-w4-32x64x256": 1.158,
     "scores-4x128x128x16": 1.265,
     "values-4x128x16x128": 1.084,
 }

@@ -14,6 +14,7 @@ from tvmtiny.codegen.c_sources import ModelInfo
 from tvmtiny.codegen.program import Program, Tensor
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.kernels.weights import weights_type
 from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.qparams import QuantParams
@@ -82,6 +83,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                 "kernel": kernel.name,
                 "variant": kernel.variant(operands_of(value)),
                 "function": call.function.name,
+                "weights": weights_type(operands_of(value)),
                 "macs": kernel.macs(operands_of(value), quantized.max_tokens),
                 "macs_by_tokens": _polynomial(
                     functools.partial(kernel.macs, operands_of(value)), quantized.max_tokens

@@ -125,6 +125,9 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "dense_s8": ("dense_s8", _dense_s8),
     "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
     "dense_s32": ("dense_s32", _dense_s32),
+    "dense_w4_s8": ("dense_w4_s8", _dense_s8),
+    "dense_w4_s8_transposed": ("dense_w4_s8", _dense_s8_transposed),
+    "dense_w4_s32": ("dense_w4_s32", _dense_s32),
     "lookup_s8": (
         "lookup_s8",
         lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride],

@@ -14,6 +14,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, WIDE_PAIRS
 from tvmtiny.kernels.tile import TILE
+from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
 from tvmtiny.target import Target
@@ -37,17 +38,19 @@ def blocking(microkernels: str) -> Rule:
     """The rule for a family of micro-kernels.
 
     As many tokens a block as the micro-kernels multiply at a time, or four: every weight that is loaded serves all
-    rows of a block, for little scratch memory.
+    rows of a block, for little scratch memory. int4 weights meet four rows at a time.
     """
 
     def rule(kernel: Kernel, operands: Operands) -> Blocking:
-        if microkernels in PAIRED_ROWS and kernel.columns and kernel.pairable(operands):
+        int4 = any_int4(operands)
+        if microkernels in PAIRED_ROWS and kernel.columns and kernel.pairable(operands) and not int4:
             rows, weights = PAIRED_ROWS[microkernels], WIDE_PAIRS if microkernels == "wide_weights" else PAIRS
             return Blocking(rows, rows, weights)
         widened = WIDENED_ROWS.get(microkernels, 0)
-        if kernel.name == "attention" and operands.shape("x")[0] > LONG:
-            widened = min(widened, 4)
-        return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened)
+        rows = max(widened, 4)
+        if int4 or (kernel.name == "attention" and operands.shape("x")[0] > LONG):
+            rows = 4
+        return Blocking(ROWS.get(kernel.name, rows), min(widened, rows))
 
     return rule
 
