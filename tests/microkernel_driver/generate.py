@@ -165,6 +165,11 @@ def _fours(count: int) -> int:
     return -(-count // 4) * 4
 
 
+def _strip_rows(rows: int) -> int:
+    """Rows of the largest strip of pairs: three are widened as four."""
+    return rows if rows < 3 else PAIR_ROWS
+
+
 def _pairs_stride(rng: Rng, depth: int) -> int:
     """Elements from a pair of columns to the next: room for the columns, and sometimes more."""
     return 2 * _fours(depth) + 4 * int(rng.integers(0, 3))
@@ -194,7 +199,7 @@ def _dense_pairs(
             columns = y if layout == "keys" else y.T
             out_stride = _pairs_stride(rng, columns.shape[1])
             out = _pairs_output(rng, columns, out_stride)
-        workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+        workspace = _workspace(rng, _strip_rows(rows), depth)
         scalars = [rows, cols, depth, x_stride, w_stride, out_stride, shift]
         scalars += [zero_point] if dtype is np.int8 else []
         last: list[Argument] = [workspace.content.nbytes, *([look_up] if table else [])]
@@ -477,7 +482,7 @@ def scores_s32_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) 
     q_stride, k_stride = depth + int(rng.integers(0, 6)), _pairs_stride(rng, depth)
     out_stride = cols + int(rng.integers(0, 4))
     inputs = (Buffer(strided(rng, q, q_stride), skew=_skew(rng)), Buffer(column_pairs(k, rng, k_stride)))
-    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    workspace = _workspace(rng, _strip_rows(rows), depth)
     sizes = (rows, cols, depth, q_stride, k_stride, out_stride, workspace.content.nbytes)
     out = _output(rng, integer.scores_s32(q, k), out_stride)
     return Case("scores_s32_pairs", (*inputs, out, workspace, *sizes), f"{rows}x{cols}x{depth}")
@@ -491,7 +496,7 @@ def values_s8_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -
     v_stride = int(scalars[4])  # type: ignore[call-overload]
     columns = np.stack([v.content[j * v_stride : j * v_stride + depth] for j in range(cols)])
     scalars[4] = _pairs_stride(rng, depth)
-    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    workspace = _workspace(rng, _strip_rows(rows), depth)
     scalars[-1] = workspace.content.nbytes
     pairs = Buffer(column_pairs(columns, rng, scalars[4]))
     return Case("values_s8_pairs", (p, pairs, row_sum, out, workspace, *scalars), plain.note)
@@ -512,7 +517,7 @@ def _attend(name: str, pairs: bool) -> Generator:
             p, row_sum = integer.softmax_u8(scores, multiplier, 0, table)
             shift = _shift(rng, integer.dense_acc(p, v, np.zeros(cols, np.int32)))
             y = integer.values_s8(p, v, row_sum, ratio, shift, zero_point)
-        stride, out_stride = max(depth, 12) + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+        stride, out_stride = _fours(depth) + 4 * int(rng.integers(0, 2)), cols + int(rng.integers(0, 4))
         v_stride = _pairs_stride(rng, depth) if pairs else depth + int(rng.integers(0, 6))
         values = column_pairs(v, rng, v_stride) if pairs else strided(rng, v, v_stride)
         source = noise(rng, np.int32, rows * stride).reshape(rows, stride)

@@ -18,12 +18,9 @@ from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile, weights
 from tvmtiny.kernels.base import PLAIN, Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape
+from tvmtiny.kernels.columns import columns_shape, fours
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
-
-ATTEND_COLUMNS = 12
-"""Scores a row for which tile.attend_s8 has room in its buffer, at least: what it adds to a short row for alignment."""
 
 
 def _infer(o: Operands) -> relax.TensorType:
@@ -123,7 +120,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         k = T.sblock_alloc_buffer(columns_shape(S, Q, blocking.columns), "int8")
         v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
         q = T.sblock_alloc_buffer((R, Q), "int8")
-        sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
+        sums = T.sblock_alloc_buffer((R, fours(max(S, N))), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         if folded and not tokens_are_keys:
             tile.columns_s8(x, k, n, E)

@@ -43,7 +43,10 @@ class Blocking:
 
         At least one: an array that small is a local variable of the C function, not memory of the arena.
         """
-        return max(1, min(self.widened_rows, rows) * -(-depth // 4) * 4)
+        widened = min(self.widened_rows, rows)
+        if widened == 3 and self.weights != PLAIN:
+            widened = 4  # the middle row is widened twice
+        return max(1, widened * -(-depth // 4) * 4)
 
     def workspace_w4(self, rows: int, depth: int) -> int:
         """As `workspace`, for products with int4 weights: one or four rows, and a word a row for each group."""

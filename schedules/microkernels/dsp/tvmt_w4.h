@@ -81,8 +81,8 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_w4_widen(uin
   }
 }
 
-/* The strip of `count` rows from x, `stride` elements apart. workspace: a word for each group of TVMT_W4_GROUP elements and four for each eight, times one
- * row (count 1) or four, aligned to 4 bytes. */
+/* The strip of `count` rows from x, `stride` elements apart. workspace: a word for each group of TVMT_W4_GROUP elements
+ * and four for each eight, times one row (count 1) or four, aligned to 4 bytes. */
 TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t stride, int32_t count, int32_t depth,
                               int16_t *workspace) {
   uint32_t *words = (uint32_t *)(void *)workspace;

@@ -71,47 +71,47 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_u8(uint32
 
 #endif
 
-/* to: rows * 2 * ceil(depth / 4) words. from: 1 to 4 rows of `depth` bytes, `stride` bytes apart. */
-TVMT_INLINE void tvmt_widen_pairs(uint32_t *to, const uint8_t *from, int32_t rows, int32_t stride, int32_t depth,
-                                  int is_signed) {
+/* to: rows * 2 * ceil(depth / 4) words. from: 1 to 4 rows of `depth` bytes, row i at (i >> 1) * two_rows +
+ * (i & 1) * row. */
+TVMT_INLINE void tvmt_widen_pairs(uint32_t *to, const uint8_t *from, int32_t rows, int32_t row, int32_t two_rows,
+                                  int32_t depth, int is_signed) {
   const int32_t words = depth >> 2, tail = depth & 3;
   int32_t i = 0;
 #if TVMT_DSP
   for (; rows == 4 && i < 4; i += 2) {
+    const uint8_t *first = from + (i >> 1) * two_rows;
     if (is_signed) {
-      tvmt_widen_two_rows_s8(to + i, from + i * stride, from + (i + 1) * stride, words);
+      tvmt_widen_two_rows_s8(to + i, first, first + row, words);
     } else {
-      tvmt_widen_two_rows_u8(to + i, from + i * stride, from + (i + 1) * stride, words);
+      tvmt_widen_two_rows_u8(to + i, first, first + row, words);
     }
   }
 #endif
   for (; i < rows; i++) {
-    const uint8_t *row = from + i * stride;
+    const uint8_t *bytes = from + (i >> 1) * two_rows + (i & 1) * row;
     for (int32_t k = 0; k < words; k++) {
-      tvmt_widen_pair_word(to + i + 2 * rows * k, tvmt_load_word(row + 4 * k), rows, is_signed);
+      tvmt_widen_pair_word(to + i + 2 * rows * k, tvmt_load_word(bytes + 4 * k), rows, is_signed);
     }
   }
-  if (tail != 0) {
-    for (i = 0; i < rows; i++) {
-      const uint8_t *last = from + i * stride + 4 * words;
-      uint32_t word = last[0];
-      word |= tail > 1 ? (uint32_t)last[1] << 8 : 0U;
-      word |= tail > 2 ? (uint32_t)last[2] << 16 : 0U;
-      tvmt_widen_pair_word(to + i + 2 * rows * words, word, rows, is_signed);
-    }
+  for (i = 0; tail != 0 && i < rows; i++) {
+    const uint8_t *last = from + (i >> 1) * two_rows + (i & 1) * row + 4 * words;
+    uint32_t word = last[0];
+    word |= tail > 1 ? (uint32_t)last[1] << 8 : 0U;
+    word |= tail > 2 ? (uint32_t)last[2] << 16 : 0U;
+    tvmt_widen_pair_word(to + i + 2 * rows * words, word, rows, is_signed);
   }
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_s8(uint32_t *to, const int8_t *from,
-                                                                                   int32_t rows, int32_t stride,
-                                                                                   int32_t depth) {
-  tvmt_widen_pairs(to, (const uint8_t *)from, rows, stride, depth, 1);
+TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_s8(uint32_t *to, const uint8_t *from,
+                                                                                   int32_t rows, int32_t row,
+                                                                                   int32_t two_rows, int32_t depth) {
+  tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 1);
 }
 
 TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_u8(uint32_t *to, const uint8_t *from,
-                                                                                   int32_t rows, int32_t stride,
-                                                                                   int32_t depth) {
-  tvmt_widen_pairs(to, from, rows, stride, depth, 0);
+                                                                                   int32_t rows, int32_t row,
+                                                                                   int32_t two_rows, int32_t depth) {
+  tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 0);
 }
 
 #endif
