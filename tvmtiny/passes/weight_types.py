@@ -17,7 +17,7 @@ from tvmtiny.quant.qparams import WEIGHTS
 WeightTypes: TypeAlias = dict[str, str]
 """Name of each layer with weights -> a type of `qparams.WEIGHTS`."""
 
-LAYERS = ("dense", "attention", "ffn")
+LAYERS = ("dense", "attention", "folded_attention", "ffn")
 """Fused operators with weight matrices; embedding tables are int8 always."""
 
 
