@@ -62,9 +62,7 @@ def hangul(syllable: int) -> str:
     """The conjoining jamo of a syllable (Unicode 15.0, section 3.12)."""
     index = syllable - HANGUL.start
     tail = index % 28
-    return (
-        chr(0x1100 + index // 588) + chr(0x1161 + index % 588 // 28) + (chr(0x11A7 + tail) if tail else "")
-    )
+    return chr(0x1100 + index // 588) + chr(0x1161 + index % 588 // 28) + (chr(0x11A7 + tail) if tail else "")
 
 
 def packed_ranges(found: list[tuple[int, int]]) -> list[str]:

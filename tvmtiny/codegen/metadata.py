@@ -44,6 +44,7 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
+        "tokenizer": None,
         "arena": program.plan.to_json(),
         "operators": operators,
         "figures": {

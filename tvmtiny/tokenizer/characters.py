@@ -74,7 +74,9 @@ def character_table(spec: TokenizerSpec, alphabet: Alphabet) -> CharacterTable:
             offsets.append(len(data))
         data += _encode(length, entry, pool)
     if len(data) > 0xFFFF or len(pool.code_points) > HANGUL_TARGET - POOL_FLAG:
-        raise UserError("The tokenizer's table of characters is larger than 64 KB.", "Use a simpler normalizer.")
+        raise UserError(
+            "The tokenizer's table of characters is larger than 64 KB.", "Use a simpler normalizer."
+        )
     classes = [int(_class_at(runs, code_point)) for code_point in range(ASCII)]
     return CharacterTable(classes, starts, offsets, bytes(data), pool.code_points)
 
@@ -166,7 +168,9 @@ def _check_results(spec: TokenizerSpec, runs: list[Run]) -> None:
     """The C looks up the class of a result by itself: it must be the one that the character needs."""
     changing = (CharacterClass.MAP, CharacterClass.LOWER, CharacterClass.DROP)
     mapped = [run for run in runs if run[2][0] in (CharacterClass.MAP, CharacterClass.LOWER)]
-    for code_point in itertools.chain.from_iterable(range(start, start + length) for start, length, _ in mapped):
+    for code_point in itertools.chain.from_iterable(
+        range(start, start + length) for start, length, _ in mapped
+    ):
         for result, needed in _needed(spec, chr(code_point)):
             own = _class_at(runs, ord(result))
             if (CharacterClass.KEEP if own in changing else own) is not needed:

@@ -33,7 +33,19 @@ def tokenizer_sources(tables: Tables, name: str) -> TokenizerSources:
         name: C prefix.
     """
     common = data_dir("microtvm_projects") / "common"
-    environment = jinja2.Environment(
+    templates, context = environment(), _context(tables, name)
+    files = {
+        f"{name}_tokenizer.{kind}": templates.get_template(f"tokenizer.{kind}.j2").render(context)
+        for kind in "hc"
+    }
+    files[f"include/{HEADER}"] = (common / HEADER).read_text("utf-8")
+    files |= {source: (common / source).read_text("utf-8") for source in tables.sources}
+    return TokenizerSources(files, (f"{name}_tokenizer.c", *tables.sources))
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this package."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("tvmtiny.tokenizer"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -41,13 +53,6 @@ def tokenizer_sources(tables: Tables, name: str) -> TokenizerSources:
         keep_trailing_newline=True,
         autoescape=False,  # C, not HTML
     )
-    context = _context(tables, name)
-    files = {
-        f"{name}_tokenizer.{kind}": environment.get_template(f"tokenizer.{kind}.j2").render(context) for kind in "hc"
-    }
-    files[f"include/{HEADER}"] = (common / HEADER).read_text("utf-8")
-    files |= {source: (common / source).read_text("utf-8") for source in tables.sources}
-    return TokenizerSources(files, (f"{name}_tokenizer.c", *tables.sources))
 
 
 def _context(tables: Tables, name: str) -> dict[str, Any]:
@@ -80,7 +85,9 @@ def _array(ctype: str, symbol: str, values: Sequence[int | str]) -> list[dict[st
 def _rows(ctype: str, symbol: str, rows: Sequence[str]) -> list[dict[str, Any]]:
     """An array of structures, a line each."""
     initializer = "\n".join(f"    {{{row}}}," for row in rows)
-    return [{"ctype": ctype, "symbol": symbol, "count": len(rows), "initializer": initializer}] if rows else []
+    return (
+        [{"ctype": ctype, "symbol": symbol, "count": len(rows), "initializer": initializer}] if rows else []
+    )
 
 
 def _character_arrays(tables: Tables) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from tvmtiny.tokenizer.unicode import code_point_map, code_point_set, decompose
 Step = Callable[[str], str]
 """One character to what takes its place."""
 
-SUPPORTED = "BertNormalizer, Lowercase, NFD, StripAccents, Replace of a character, Prepend, and sequences of these"
+SUPPORTED = (
+    "BertNormalizer, Lowercase, NFD, StripAccents, Replace of a character, Prepend, and sequences of these"
+)
 
 
 def _clean(character: str) -> str:

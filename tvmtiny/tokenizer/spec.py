@@ -127,7 +127,8 @@ def _model_kind(model: Mapping[str, Any]) -> str:
     found = model.get("type") or _guessed_type(model)
     if found not in kinds:
         raise UserError(
-            f"Unknown tokenizer kind {found}.", f"The device can do {', '.join(KINDS)}: models WordPiece and BPE."
+            f"Unknown tokenizer kind {found}.",
+            f"The device can do {', '.join(KINDS)}: models WordPiece and BPE.",
         )
     refused = {"dropout": None, "end_of_word_suffix": "", "ignore_merges": False}
     if found == "WordPiece":
@@ -136,7 +137,9 @@ def _model_kind(model: Mapping[str, Any]) -> str:
         return kinds[found]
     for option, harmless in refused.items():
         if model.get(option) not in (None, harmless):
-            raise UserError(f"The tokenizer's BPE model has {option} = {model[option]}, which is not supported.")
+            raise UserError(
+                f"The tokenizer's BPE model has {option} = {model[option]}, which is not supported."
+            )
     if model.get("continuing_subword_prefix"):
         raise UserError("The tokenizer's BPE model has a continuing_subword_prefix, which is not supported.")
     if not isinstance(model.get("merges"), list):
@@ -163,7 +166,9 @@ def _vocabulary(model: Mapping[str, Any], specials: Mapping[str, int]) -> dict[s
                 "Prune the vocabulary: tvmtiny tokenizer prune.",
             )
         if owner.setdefault(index, piece) != piece:
-            raise UserError(f"The tokenizer's pieces {owner[index]!r} and {piece!r} have the same id {index}.")
+            raise UserError(
+                f"The tokenizer's pieces {owner[index]!r} and {piece!r} have the same id {index}."
+            )
     return dict(pieces)
 
 
@@ -172,7 +177,9 @@ def _specials(added: list[Mapping[str, Any]]) -> dict[str, int]:
     found = {}
     for token in added:
         content = token.get("content", "")
-        refused = [option for option in ("single_word", "lstrip", "rstrip", "normalized") if token.get(option)]
+        refused = [
+            option for option in ("single_word", "lstrip", "rstrip", "normalized") if token.get(option)
+        ]
         if refused:
             raise UserError(
                 f"The tokenizer's added token {content!r} has {refused[0]} = true, which is not supported.",
@@ -194,7 +201,9 @@ def _merges(model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> tuple[tu
             raise UserError(f"The tokenizer's merge {item!r} is not a pair of pieces.")
         missing = [piece for piece in (*pair, "".join(pair)) if piece not in vocabulary]
         if missing:
-            raise UserError(f"The tokenizer merges {pair[0]!r} and {pair[1]!r}, but has no piece {missing[0]!r}.")
+            raise UserError(
+                f"The tokenizer merges {pair[0]!r} and {pair[1]!r}, but has no piece {missing[0]!r}."
+            )
         found.append((pair[0], pair[1]))
     if len(found) > LARGEST_ID:
         raise UserError(f"The tokenizer has {len(found)} merges; the device can do {LARGEST_ID}.")

@@ -92,7 +92,9 @@ def _reader(kind: str | None) -> Callable[[Mapping[str, Any]], Splitting]:
         "Metaspace": _metaspace,
     }
     if kind not in readers:
-        raise UserError(f"The tokenizer's pre-tokenizer {kind} is not supported on the device.", f"Use {SUPPORTED}.")
+        raise UserError(
+            f"The tokenizer's pre-tokenizer {kind} is not supported on the device.", f"Use {SUPPORTED}."
+        )
     return readers[kind]
 
 
@@ -107,7 +109,7 @@ def _white_space(character: str) -> CharacterClass:
 
 
 def _words(character: str) -> CharacterClass:
-    """The pattern `\\w+|[^\\w\\s]+`."""
+    r"""The pattern `\w+|[^\w\s]+`."""
     if character in code_point_set("word"):
         return CharacterClass.LETTER
     return CharacterClass.SPACE if character in code_point_set("word_space") else CharacterClass.KEEP
@@ -115,8 +117,14 @@ def _words(character: str) -> CharacterClass:
 
 def _gpt2(character: str) -> CharacterClass:
     """The classes of GPT-2's pattern."""
-    names = {"letter": CharacterClass.LETTER, "number": CharacterClass.NUMBER, "regex_space": CharacterClass.SPACE}
-    return next((found for name, found in names.items() if character in code_point_set(name)), CharacterClass.KEEP)
+    names = {
+        "letter": CharacterClass.LETTER,
+        "number": CharacterClass.NUMBER,
+        "regex_space": CharacterClass.SPACE,
+    }
+    return next(
+        (found for name, found in names.items() if character in code_point_set(name)), CharacterClass.KEEP
+    )
 
 
 def _byte_level(options: Mapping[str, Any]) -> Splitting:
@@ -135,7 +143,9 @@ def _metaspace(options: Mapping[str, Any]) -> Splitting:
         "never": Prefix.NEVER,
     }
     if scheme not in schemes:
-        raise UserError(f"The tokenizer's Metaspace has the prepend_scheme {scheme}.", f"Use {', '.join(schemes)}.")
+        raise UserError(
+            f"The tokenizer's Metaspace has the prepend_scheme {scheme}.", f"Use {', '.join(schemes)}."
+        )
     return Splitting(
         "tvmt_split_marks",
         word_mark=mark if options.get("split", True) else "",

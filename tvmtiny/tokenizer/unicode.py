@@ -41,12 +41,12 @@ def code_point_ranges(name: str) -> tuple[tuple[int, int], ...]:
 
 @functools.cache
 def code_point_set(name: str) -> frozenset[str]:
-    """The characters of a set.
+    r"""The characters of a set.
 
     `control` and `clean_space`: what BertNormalizer removes and makes a space; `chinese`: what it puts spaces around;
     `accent` and `bert_accent`: what StripAccents and BertNormalizer remove; `space` and `punctuation`: what
     BertPreTokenizer removes and isolates; `word` and `word_space`: what Whitespace joins and removes; `letter`,
-    `number`, `regex_space`: \\p{L}, \\p{N}, \\s of the regular expression of ByteLevel.
+    `number`, `regex_space`: \p{L}, \p{N}, \s of the regular expression of ByteLevel.
     """
     return frozenset(chr(c) for first, last in code_point_ranges(name) for c in range(first, last + 1))
 
