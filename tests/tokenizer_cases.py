@@ -75,8 +75,16 @@ def _tokenizer(model: dict[str, Any], vocabulary: dict[str, int], **parts: Any) 
         for token in (*SPECIALS, "[SEP]x")
         if token in vocabulary
     ]
-    empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
-    return {"version": "1.0", **empty, "added_tokens": added, **parts, "model": {**model, "vocab": vocabulary}}
+    empty = dict.fromkeys(
+        ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+    )
+    return {
+        "version": "1.0",
+        **empty,
+        "added_tokens": added,
+        **parts,
+        "model": {**model, "vocab": vocabulary},
+    }
 
 
 def _ids(pieces: list[str]) -> dict[str, int]:
@@ -101,7 +109,10 @@ def wordpiece(normalizer: dict[str, Any] | None, pre_tokenizer: str = "BertPreTo
     import tokenizers
 
     probe = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
-    template = json.loads(probe.to_str()) | {"normalizer": normalizer, "pre_tokenizer": {"type": pre_tokenizer}}
+    template = json.loads(probe.to_str()) | {
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": pre_tokenizer},
+    }
     probe = tokenizers.Tokenizer.from_str(json.dumps(template))
     normalized = [probe.normalizer.normalize_str(t) if probe.normalizer else t for t in corpus()]
     words = [word for text in normalized for word, _ in probe.pre_tokenizer.pre_tokenize_str(text)]
@@ -163,9 +174,7 @@ def characters() -> dict[str, Any]:
     letters = sorted({letter for text in corpus() for letter in text.lower() if letter < "\u0500"})
     vocabulary = _ids([*SPECIALS, *letters])
     model = {"type": "BPE", "unk_token": "[UNK]", "fuse_unk": False, "byte_fallback": False, "merges": []}
-    return _tokenizer(
-        model, vocabulary, normalizer={"type": "Lowercase"}, post_processor=_around(vocabulary)
-    )
+    return _tokenizer(model, vocabulary, normalizer={"type": "Lowercase"}, post_processor=_around(vocabulary))
 
 
 def shipped() -> dict[str, Any]:
@@ -197,3 +206,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "llama": llama,
     "characters": characters,
 }
+
+
+@functools.cache
+def case(name: str) -> dict[str, Any]:
+    """The tokenizer of a case, made once; not to be changed."""
+    return CASES[name]()

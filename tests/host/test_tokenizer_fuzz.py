@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tokenizer_cases import CASES
+from tokenizer_cases import case
 
 from tvmtiny.codegen.directory import write_files
 from tvmtiny.tokenizer.emit import tokenizer_sources
@@ -19,8 +19,16 @@ from tvmtiny.tokenizer.spec import parse_spec
 from tvmtiny.tokenizer.tables import Tables, build_tables
 
 TARGET = Path(__file__).parents[1] / "fuzz" / "tokenizer.c"
-FUZZED = ("shipped", "wordpiece_uncased", "wordpiece_sequence", "byte_level", "metaspace_never", "llama", "characters")
-RUNS = 20_000
+FUZZED = (
+    "shipped",
+    "wordpiece_uncased",
+    "wordpiece_sequence",
+    "byte_level",
+    "metaspace_never",
+    "llama",
+    "characters",
+)
+RUNS = 6_000
 SEEDS = (
     b"\x00\x20\x10[CLS]Play some jazz in Z\xc3\xbcrich[SEP]",
     b"\x03\x20\x01don't we'll   they're 42\n\n[SEP]x",
@@ -39,7 +47,7 @@ def build(directory: Path) -> Path:
     """The fuzzer with the tokenizers of FUZZED."""
     entries, includes, sources = [], [], set()
     for name in FUZZED:
-        tables = _small_work(build_tables(parse_spec(CASES[name]()), max_tokens=200))
+        tables = _small_work(build_tables(parse_spec(case(name)), max_tokens=200))
         emitted = tokenizer_sources(tables, name)
         write_files(directory, emitted.files)
         sources |= set(emitted.sources)

@@ -256,7 +256,7 @@ def stats_command(
 
 
 def _stats_table(found: CorpusStats) -> Any:
-    result = console.table("Corpus", "", "", right=("",))
+    result = console.table("Corpus", "", "count", right=("count",))
     result.add_row("texts", f"{found.texts:,}")
     result.add_row("bytes", f"{found.bytes:,}")
     result.add_row("tokens a text", f"{found.tokens / found.texts:.2f}, at most {found.longest_text_tokens}")
@@ -267,7 +267,7 @@ def _stats_table(found: CorpusStats) -> Any:
 
 
 def _device_table(measured: Measurement, target: str, per_byte: float | None) -> Any:
-    result = console.table(f"On {target}", "", "", right=("",))
+    result = console.table(f"On {target}", "", "needs", right=("needs",))
     result.add_row("flash: code", f"{measured.code_bytes:,} bytes")
     result.add_row("flash: tables", f"{measured.table_bytes:,} bytes")
     result.add_row("RAM: state", f"{measured.state_bytes:,} bytes")

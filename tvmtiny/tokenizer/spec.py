@@ -97,7 +97,7 @@ def parse_spec(data: Mapping[str, Any]) -> TokenizerSpec:
     steps, prefix = normalizer_steps(data.get("normalizer"))
     splitting = read_splitting(data.get("pre_tokenizer"), prefix)
     added = data.get("added_tokens") or []
-    specials = _specials(added)
+    specials = _specials(added, normalizes=data.get("normalizer") is not None)
     vocabulary = _vocabulary(model, specials)
     known = {*vocabulary.values(), *specials.values()}
     unknown = model.get("unk_token")
@@ -172,14 +172,18 @@ def _vocabulary(model: Mapping[str, Any], specials: Mapping[str, int]) -> dict[s
     return dict(pieces)
 
 
-def _specials(added: list[Mapping[str, Any]]) -> dict[str, int]:
-    """Added tokens that are found in texts; raises UserError for ones that take more than their own characters."""
+def _specials(added: list[Mapping[str, Any]], *, normalizes: bool) -> dict[str, int]:
+    """Added tokens that are found in texts; raises UserError for ones that take more than their own characters.
+
+    Args:
+        normalizes: whether there is a normalizer; without one `normalized` makes no difference, if all agree in it.
+    """
     found = {}
+    mixed = len({bool(token.get("normalized")) for token in added}) > 1
     for token in added:
         content = token.get("content", "")
-        refused = [
-            option for option in ("single_word", "lstrip", "rstrip", "normalized") if token.get(option)
-        ]
+        options = ["single_word", "lstrip", "rstrip", *(["normalized"] if normalizes or mixed else [])]
+        refused = [option for option in options if token.get(option)]
         if refused:
             raise UserError(
                 f"The tokenizer's added token {content!r} has {refused[0]} = true, which is not supported.",

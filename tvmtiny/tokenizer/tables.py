@@ -89,7 +89,7 @@ def build_tables(
     Raises:
         UserError: something that the C cannot do exactly.
     """
-    cut = min(spec.max_tokens or MOST_TOKENS, max_tokens or MOST_TOKENS, MOST_TOKENS)
+    cut = min(limit for limit in (spec.max_tokens, max_tokens, MOST_TOKENS) if limit is not None)
     around = len(spec.before) + len(spec.after)
     if cut < max(around, 1):
         raise UserError(
