@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_export_writes_what_it_lists(tmp_path: Path) -> None:
         assert (tmp_path / "text" / source).is_file()
     assert made["sources"][0] == "text_tokenizer.c"
     assert (tmp_path / "text" / "include" / "tvmt_tokenizer.h").is_file()
+
+
+def test_only_training_and_checking_need_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    report("import", TOKENIZER, "-o", str(tmp_path / "tok.json"))
+    report("export", TOKENIZER, "-o", str(tmp_path / "text"))
+    for arguments in (["check", TOKENIZER, "--fuzz", "1"], ["train", CORPUS, "--kind", "bpe"]):
+        result = call(*arguments)
+        assert result.exit_code == 1
+        assert "pip install 'tvmtiny[tokenizer]'" in result.stderr
 
 
 def test_a_difference_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:

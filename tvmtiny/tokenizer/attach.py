@@ -43,7 +43,6 @@ class AttachedTokenizer:
 
     def metadata(self, name: str, sources: Sequence[str]) -> dict[str, Any]:
         """Fields of metadata.json that change; `sources`: of the model alone."""
-        own = tokenizer_sources(self.tables, name).sources
         return {
             "tokenizer": {
                 "file": TOKENIZER_FILE,
@@ -56,7 +55,7 @@ class AttachedTokenizer:
                 "vocabulary_table_bytes": self.tables.vocabulary_bytes,
                 "work_bytes": 2 * self.tables.work_words,
             },
-            "sources": [*sources, f"{name}_text.c", *own],
+            "sources": [*sources, f"{name}_text.c", f"{name}_tokenizer.c", *self.tables.sources],
         }
 
 

@@ -17,6 +17,8 @@ ERROR_WORD = -3
 """TVMT_TOKENIZER_ERROR_WORD."""
 
 _NAME = "checked"
+_STATE_BYTES = 1024
+"""More than a tvmt_tokenizer has."""
 
 
 class HostTokenizer:
@@ -34,7 +36,7 @@ class HostTokenizer:
         self._tables = tables
         with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
             library = ctypes.CDLL(str(_build(tables, Path(folder), flags)))
-        self._state = ctypes.create_string_buffer(4096)
+        self._state = ctypes.create_string_buffer(_STATE_BYTES)
         self._work = (ctypes.c_uint16 * tables.work_words)()
         self._table = ctypes.byref(ctypes.c_char.in_dll(library, f"{_NAME}_tokenizer_tables"))
         self._init, self._feed = library.tvmt_tokenizer_init, library.tvmt_tokenizer_feed
