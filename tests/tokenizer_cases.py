@@ -177,6 +177,40 @@ def characters() -> dict[str, Any]:
     return _tokenizer(model, vocabulary, normalizer={"type": "Lowercase"}, post_processor=_around(vocabulary))
 
 
+def bpe_of_words() -> dict[str, Any]:
+    """Byte-pair encoding of BERT's words."""
+    data = sentencepiece("never", fallback=False, fuse=True)
+    return data | {"normalizer": _bert(lowercase=True), "pre_tokenizer": {"type": "BertPreTokenizer"}}
+
+
+def marked_wordpiece() -> dict[str, Any]:
+    """WordPiece with marks in place of spaces."""
+    normalizer = _bert(lowercase=True) | {"handle_chinese_chars": False}
+    data = wordpiece(normalizer)
+    vocabulary = data["model"]["vocab"]
+    for piece in (MARK, f"{MARK}p", f"##{MARK}"):
+        vocabulary[piece] = len(vocabulary)
+    space = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "first", "split": True}
+    return data | {"pre_tokenizer": space}
+
+
+def wordpiece_of_texts() -> dict[str, Any]:
+    """WordPiece without a pre-tokenizer: spaces are parts of words."""
+    data = wordpiece({"type": "Lowercase"})
+    vocabulary = data["model"]["vocab"]
+    for piece in (" ", "## ", "## the ", "##e "):
+        vocabulary[piece] = len(vocabulary)
+    return data | {"pre_tokenizer": None}
+
+
+def wordpiece_of_replacements() -> dict[str, Any]:
+    """WordPiece whose normalizer also gives characters that it takes away from texts."""
+    replacements = [("x", ""), ("€", "b"), ("中", "ß"), ("o", " ")]
+    steps = [{"type": "Replace", "pattern": {"String": a}, "content": b} for a, b in replacements]
+    data = wordpiece(_bert(lowercase=True))
+    return data | {"normalizer": {"type": "Sequence", "normalizers": [*steps, data["normalizer"]]}}
+
+
 def shipped() -> dict[str, Any]:
     """The tokenizer of the intent example."""
     data: dict[str, Any] = json.loads((EXAMPLE / "tokenizer.json").read_text("utf-8"))
@@ -195,6 +229,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "wordpiece_accents": lambda: wordpiece(_bert(lowercase=True, strip_accents=False)),
     "wordpiece_sequence": lambda: wordpiece(_STRIPPED, "Whitespace"),
     "wordpiece_plain": lambda: wordpiece(None, "WhitespaceSplit"),
+    "wordpiece_texts": wordpiece_of_texts,
+    "wordpiece_replacements": wordpiece_of_replacements,
+    "wordpiece_marks": marked_wordpiece,
     "byte_level": lambda: byte_level(200),
     "byte_level_prefix": lambda: byte_level(100, prefix_space=True),
     "byte_level_whole": lambda: byte_level(100, use_regex=False),
@@ -204,6 +241,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "metaspace_never": lambda: sentencepiece("never", fallback=True, fuse=True),
     "metaspace_whole": lambda: sentencepiece("always", fallback=True, fuse=False, split=False),
     "llama": llama,
+    "bpe_words": bpe_of_words,
     "characters": characters,
 }
 

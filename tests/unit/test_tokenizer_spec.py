@@ -63,6 +63,8 @@ REFUSED = [
     (shipped, "added_tokens.0.lstrip", True, "'[PAD]' has lstrip"),
     (shipped, "added_tokens.0.normalized", True, "'[PAD]' has normalized"),
     (shipped, "added_tokens.0.content", "", "1 to 255 bytes"),
+    (shipped, "added_tokens.0.content", "x" * 256, "1 to 255 bytes"),
+    (shipped, "added_tokens.0.content", "a\0", "none of them zero"),
     (lambda: byte_level(3), "model.dropout", 0.1, "dropout = 0.1"),
     (lambda: byte_level(3), "model.ignore_merges", True, "ignore_merges = True"),
     (lambda: byte_level(3), "model.continuing_subword_prefix", "##", "continuing_subword_prefix"),
@@ -84,10 +86,20 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("make", "path", "value", "message"), REFUSED, ids=[row[3] for row in REFUSED])
+@pytest.mark.parametrize(("make", "path", "value", "message"), REFUSED, ids=str)
 def test_refused(make: Any, path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         parse_spec(changed(make(), path, value))
+
+
+def test_a_prefix_to_texts_that_may_vanish_is_refused() -> None:
+    steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "StripAccents"}]
+    sequence = {"type": "Sequence", "normalizers": steps}
+    with pytest.raises(UserError, match="removes every character"):
+        parse_spec(changed(llama(), "normalizer", sequence))
+    late = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, steps[0]]}
+    with pytest.raises(UserError, match="prepends a character after other steps"):
+        parse_spec(changed(llama(), "normalizer", late))
 
 
 def test_normalized_added_tokens_are_fine_without_a_normalizer() -> None:
@@ -109,6 +121,28 @@ def test_order_of_combining_marks_is_refused_where_it_shows() -> None:
     data = changed(byte_level(3), "normalizer", {"type": "NFD"})
     with pytest.raises(UserError, match="order of combining marks"):
         build_tables(parse_spec(data))
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "value", "message"),
+    [
+        (shipped, "pre_tokenizer", {"type": "ByteLevel"}, "WordPiece model over bytes"),
+        (shipped, "pre_tokenizer", {"type": "Metaspace"}, "spaces around ideographs"),
+        (lambda: byte_level(3), "normalizer", {"type": "BertNormalizer"}, "spaces around ideographs"),
+        (
+            lambda: sentencepiece("never", fallback=True, fuse=False),
+            "pre_tokenizer",
+            {"type": "ByteLevel"},
+            "falls back to bytes from bytes",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together(make: Any, path: str, value: Any, message: str) -> None:
+    data = make()
+    data["added_tokens"] = []
+    spec = parse_spec(changed(data, path, value))
+    with pytest.raises(UserError, match=message):
+        build_tables(spec)
 
 
 def test_too_little_room_is_refused() -> None:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from tvmtiny.errors import UserError
-from tvmtiny.tokenizer.normalize import apply
+from tvmtiny.tokenizer.normalize import apply, replaced_characters
 from tvmtiny.tokenizer.spec import TokenizerSpec
 from tvmtiny.tokenizer.split import CharacterClass
 from tvmtiny.tokenizer.unicode import (
@@ -83,10 +83,15 @@ def character_table(spec: TokenizerSpec, alphabet: Alphabet) -> CharacterTable:
 
 def results(spec: TokenizerSpec, character: str) -> list[tuple[str, CharacterClass]]:
     """What a character becomes, and the class of each result."""
-    text = apply(list(spec.steps), character)
+    text = apply(spec.steps, character)
     if spec.splitting.replace_space:
         text = text.replace(" ", spec.splitting.replace_space)
     return [(result, spec.splitting.classify(result)) for result in text]
+
+
+def mapped_characters(spec: TokenizerSpec) -> set[str]:
+    """The characters that a normalizer may make others, without Hangul."""
+    return {*code_point_map("decompose"), *code_point_map("lower"), *replaced_characters(spec.steps)}
 
 
 def _evaluate(spec: TokenizerSpec, alphabet: Alphabet) -> Iterator[Run]:
@@ -94,9 +99,7 @@ def _evaluate(spec: TokenizerSpec, alphabet: Alphabet) -> Iterator[Run]:
     places = {0, CODE_POINTS, *range(ASCII + 1), SURROGATES.start, SURROGATES.stop, HANGUL.start, HANGUL.stop}
     for name in SETS:
         places.update(bound for first, last in code_point_ranges(name) for bound in (first, last + 1))
-    named = itertools.chain(
-        code_point_map("decompose"), code_point_map("lower"), alphabet or (), spec.splitting.word_mark
-    )
+    named = {*mapped_characters(spec), *(alphabet or ()), *spec.splitting.word_mark}
     places.update(ord(character) + end for character in named for end in (0, 1))
     for start, stop in itertools.pairwise(sorted(places)):
         if start in SURROGATES:  # never occur
@@ -139,12 +142,13 @@ def _alike(spec: TokenizerSpec, character: str, text: str, alphabet: Alphabet) -
     """Whether the model gives the same tokens for a character as for what normalization makes of it."""
     if text == character:
         return True
-    if alphabet is None or character in alphabet:
+    if alphabet is None or character in alphabet or set(text + character) & set(spec.splitting.word_mark):
         return False
     if len(text) == 1:
-        return text not in alphabet and not set(text + character) & set(spec.splitting.word_mark)
-    # A word with one unknown character is unknown as a whole.
-    return spec.kind == "wordpiece" and not set(text) <= alphabet
+        return text not in alphabet
+    # A word with one unknown character is unknown as a whole; characters that stand alone are words each.
+    isolated = any(spec.splitting.classify(result) is CharacterClass.ISOLATED for result in text)
+    return spec.kind == "wordpiece" and not isolated and not set(text) <= alphabet
 
 
 def _joined(runs: Iterable[Run]) -> Iterator[Run]:
@@ -186,6 +190,10 @@ def _split(runs: Iterable[Run]) -> Iterator[Run]:
             yield start + done, min(LONGEST_RUN, length - done), entry
 
 
+def _too_large() -> UserError:
+    return UserError("The tokenizer's table of characters is larger than 64 KB.", "Use a simpler normalizer.")
+
+
 class _Pool:
     """Sequences of code points, each kept once."""
 
@@ -201,6 +209,8 @@ class _Pool:
         if text not in self._places:
             self._places[text] = len(self.code_points)
             self.code_points += [*map(ord, text[:-1]), ord(text[-1]) | LAST_FLAG]
+        if POOL_FLAG + self._places[text] >= HANGUL_TARGET:
+            raise _too_large()
         return POOL_FLAG + self._places[text]
 
 

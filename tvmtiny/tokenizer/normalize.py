@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvmtiny.errors import UserError
@@ -53,6 +54,17 @@ def _bert(options: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
+@dataclasses.dataclass(frozen=True)
+class _Replacement:
+    """One character by a text."""
+
+    pattern: str
+    content: str
+
+    def __call__(self, character: str) -> str:
+        return self.content if character == self.pattern else character
+
+
 def _replace(options: Mapping[str, Any]) -> list[Step]:
     pattern, content = options.get("pattern", {}).get("String"), options.get("content", "")
     if not isinstance(pattern, str) or len(pattern) != 1:
@@ -60,7 +72,7 @@ def _replace(options: Mapping[str, Any]) -> list[Step]:
             f"The tokenizer's normalizer replaces {options.get('pattern')}, which depends on several characters.",
             "On the device only the replacement of one character is supported.",
         )
-    return [lambda character: content if character == pattern else character]
+    return [_Replacement(pattern, content)]
 
 
 def normalizer_steps(normalizer: Mapping[str, Any] | None) -> tuple[list[Step], str | None]:
@@ -98,6 +110,11 @@ def _sequence(items: list[Mapping[str, Any]]) -> tuple[list[Step], str | None]:
             )
         prefix = prefix if added is None else added
         steps += found
+    if prefix is not None and removes(steps):
+        raise UserError(
+            "The tokenizer's normalizer prepends a character, also to texts of which it removes every character.",
+            "Use Metaspace in place of Prepend.",
+        )
     if prefix is not None:
         prefix = apply(steps, prefix)
         if len(prefix) != 1:
@@ -105,12 +122,28 @@ def _sequence(items: list[Mapping[str, Any]]) -> tuple[list[Step], str | None]:
     return steps, prefix
 
 
-def reorders(steps: list[Step]) -> bool:
+def reorders(steps: Sequence[Step]) -> bool:
     """Whether combining marks change places (canonical ordering, a part of NFD)."""
     return decompose in steps
 
 
-def apply(steps: list[Step], text: str) -> str:
+def replaced_characters(steps: Sequence[Step]) -> set[str]:
+    """The characters that Replace names."""
+    return {step.pattern for step in steps if isinstance(step, _Replacement)}
+
+
+def removes(steps: Sequence[Step]) -> bool:
+    """Whether a character may be left without a result."""
+    removing = any(step in (_clean, _strip_accent, _strip_bert_accent) for step in steps)
+    return removing or any(isinstance(step, _Replacement) and not step.content for step in steps)
+
+
+def spaces_chinese(steps: Sequence[Step]) -> bool:
+    """Whether ideographs get spaces around them."""
+    return _space_chinese in steps
+
+
+def apply(steps: Sequence[Step], text: str) -> str:
     """All steps, character by character."""
     for step in steps:
         text = "".join(map(step, text))

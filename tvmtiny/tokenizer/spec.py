@@ -189,8 +189,10 @@ def _specials(added: list[Mapping[str, Any]], *, normalizes: bool) -> dict[str, 
                 f"The tokenizer's added token {content!r} has {refused[0]} = true, which is not supported.",
                 "Set it to false, or make the token part of the model's vocabulary alone.",
             )
-        if not content or len(content.encode()) > 255:
-            raise UserError(f"The tokenizer's added token {content!r} must have 1 to 255 bytes.")
+        if not 1 <= len(content.encode()) <= 255 or "\0" in content:
+            raise UserError(
+                f"The tokenizer's added token {content!r} must have 1 to 255 bytes, none of them zero."
+            )
         found[content] = token.get("id", -1)
     if len(found) > 255:
         raise UserError(f"The tokenizer has {len(found)} added tokens; the device can do 255.")

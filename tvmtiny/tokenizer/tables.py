@@ -7,7 +7,7 @@ import dataclasses
 from tvmtiny.errors import UserError
 from tvmtiny.tokenizer import merges, trie
 from tvmtiny.tokenizer.characters import CharacterTable, character_table
-from tvmtiny.tokenizer.normalize import reorders
+from tvmtiny.tokenizer.normalize import reorders, spaces_chinese
 from tvmtiny.tokenizer.spec import TokenizerSpec
 from tvmtiny.tokenizer.unicode import combining
 
@@ -95,6 +95,7 @@ def build_tables(
         raise UserError(
             f"Texts are cut to {cut} tokens, and {around} stand around every text.", "Allow more tokens."
         )
+    _check_parts(spec)
     if spec.kind != "wordpiece":
         alphabet = merges.model_alphabet(spec)
         _check_order(spec, alphabet)
@@ -105,9 +106,25 @@ def build_tables(
     return Tables(spec, character_table(spec, alphabet), trie.pack(initial, inside), None, cut)
 
 
+def _check_parts(spec: TokenizerSpec) -> None:
+    """Refuse parts that do not go together."""
+    if spec.kind == "wordpiece" and spec.splitting.byte_level:
+        raise UserError(
+            "The tokenizer is a WordPiece model over bytes.",
+            "Use BertPreTokenizer, Whitespace or WhitespaceSplit.",
+        )
+    if spec.byte_fallback and spec.splitting.byte_level:
+        raise UserError("The tokenizer falls back to bytes from bytes.", "Set byte_fallback to false.")
+    if spaces_chinese(spec.steps) and spec.splitting.splitter != "tvmt_split_words":
+        raise UserError(
+            "The tokenizer's BertNormalizer puts spaces around ideographs, and its pre-tokenizer keeps spaces.",
+            "Set handle_chinese_chars to false, or use BertPreTokenizer.",
+        )
+
+
 def _check_order(spec: TokenizerSpec, alphabet: frozenset[str] | None) -> None:
     """Refuse a vocabulary in which the order of combining marks shows: NFD sorts them, the C does not."""
-    if not reorders(list(spec.steps)):
+    if not reorders(spec.steps):
         return
     marks = [] if alphabet is None else sorted(filter(combining, alphabet))
     if alphabet is None or len(marks) > 1:

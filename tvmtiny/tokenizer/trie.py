@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from tvmtiny.errors import UserError
-from tvmtiny.tokenizer.characters import results
+from tvmtiny.tokenizer.characters import mapped_characters, results
 from tvmtiny.tokenizer.spec import TokenizerSpec
 from tvmtiny.tokenizer.split import CharacterClass
 
@@ -45,24 +45,32 @@ def reachable_pieces(spec: TokenizerSpec) -> tuple[dict[str, int], dict[str, int
     Left out are pieces with a character that normalization never gives, and with one that stands alone beside others.
     """
     initial, inside = {}, {}
+    mapped = {result for c in mapped_characters(spec) for result, _ in results(spec, c)}
     for piece, index in spec.vocabulary.items():
-        if _possible(spec, piece):
+        if _possible(spec, piece, mapped):
             initial[piece] = index
         rest = piece.removeprefix(spec.continuation)
-        if piece.startswith(spec.continuation) and rest and _possible(spec, rest, whole_word=False):
+        if piece.startswith(spec.continuation) and rest and _possible(spec, rest, mapped, whole_word=False):
             inside[rest] = index
     return initial, inside
 
 
-def _possible(spec: TokenizerSpec, piece: str, *, whole_word: bool = True) -> bool:
-    kinds = []
+def _possible(spec: TokenizerSpec, piece: str, mapped: set[str], *, whole_word: bool = True) -> bool:
+    """Whether words may hold `piece`.
+
+    Args:
+        mapped: characters that are what normalization makes of others.
+    """
+    kinds = set()
     for character in piece:
         found = results(spec, character)
-        if [result for result, _ in found if result != " "] != [character]:
+        kept = [result for result, kind in found if kind is not CharacterClass.SPACE] == [character]
+        if not kept and character not in mapped:
             return False
-        kinds.append(CharacterClass.ISOLATED if len(found) > 1 else found[0][1])
-    alone = any(kind is CharacterClass.ISOLATED for kind in kinds)
-    return bool(kinds) and len(set(kinds)) == 1 and (not alone or (whole_word and len(kinds) == 1))
+        alone = kept and len(found) > 1  # with spaces around it
+        kinds.add(CharacterClass.ISOLATED if alone else spec.splitting.classify(character))
+    isolated = CharacterClass.ISOLATED in kinds
+    return len(kinds) == 1 and (not isolated or (whole_word and len(piece) == 1))
 
 
 def pack(initial: dict[str, int], inside: dict[str, int]) -> PackedTrie:
