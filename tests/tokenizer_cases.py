@@ -205,7 +205,7 @@ def wordpiece_of_texts() -> dict[str, Any]:
 
 def wordpiece_of_replacements() -> dict[str, Any]:
     """WordPiece whose normalizer also gives characters that it takes away from texts."""
-    replacements = [("x", ""), ("€", "b"), ("中", "ß"), ("o", " ")]
+    replacements = [("x", ""), ("€", "b"), ("中", "ß"), ("é", "ok")]
     steps = [{"type": "Replace", "pattern": {"String": a}, "content": b} for a, b in replacements]
     data = wordpiece(_bert(lowercase=True))
     return data | {"normalizer": {"type": "Sequence", "normalizers": [*steps, data["normalizer"]]}}
