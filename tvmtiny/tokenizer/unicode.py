@@ -77,5 +77,5 @@ def decompose(character: str) -> str:
 
 
 def combining(character: str) -> bool:
-    """Whether canonical ordering may move a character and the accents are not all of these: left by StripAccents."""
+    """Whether canonical ordering may move a character, by Python's Unicode: no older than any of the library's."""
     return unicodedata.combining(character) != 0
