@@ -86,7 +86,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("make", "path", "value", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("make", "path", "value", "message"), REFUSED)
 def test_refused(make: Any, path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         parse_spec(changed(make(), path, value))

@@ -50,7 +50,6 @@ def options(clean: bool, chinese: bool, strip: bool | None, lower: bool) -> dict
         (normalizers.Lowercase(), {"type": "Lowercase"}),
         (normalizers.StripAccents(), {"type": "StripAccents"}),
     ],
-    ids=str,
 )
 def test_normalizers(library: normalizers.Normalizer, data: dict[str, object]) -> None:
     steps, _ = normalize.normalizer_steps(data)
