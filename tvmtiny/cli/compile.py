@@ -196,6 +196,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="tokenizer.json of the model: the C takes text.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
     ] = None,
@@ -268,6 +277,7 @@ def command(
             calibration=calibration,
             name=name,
             labels=parse_labels(labels or []),
+            tokenizer=tokenizer,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,

@@ -46,6 +46,7 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
+        "tokenizer": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,
