@@ -113,10 +113,13 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / _stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_choice("range method", range_method, ranges.METHODS)
-    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
-    _check_choice("storage of weights", weights, WEIGHTS)
-    _check_choice("type of the residual stream", residual, RESIDUALS)
+    for what, value, choices in (
+        ("range method", range_method, ranges.METHODS),
+        ("folding of Q K^T", fold_qk, fold_query_key.MODES),
+        ("storage of weights", weights, WEIGHTS),
+        ("type of the residual stream", residual, RESIDUALS),
+    ):
+        _check_choice(what, value, choices)
     microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")

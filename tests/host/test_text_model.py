@@ -17,16 +17,20 @@ WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-pedantic
 OK, NULL, ALIGNMENT, ARENA, TEXT = 0, -1, -2, -3, -6
 
 
-@pytest.fixture(scope="module")
-def intent(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def compiled(output: Path) -> Artifact:
     return compile_model(
         EXAMPLE / "model.onnx",
         target="host",
         calibration=EXAMPLE / "calibration.npz",
         labels=EXAMPLE / "labels.txt",
         tokenizer=EXAMPLE / "tokenizer.json",
-        output=tmp_path_factory.mktemp("text") / "intent",
+        output=output,
     )
+
+
+@pytest.fixture(scope="module")
+def intent(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return compiled(tmp_path_factory.mktemp("text") / "intent")
 
 
 def build(artifact: Artifact, output: Path, *options: str) -> None:
@@ -41,6 +45,10 @@ def test_the_example_program_takes_a_string(intent: Artifact, tmp_path: Path) ->
     build(intent, tmp_path / "main", "gcc", "-std=c11", str(intent.directory / "main.c"))
     said = subprocess.run([tmp_path / "main"], text=True, capture_output=True, check=True).stdout
     assert said.startswith("PlayMusic (")
+
+
+def test_the_model_may_be_called_text(tmp_path: Path) -> None:
+    build(compiled(tmp_path / "text"), tmp_path / "text.so", "gcc", "-std=c11", "-shared", "-fPIC")
 
 
 def test_it_is_also_cpp(intent: Artifact, tmp_path: Path) -> None:
