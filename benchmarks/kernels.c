@@ -44,8 +44,10 @@
        o->cols)                                                                                                       \
   CASE(values_s8_pairs, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,           \
        2 * o->depth, o->cols, 0x10000000U, 0, 0)
+enum { WEIGHT_ITEM = sizeof(tvmt_weight), WEIGHT_PAIRS = 1 };
 #else
 #define PAIRS(CASE)
+enum { WEIGHT_ITEM = 1, WEIGHT_PAIRS = 0 };
 #endif
 
 enum { WEIGHT_BYTES = 131072, ROW_SUM = 32768 };
@@ -136,7 +138,7 @@ int kernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
                 .column = weights};
   (void)arena_bytes;
   (void)n_tokens;
-  if (w->cols * w->depth > WEIGHT_BYTES) {
+  if (w->cols * w->depth * WEIGHT_ITEM > WEIGHT_BYTES || (WEIGHT_PAIRS && w->depth % 4 != 0)) {
     return -1;
   }
   fill((int32_t *)o.x, w->x_words);

@@ -42,7 +42,14 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("family", "target"), [("mve", "qemu-m55"), ("wide_weights", "qemu-m4"), ("dual_issue", "qemu-m7")]
+    ("family", "target"),
+    [
+        ("portable", "qemu-m0"),
+        ("dsp", "qemu-m4"),
+        ("wide_weights", "qemu-m4"),
+        ("dual_issue", "qemu-m7"),
+        ("mve", "qemu-m55"),
+    ],
 )
 @pytest.mark.parametrize("optimize", ["-O0", "-Os", "-O3"])
 def test_inline_assembly_finds_its_registers_at_every_level_of_optimization(

@@ -23,7 +23,12 @@ from tvmtiny.verify import INTEGER_MODULE, expected_outputs
 
 CORES = ("qemu-m0", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 BOARDS = ("stm32f746", "rp2040")
-VECTOR_CASES = ("odd_sizes", "narrow_heads", "sensor_encoder")
+PLANS = [
+    *(("qemu-m55", case) for case in ("odd_sizes", "narrow_heads", "sensor_encoder", "folded")),
+    *(("qemu-m7", case) for case in ("odd_sizes", "narrow_heads", "sensor_encoder", "folded", "many_tokens")),
+    *((target, "many_tokens_odd_heads") for target in ("qemu-m4", "qemu-m7", "qemu-m55")),
+]
+"""Further targets, with schedules, memory plans and micro-kernels of their own."""
 INTENT = Path(__file__).parents[2] / "examples" / "intent"
 
 Outputs = list[dict[str, np.ndarray]]
@@ -110,27 +115,27 @@ def test_c_on_an_emulated_core_gives_the_bytes_of_the_reference(artifact: Artifa
     assert _equal(result.outputs, expected_outputs(artifact, chosen))
 
 
-@pytest.fixture(params=VECTOR_CASES)
-def vector_artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Compiled for a core with MVE."""
-    return shared(tmp_path_factory, request.param, "qemu-m55")
-
-
-def test_c_of_vector_kernels_on_the_host_gives_the_bytes_of_the_reference(vector_artifact: Artifact) -> None:
-    chosen = samples(vector_artifact)
-    result = run(vector_artifact, "host", chosen, target="host")
+@pytest.mark.parametrize(("target", "case"), PLANS)
+def test_c_planned_for_another_core_gives_the_bytes_of_the_reference_on_the_host(
+    target: str, case: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = shared(tmp_path_factory, case, target)
+    chosen = samples(made)
+    result = run(made, "host", chosen, target="host")
     assert result.status == [0] * len(chosen)
-    assert _equal(result.outputs, expected_outputs(vector_artifact, chosen))
+    assert _equal(result.outputs, expected_outputs(made, chosen))
 
 
 @pytest.mark.qemu
-def test_c_of_vector_kernels_on_an_emulated_core_gives_the_bytes_of_the_reference(
-    vector_artifact: Artifact,
+@pytest.mark.parametrize(("target", "case"), PLANS)
+def test_c_planned_for_another_core_gives_the_bytes_of_the_reference_there(
+    target: str, case: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    chosen = samples(vector_artifact)
-    result = run(vector_artifact, "qemu", chosen, repeat=2)
+    made = shared(tmp_path_factory, case, target)
+    chosen = samples(made)
+    result = run(made, "qemu", chosen)
     assert result.status == [0] * len(chosen)
-    assert _equal(result.outputs, expected_outputs(vector_artifact, chosen))
+    assert _equal(result.outputs, expected_outputs(made, chosen))
 
 
 @pytest.mark.qemu

@@ -22,6 +22,10 @@ LAYERS_SHOWN = 8
 DEFAULT_PARENT = Path("build")
 
 
+LAYER_WEIGHTS = ("int8", "int4")
+"""Types of weights that a single layer can have."""
+
+
 class WeightType(enum.StrEnum):
     """Types of weights in flash."""
 
@@ -72,10 +76,10 @@ def parse_layer_weights(texts: list[str]) -> dict[str, str]:
     types: dict[str, str] = {}
     for text in texts:
         name, _, found = text.rpartition("=")
-        if not name or found not in list(WeightType):
+        if not name or found not in LAYER_WEIGHTS:
             raise UserError(
                 f"--layer-weights {text} is not LAYER=TYPE.",
-                f"Write a layer's name and {' or '.join(WeightType)}, as in --layer-weights classifier=int4.",
+                f"Write a layer's name and {' or '.join(LAYER_WEIGHTS)}, as in --layer-weights classifier=int4.",
             )
         types[name] = found
     return types
@@ -238,7 +242,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="LAYER=TYPE",
-            help="Weights of one layer, int8 or int4, before --weights; may be repeated.",
+            help="Weights of one layer, int8 or int4, whatever --weights says; may be repeated.",
             show_default=False,
         ),
     ] = None,

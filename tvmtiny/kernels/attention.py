@@ -178,9 +178,10 @@ def _macs(o: Operands, n: int) -> int:
 
 
 def _inplace(o: Operands) -> tuple[str, ...]:
-    """Whatever the layout of keys. Rows of `earlier` are copied before those of the output are written.
+    """Not x where the tokens are the keys (a copy of them in pairs would allow it, at the price of two rules).
 
-    The planner sees to it that they are not narrower.
+    Rows of `earlier` are copied before those of the output are written; `codegen.program` sees to it that a result is
+    not larger than what it overwrites.
     """
     return (*(() if _folded(o) else ("x",)), "residual", "earlier")
 

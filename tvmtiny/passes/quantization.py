@@ -16,7 +16,7 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import attributes, kind, parts, token_rows
+from tvmtiny.passes.operators import WEIGHTED, attributes, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
@@ -127,7 +127,7 @@ class Quantization:
             for index, arg in enumerate(value.args if kind(value) else []):
                 view = trace(self.graph, arg) if hasattr(arg, "ty") else None
                 reads = view is not None and view.root.same_as(param)
-                whole = index == 0 and kind(value) in ("dense", "attention", "folded_attention", "ffn")
+                whole = index == 0 and kind(value) in WEIGHTED
                 if view is not None and reads and not (whole and is_identity(view)):
                     return False
         return not any(

@@ -10,15 +10,12 @@ import tvm
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import kind
+from tvmtiny.passes.operators import WEIGHTED, kind
 from tvmtiny.passes.views import trace
 from tvmtiny.quant.qparams import WEIGHTS
 
 WeightTypes: TypeAlias = dict[str, str]
 """Name of each layer with weights -> a type of `qparams.WEIGHTS`."""
-
-LAYERS = ("dense", "attention", "folded_attention", "ffn")
-"""Fused operators with weight matrices; embedding tables are int8 always."""
 
 
 def weight_types(
@@ -45,7 +42,7 @@ def weight_types(
     results = [trace(graph, result).root for result in graph.results]
     types = {}
     for var, value in graph:
-        if kind(value) in LAYERS:
+        if kind(value) in WEIGHTED:
             reads_input = trace(graph, value.args[0]).root in main.params
             at_end = kind(value) == "dense" and (reads_input or any(var.same_as(r) for r in results))
             types[var.name] = "int8" if at_end else default

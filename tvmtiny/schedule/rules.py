@@ -50,7 +50,7 @@ def blocking(microkernels: str) -> Rule:
         rows = max(widened, 4)
         if int4 or (kernel.name == "attention" and operands.shape("x")[0] > LONG):
             rows = 4
-        return Blocking(ROWS.get(kernel.name, rows), min(widened, rows))
+        return Blocking(ROWS.get(kernel.name, rows), widened)
 
     return rule
 

@@ -16,7 +16,4 @@
 #define TVMT_IN_ASSEMBLY(...) __VA_ARGS__;
 #endif
 
-/* A parameter that only the assembly reads: clang allows no statement beside it that would use it. */
-#define TVMT_ARGUMENT __attribute__((unused))
-
 #endif

@@ -12,7 +12,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_dense_pairs(
                                                                                 int finish) {
   uint32_t *strip = (uint32_t *)(void *)workspace;
   int8_t *y = (int8_t *)out;
-  if (rows == 1 && (finish == TVMT_PAIRS_S8 || finish == TVMT_PAIRS_TABLE_S8 || finish == TVMT_PAIRS_S32)) {
+  if (rows == 1 && finish != TVMT_PAIRS_KEYS_S8) {
     tvmt_widen_pairs_s8(strip, (const uint8_t *)x, 1, x_stride, 0, c->depth);
     tvmt_row_pairs(strip, out, c, finish);
     return;

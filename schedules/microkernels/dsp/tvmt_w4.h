@@ -144,15 +144,17 @@ TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t str
 
 /* acc[i] += row i . column, for four rows; whole: where the strip's groups of 32 end, words: of a shorter last one. */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_four_rows(
-    const uint32_t *x TVMT_ARGUMENT, const uint8_t *w TVMT_ARGUMENT, const uint8_t *groups TVMT_ARGUMENT,
-    int32_t *acc TVMT_ARGUMENT, const uint32_t *whole TVMT_ARGUMENT, int32_t words TVMT_ARGUMENT) {
+    const uint32_t *x, const uint8_t *w, const uint8_t *groups,
+    int32_t *acc, const uint32_t *whole, int32_t words) {
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words)
   __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_FOUR, TVMT_W4_GROUP_OF_FOUR, TVMT_W4_WORD_OF_FOUR, TVMT_W4_END_OF_FOUR));
 }
 
 /* The same for one row. */
 TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_one_row(
-    const uint32_t *x TVMT_ARGUMENT, const uint8_t *w TVMT_ARGUMENT, const uint8_t *groups TVMT_ARGUMENT,
-    int32_t *acc TVMT_ARGUMENT, const uint32_t *whole TVMT_ARGUMENT, int32_t words TVMT_ARGUMENT) {
+    const uint32_t *x, const uint8_t *w, const uint8_t *groups,
+    int32_t *acc, const uint32_t *whole, int32_t words) {
+  TVMT_IN_ASSEMBLY((void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words)
   __asm__(TVMT_W4_COLUMN(TVMT_W4_START_OF_ONE, TVMT_W4_GROUP_OF_ONE, TVMT_W4_WORD_OF_ONE, TVMT_W4_END_OF_ONE));
 }
 

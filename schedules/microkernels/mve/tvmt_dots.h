@@ -177,33 +177,36 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
 
 /* A naked function has nothing but its assembly, which finds the arguments where the calling convention puts them. */
 #define TVMT_DOTS_FUNCTION TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void
-#define TVMT_ARGUMENT __attribute__((unused))
 
 /* Two rows, depth >= 16. strip: written by tvmt_pack_rows. */
-TVMT_DOTS_FUNCTION tvmt_dots_2x4_s8(TVMT_ARGUMENT const void *row, TVMT_ARGUMENT int32_t stride,
-                                    TVMT_ARGUMENT const int8_t *columns, TVMT_ARGUMENT int32_t depth,
-                                    TVMT_ARGUMENT int32_t *acc, TVMT_ARGUMENT int32_t *other,
-                                    TVMT_ARGUMENT const int8_t *end) {
+TVMT_DOTS_FUNCTION tvmt_dots_2x4_s8(const void *row, int32_t stride,
+                                    const int8_t *columns, int32_t depth,
+                                    int32_t *acc, int32_t *other,
+                                    const int8_t *end) {
+  TVMT_IN_ASSEMBLY((void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)other, (void)end)
   TVMT_DOTS_2X4("s8", TVMT_AS_IT_IS, "56");
 }
 
-TVMT_DOTS_FUNCTION tvmt_dots_2x4_u8(TVMT_ARGUMENT const void *row, TVMT_ARGUMENT int32_t stride,
-                                    TVMT_ARGUMENT const int8_t *columns, TVMT_ARGUMENT int32_t depth,
-                                    TVMT_ARGUMENT int32_t *acc, TVMT_ARGUMENT int32_t *other,
-                                    TVMT_ARGUMENT const int8_t *end) {
+TVMT_DOTS_FUNCTION tvmt_dots_2x4_u8(const void *row, int32_t stride,
+                                    const int8_t *columns, int32_t depth,
+                                    int32_t *acc, int32_t *other,
+                                    const int8_t *end) {
+  TVMT_IN_ASSEMBLY((void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)other, (void)end)
   TVMT_DOTS_2X4("u8", TVMT_PLUS_128, "72");
 }
 
 /* One row of any depth. */
-TVMT_DOTS_FUNCTION tvmt_dots_1x4_s8(TVMT_ARGUMENT const void *row, TVMT_ARGUMENT int32_t stride,
-                                    TVMT_ARGUMENT const int8_t *columns, TVMT_ARGUMENT int32_t depth,
-                                    TVMT_ARGUMENT int32_t *acc, TVMT_ARGUMENT const int8_t *end) {
+TVMT_DOTS_FUNCTION tvmt_dots_1x4_s8(const void *row, int32_t stride,
+                                    const int8_t *columns, int32_t depth,
+                                    int32_t *acc, const int8_t *end) {
+  TVMT_IN_ASSEMBLY((void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)end)
   TVMT_DOTS_1X4("s8", TVMT_AS_IT_IS);
 }
 
-TVMT_DOTS_FUNCTION tvmt_dots_1x4_u8(TVMT_ARGUMENT const void *row, TVMT_ARGUMENT int32_t stride,
-                                    TVMT_ARGUMENT const int8_t *columns, TVMT_ARGUMENT int32_t depth,
-                                    TVMT_ARGUMENT int32_t *acc, TVMT_ARGUMENT const int8_t *end) {
+TVMT_DOTS_FUNCTION tvmt_dots_1x4_u8(const void *row, int32_t stride,
+                                    const int8_t *columns, int32_t depth,
+                                    int32_t *acc, const int8_t *end) {
+  TVMT_IN_ASSEMBLY((void)row, (void)stride, (void)columns, (void)depth, (void)acc, (void)end)
   TVMT_DOTS_1X4("u8", TVMT_PLUS_128);
 }
 
