@@ -19,7 +19,11 @@ TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_dense_pairs(
   }
   while (rows > 0) {
     const uint8_t *bytes = (const uint8_t *)x;
-    const int32_t taken = tvmt_pairs_take(strip, bytes, y, rows, x_stride, c, finish, TVMT_WIDE_WEIGHTS, 1);
+#if TVMT_WIDE_WEIGHTS
+    const int32_t taken = tvmt_pairs_take(strip, bytes, y, rows, x_stride, c, finish, 1, 1);
+#else
+    const int32_t taken = tvmt_pairs_strip(strip, bytes, y, rows, x_stride, c, finish, 1);
+#endif
     x += taken * x_stride;
     y += 2 * c->two_rows;
     rows -= taken;
