@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from tvmtiny.quant.qparams import quantize_features
 from tvmtiny.quant.reference import IntegerModel, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
-from tvmtiny.target import Target, load_target
+from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.verify import INTEGER_MODULE
 
 Array = npt.NDArray[Any]
@@ -119,7 +119,7 @@ def compile(  # noqa: A001 - the verb of the command line
             "A float model needs calibration data to become an integer model.",
             "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
         )
-    stages = _Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
+    stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
@@ -135,20 +135,8 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("quantize"):
         quantized = quantize(fused, Statistics(traces), range_method, residual)
         stages.dump("quantized", quantized.module)
-    with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
-    with stages("schedule"):
-        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
-    with stages("generate"):
-        program = build_program(
-            scheduled,
-            prefix,
-            board.tvm_target(),
-            regions=_arena_regions(board),
-            target=board.name,
-            max_tokens=tokens if quantized.has_length else None,
-        )
-        _check_flash(program, board)
+    program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
+    _check_flash(program, board)
     with stages("check"):
         source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
@@ -162,10 +150,10 @@ def compile(  # noqa: A001 - the verb of the command line
     return Artifact.load(directory)
 
 
-class _Stages:
+class Stages:
     """Times each step and writes what stands after it."""
 
-    def __init__(self, on_stage: OnStage | None, directory: Path | None) -> None:
+    def __init__(self, on_stage: OnStage | None = None, directory: Path | None = None) -> None:
         self._on_stage = on_stage
         self._directory = directory
         self._count = 0
@@ -193,6 +181,38 @@ class _Stages:
         if self._directory is not None:
             (self._directory / f"{self._count}-{name}.py").write_text(module.script(), encoding="utf-8")
         return module
+
+
+def build(
+    quantized: QuantizedModel,
+    board: Target,
+    prefix: str,
+    microkernels: str,
+    stages: Stages,
+    regions: Sequence[MemoryRegion] = (),
+) -> Program:
+    """From the integer module to C functions, constants and the plan of the arena.
+
+    Args:
+        microkernels: their family, by `schedule.rules.family`.
+        regions: RAM for the arena; empty: no limit.
+
+    Raises:
+        UserError: the arena fits into none of the regions.
+    """
+    with stages("lower"):
+        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
+    with stages("schedule"):
+        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
+    with stages("generate"):
+        return build_program(
+            scheduled,
+            prefix,
+            board.tvm_target(),
+            regions=regions,
+            target=board.name,
+            max_tokens=quantized.max_tokens if quantized.has_length else None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +275,7 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"Unknown {what} '{value}'.", f"Use one of {', '.join(choices)}.")
 
 
-def _arena_regions(board: Target) -> list[Any]:
+def arena_regions(board: Target) -> list[MemoryRegion]:
     """RAM for the arena: the stack is taken off the region that is preferred least."""
     regions = list(board.arena_regions)
     if regions:
