@@ -169,6 +169,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Time the block."""
         start = time.perf_counter()
         yield
         if self._on_stage is not None:

@@ -1,6 +1,6 @@
 """Placeholder ranges: what stands in for calibration data where only sizes matter.
 
-The scales that they lead to mean nothing. But shapes, lifetimes and the bytes of every constant do not depend on scales.
+The scales that they lead to mean nothing. But shapes, lifetimes and the sizes of constants do not depend on scales.
 """
 
 from __future__ import annotations

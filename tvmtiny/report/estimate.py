@@ -19,11 +19,11 @@ from tvmtiny.passes.graph import Graph
 from tvmtiny.resources import data_dir
 
 ASSUMPTIONS = (
-    "Cycles are a least-squares fit over encoders with random weights: so many a multiply-accumulate, an attention score "
-    "and an element of a result. Those encoders were run in QEMU and their cycles estimated by tvmtiny's model of the "
-    "core (tvmtiny profile --explain states it). No board was measured.",
-    "Code and tables are so many bytes a model and an operator, fitted to the same encoders with gcc at the target's -O.",
-    "Weights are exact; the arena is what the memory planner gives. Ranges are placeholders: sizes do not depend on them.",
+    "Cycles are a least-squares fit over encoders with random weights: so many a multiply-accumulate, an attention "
+    "score and an element of a result. Those encoders ran in QEMU, their cycles are by tvmtiny's model of the core "
+    "(tvmtiny profile --explain states it). No board was measured.",
+    "Code and tables are so many bytes a model and an operator, fitted to the same encoders, built with gcc.",
+    "Weights are exact, the arena is the memory planner's. Scales are placeholders: sizes do not depend on them.",
 )
 
 

@@ -91,7 +91,12 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """A model before it is compiled; without `fits` where it cannot be, for the reasons in `unsupported`, `problems`."""
+    """A model before it is compiled.
+
+    Attributes:
+        fits: a row a target; none where the model cannot be compiled, for the reasons in `unsupported` and `problems`.
+        max_tokens: S. has_length: whether a run may take fewer. Both None where the model cannot be compiled.
+    """
 
     operators: tuple[Operator, ...] = ()
     fits: tuple[Fit, ...] = ()
