@@ -32,7 +32,7 @@ TARGETS = ("qemu-m0-large", "rp2040", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33
 Array = npt.NDArray[np.float64]
 HEADER = """\
 # What `tvmtiny inspect` estimates a core to take: cycles a multiply-accumulate, attention score and element of a
-# result, bytes of code and tables a model and an operator; and the largest relative errors over the encoders of the fit.
+# result, bytes of code and tables a model and an operator; the largest relative errors over the encoders of the fit.
 # Written by: python benchmarks/core_figures.py, with the cycle model of tvmtiny profile. No board was measured.\
 """
 

@@ -39,10 +39,9 @@ from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
-from tvmtiny.quant import ranges
+from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
-from tvmtiny.quant.qparams import quantize_features
-from tvmtiny.quant.reference import IntegerModel, without_absent_rows
+from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import MemoryRegion, Target, load_target
@@ -77,6 +76,7 @@ def compile(  # noqa: A001 - the verb of the command line
     fold_qk: str = "auto",
     weights: str = "int8",
     residual: str = "int8",
+    verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -96,6 +96,8 @@ def compile(  # noqa: A001 - the verb of the command line
         weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
             fewer instructions on Cortex-M4 and M33.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
+            compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -129,6 +131,7 @@ def compile(  # noqa: A001 - the verb of the command line
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
+        checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
@@ -141,6 +144,10 @@ def compile(  # noqa: A001 - the verb of the command line
         source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
+        quality["verification"] = None
+        if checked is not None:
+            how = verification.setup(fused, range_method, residual, len(batch))
+            quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(prefix, board, microkernels, quantized, specs, names, references, model)
         files = c_sources(program, info)
@@ -245,30 +252,16 @@ def _references(
     return found, quality.report()
 
 
-def integer_inputs(
-    quantized: QuantizedModel, specs: list[InputSpec], arrays: dict[str, Array]
-) -> dict[str, Array]:
-    """One sample in the arena's types: ids as uint16, features as int8 a row a token."""
-    inputs = {}
-    for spec in specs:
-        if spec.kind == "tokens":
-            inputs[spec.name] = arrays[spec.name].astype(np.uint16)
-            continue
-        params = quantized.inputs[spec.name]
-        rows = arrays[spec.name].reshape(-1, len(params.scale))
-        inputs[spec.name] = quantize_features(rows, params.scale, params.zero_point)
-    return inputs
-
-
 def _batch(
-    calibration: Path | str | Mapping[str, Array],
+    data: Path | str | Mapping[str, Array],
     specs: list[InputSpec],
     length_input: str | None,
     tokens: int,
+    minimum: int = CALIBRATION_MINIMUM,
 ) -> Batch:
-    if isinstance(calibration, Mapping):
-        return check_arrays(calibration, specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
-    return read_npz(Path(calibration), specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
+    if isinstance(data, Mapping):
+        return check_arrays(data, specs, length_input, tokens, minimum=minimum)
+    return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

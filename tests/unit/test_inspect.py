@@ -123,7 +123,9 @@ def test_a_person_sees_operators_targets_and_what_is_an_estimate() -> None:
     result = invoke(INTENT / "model.onnx", "--target", "stm32f746", "--target", "rp2040")
     assert result.exit_code == 0, result.stderr
     text = result.stdout
-    assert all(part in text for part in ("node_layer_norm_1", "attention", "1,376,592", "stm32f746", "rp2040"))
+    assert all(
+        part in text for part in ("node_layer_norm_1", "attention", "1,376,592", "stm32f746", "rp2040")
+    )
     assert "~ marks estimates, not measurements" in text
     assert "takes 1 to 32 tokens" in text
 
