@@ -143,6 +143,10 @@ def _declared_inputs(model: onnx.ModelProto) -> list[DeclaredInput]:
         if value.type.WhichOneof("value") != "tensor_type":
             raise UserError(f"Input '{value.name}' is not a tensor.", "Export the model with tensor inputs.")
         tensor = value.type.tensor_type
+        if tensor.elem_type not in onnx.TensorProto.DataType.values()[1:]:  # the first is UNDEFINED
+            raise UserError(
+                f"Input '{value.name}' has no element type that ONNX knows.", "Export the model again."
+            )
         axes = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
         inputs.append(DeclaredInput(value.name, axes if tensor.HasField("shape") else None))
     return inputs

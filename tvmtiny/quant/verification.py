@@ -75,8 +75,8 @@ def verify(
         names: of classes by output.
 
     Returns:
-        as `Quality.report`, with `accuracy` of both (None without labels), `lost_db` and `clipped` of each layer, and
-        `advice`: rows of `layers` and `message`.
+        as `Quality.report`, with `accuracy` of both (None without labels), `lost_db` and `clipped` of each layer,
+        `inputs` with `clipped` of each input of features, and `advice`: rows of `layers` and `message`.
 
     Raises:
         UserError: there are labels, and they or the first output are none of a classifier.
@@ -90,13 +90,18 @@ def verify(
         inputs = integer_inputs(quantized, specs, {key: array[index] for key, array in batch.arrays.items()})
         results = model.run(inputs, int(batch.n_tokens[index]))
         quality.add(trace, results, quantized.tensors)
-        clipped.add(trace, results, quantized.tensors)
+        for name, params in quantized.inputs.items():
+            clipped.add(name, trace.values[f"{name}.input"].reshape(-1, len(params.scale)), params, np.int8)
+        for name, values in results.items():
+            if name in quantized.tensors and f"{name}.out" in trace.values:
+                clipped.add(name, trace.values[f"{name}.out"], quantized.tensors[name], values.dtype)
         if labels is not None:
             classes.append(_classes(quantized.outputs[0], trace, results))
     found = quality.report()
     found["accuracy"] = None if labels is None else _accuracy(np.asarray(classes), labels)
+    found["inputs"] = [{"name": name, "clipped": clipped.share(name)} for name in quantized.inputs]
     found["layers"] = _layers(found["layers"], _sources(quantized), clipped)
-    found["advice"] = advice(found["layers"], how)
+    found["advice"] = advice(found["inputs"], found["layers"], how)
     return found
 
 
@@ -147,20 +152,16 @@ class _Clipped:
         self._counts: dict[str, int] = {}
         self._totals: dict[str, int] = {}
 
-    def add(self, trace: Trace, results: dict[str, Array], params: dict[str, QuantParams]) -> None:
-        for name, values in results.items():
-            real = trace.values.get(f"{name}.out")
-            if name not in params or real is None:
-                continue
-            limits, p = np.iinfo(values.dtype), params[name]
-            integer = real.astype(np.float64) / p.scale + p.zero_point
-            outside = (integer < limits.min - 0.5) | (integer > limits.max + 0.5)
-            self._counts[name] = self._counts.get(name, 0) + int(outside.sum())
-            self._totals[name] = self._totals.get(name, 0) + outside.size
+    def add(self, name: str, real: Array, params: QuantParams, dtype: npt.DTypeLike) -> None:
+        limits = np.iinfo(dtype)
+        integer = real.astype(np.float64) / params.scale + params.zero_point
+        outside = (integer < limits.min - 0.5) | (integer > limits.max + 0.5)
+        self._counts[name] = self._counts.get(name, 0) + int(outside.sum())
+        self._totals[name] = self._totals.get(name, 0) + outside.size
 
     def share(self, name: str) -> float:
-        """Of the values of a layer, 0 to 1."""
-        return self._counts.get(name, 0) / max(1, self._totals.get(name, 0))
+        """Of the values of a tensor, 0 to 1."""
+        return round(self._counts.get(name, 0) / max(1, self._totals.get(name, 0)), 6)
 
 
 def _sources(quantized: QuantizedModel) -> dict[str, list[str]]:
@@ -186,29 +187,29 @@ def _layers(
             (ratios[name] for name in sources.get(row["name"], []) if name in ratios), default=ROUNDED_DB
         )
         lost = round(max(0.0, before - row["snr_db"]), 2)
-        found.append({**row, "lost_db": lost, "clipped": round(clipped.share(row["name"]), 6)})
+        found.append({**row, "lost_db": lost, "clipped": clipped.share(row["name"])})
     return found
 
 
-def advice(layers: list[dict[str, Any]], how: Setup) -> list[dict[str, Any]]:
-    """What to change where layers lose much; empty where none does. Rows of `layers` (their names) and `message`."""
-    clipped = [row for row in layers if row["clipped"] > CLIPPED]
-    noisy = [row for row in layers if row["snr_db"] < FAIR_DB]
-    noisy = sorted(noisy, key=lambda row: row["lost_db"], reverse=True)[:LAYERS_NAMED]
+def advice(inputs: list[dict[str, Any]], layers: list[dict[str, Any]], how: Setup) -> list[dict[str, Any]]:
+    """What to change where much is lost; empty where nothing is. Rows of `layers` (names, inputs too) and `message`."""
+    clipped = _worst([row for row in (*inputs, *layers) if row["clipped"] > CLIPPED], "clipped")
+    noisy = _worst([row for row in layers if row["snr_db"] < FAIR_DB], "lost_db")
     found = [_tip(clipped, _of_clipped(clipped, how))] if clipped else []
     if noisy and how.has_stream and how.residual == "int8":
         found.append(
-            _tip(
-                noisy, "--residual int16 keeps the residual stream, which their errors go through, in int16."
-            )
+            _tip(noisy, "--residual int16 keeps the residual stream that they read or write in int16.")
         )
     if noisy and not clipped:
         found.append(_tip(noisy, _of_ranges(how)))
     if (noisy or clipped) and how.samples < ENOUGH_SAMPLES:
-        found.append(
-            _tip(noisy or clipped, f"Calibration has {how.samples} samples: give {ENOUGH_SAMPLES} or more.")
-        )
+        few = f"Calibration has {how.samples} samples: give {ENOUGH_SAMPLES} or more."
+        found.append(_tip(noisy or clipped, few))
     return found
+
+
+def _worst(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row[key], reverse=True)[:LAYERS_NAMED]
 
 
 def _tip(rows: list[dict[str, Any]], message: str) -> dict[str, Any]:
