@@ -206,6 +206,16 @@ def test_a_masked_sum_over_the_axis_of_heads(place: Path) -> None:
     assert "is not a length" in error.message
 
 
+def test_a_product_of_two_vectors(place: Path) -> None:
+    model = models.encoder_model()
+    product = next(node for node in model.graph.node if node.name == "classifier_product")
+    vector = next(tensor.name for tensor in model.graph.initializer if list(tensor.dims) == [models.E])
+    product.input[:] = [vector, vector]
+    error = import_or_refuse(place, model.SerializeToString())
+    assert error is not None
+    assert error.remedy
+
+
 def test_weights_that_are_not_finite(place: Path) -> None:
     model = models.encoder_model()
     for tensor in model.graph.initializer:

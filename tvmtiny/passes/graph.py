@@ -114,8 +114,10 @@ def as_array(expr: Any) -> Array | None:
 def column_vector(array: Array, shape: tuple[int, ...]) -> Array | None:
     """The vector (N,) that a constant adds to, or multiplies with, every row of a tensor `shape` (..., N).
 
-    None when the constant differs from row to row or makes the tensor larger.
+    None when the constant differs from row to row or makes the tensor larger, and for a scalar.
     """
+    if not shape:
+        return None
     try:
         full = np.broadcast_to(array, shape).reshape(-1, shape[-1])
     except ValueError:
