@@ -131,7 +131,7 @@ def _count(value: int | None) -> str:
 
 
 def _targets(fits: tuple[Fit, ...]) -> Table:
-    numbers = ("flash", "of", "arena", "of ", "cycles", "latency")
+    numbers = ("flash", "of", "arena", "of", "cycles", "latency")
     table = console.table("Targets", "target", "core", *numbers, "verdict", right=numbers)
     table.padding = (0, 1, 0, 0)  # so that a row fits into 110 columns
     for fit in fits:
