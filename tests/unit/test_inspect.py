@@ -10,7 +10,7 @@ import models
 import numpy as np
 import pytest
 from models import VOCABULARY, OnnxBuilder, S, save
-from onnx import helper
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 import tvmtiny
@@ -99,10 +99,13 @@ def test_sizes_are_those_of_a_compile(
 
 
 def test_parameters_are_those_of_the_file(tmp_path: Path) -> None:
-    model = models.dense_model()
-    wanted = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+    model = models.encoder_model(mask="none")
+    wanted = sum(
+        int(np.prod(t.dims)) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and t.dims
+    )
     found = inspect(save(model, tmp_path / "model.onnx"), [load_target("host")])
     assert sum(row.parameters for row in found.operators) == wanted
+    assert found.has_length is False
 
 
 def test_every_target_gets_a_verdict(encoder: Path) -> None:

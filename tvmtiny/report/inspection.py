@@ -167,11 +167,13 @@ def _fused_operators(fused: tvm.IRModule) -> tuple[Operator, ...]:
 
 
 def _parameters(fused: tvm.IRModule) -> dict[str, int]:
-    """Elements of the constants that each binding of a fused module reads."""
+    """Elements of the real constants that each binding of a fused module reads; a fixed length is an integer."""
     counts = {}
     for var, value in Graph(fused["main"]):
         arrays = [as_array(arg) for arg in getattr(value, "args", ())]
-        counts[var.name] = sum(array.size for array in arrays if array is not None)
+        counts[var.name] = sum(
+            array.size for array in arrays if array is not None and array.dtype.kind == "f"
+        )
     return counts
 
 
