@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,12 @@ from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
 from tvmtiny.passes.weight_types import weight_types
-from tvmtiny.quant import ranges
+from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
-from tvmtiny.quant.qparams import quantize_features
-from tvmtiny.quant.reference import IntegerModel, without_absent_rows
+from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
-from tvmtiny.target import Target, load_target
+from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE
 
@@ -81,6 +80,7 @@ def compile(  # noqa: A001 - the verb of the command line
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
+    verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
     on_stage: OnStage | None = None,
@@ -102,6 +102,8 @@ def compile(  # noqa: A001 - the verb of the command line
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
+            compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
         on_stage: called after each step with its name and its seconds.
@@ -128,7 +130,7 @@ def compile(  # noqa: A001 - the verb of the command line
             "A float model needs calibration data to become an integer model.",
             "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
         )
-    stages = _Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
+    stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
@@ -140,30 +142,23 @@ def compile(  # noqa: A001 - the verb of the command line
         names = read_labels(labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
         text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None)
+        checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
         quantized = quantize(fused, Statistics(traces), range_method, residual, types)
         stages.dump("quantized", quantized.module)
-    with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
-    with stages("schedule"):
-        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
-    with stages("generate"):
-        program = build_program(
-            scheduled,
-            prefix,
-            board.tvm_target(),
-            regions=_arena_regions(board),
-            target=board.name,
-            max_tokens=tokens if quantized.has_length else None,
-        )
-        _check_flash(program, board)
+    program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
+    _check_flash(program, board)
     with stages("check"):
         source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
+        quality["verification"] = None
+        if checked is not None:
+            how = verification.setup(fused, range_method, residual, len(batch))
+            quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(prefix, board, microkernels, quantized, specs, names, references, model, text)
         files = c_sources(program, info)
@@ -176,10 +171,10 @@ def compile(  # noqa: A001 - the verb of the command line
     return Artifact.load(directory)
 
 
-class _Stages:
+class Stages:
     """Times each step and writes what stands after it."""
 
-    def __init__(self, on_stage: OnStage | None, directory: Path | None) -> None:
+    def __init__(self, on_stage: OnStage | None = None, directory: Path | None = None) -> None:
         self._on_stage = on_stage
         self._directory = directory
         self._count = 0
@@ -195,6 +190,7 @@ class _Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Time the block."""
         start = time.perf_counter()
         yield
         if self._on_stage is not None:
@@ -207,6 +203,38 @@ class _Stages:
         if self._directory is not None:
             (self._directory / f"{self._count}-{name}.py").write_text(module.script(), encoding="utf-8")
         return module
+
+
+def build(
+    quantized: QuantizedModel,
+    board: Target,
+    prefix: str,
+    microkernels: str,
+    stages: Stages,
+    regions: Sequence[MemoryRegion] = (),
+) -> Program:
+    """From the integer module to C functions, constants and the plan of the arena.
+
+    Args:
+        microkernels: their family, by `schedule.rules.family`.
+        regions: RAM for the arena; empty: no limit.
+
+    Raises:
+        UserError: the arena fits into none of the regions.
+    """
+    with stages("lower"):
+        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
+    with stages("schedule"):
+        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
+    with stages("generate"):
+        return build_program(
+            scheduled,
+            prefix,
+            board.tvm_target(),
+            regions=regions,
+            target=board.name,
+            max_tokens=quantized.max_tokens if quantized.has_length else None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,30 +266,16 @@ def _references(
     return found, quality.report()
 
 
-def integer_inputs(
-    quantized: QuantizedModel, specs: list[InputSpec], arrays: dict[str, Array]
-) -> dict[str, Array]:
-    """One sample in the arena's types: ids as uint16, features as int8 a row a token."""
-    inputs = {}
-    for spec in specs:
-        if spec.kind == "tokens":
-            inputs[spec.name] = arrays[spec.name].astype(np.uint16)
-            continue
-        params = quantized.inputs[spec.name]
-        rows = arrays[spec.name].reshape(-1, len(params.scale))
-        inputs[spec.name] = quantize_features(rows, params.scale, params.zero_point)
-    return inputs
-
-
 def _batch(
-    calibration: Path | str | Mapping[str, Array],
+    data: Path | str | Mapping[str, Array],
     specs: list[InputSpec],
     length_input: str | None,
     tokens: int,
+    minimum: int = CALIBRATION_MINIMUM,
 ) -> Batch:
-    if isinstance(calibration, Mapping):
-        return check_arrays(calibration, specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
-    return read_npz(Path(calibration), specs, length_input, tokens, minimum=CALIBRATION_MINIMUM)
+    if isinstance(data, Mapping):
+        return check_arrays(data, specs, length_input, tokens, minimum=minimum)
+    return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -269,7 +283,7 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"Unknown {what} '{value}'.", f"Use one of {', '.join(choices)}.")
 
 
-def _arena_regions(board: Target) -> list[Any]:
+def arena_regions(board: Target) -> list[MemoryRegion]:
     """RAM for the arena: the stack is taken off the region that is preferred least."""
     regions = list(board.arena_regions)
     if regions:

@@ -6,6 +6,9 @@ reference. Nothing else may end a command; any other exception is a defect of tv
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 
 class TvmtinyError(Exception):
     """Base of every error that is reported without a traceback.
@@ -30,6 +33,27 @@ class UserError(TvmtinyError):
     """The user's input cannot be used: model, data, option, target."""
 
     exit_status = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsupported:
+    """An operator of a model that cannot be compiled: its node's name, its type, and what to do about it."""
+
+    node: str
+    operator: str
+    remedy: str
+
+
+class UnsupportedOperators(UserError):
+    """The model was read, but some of its operators cannot be compiled.
+
+    Args:
+        rows: every one of them.
+    """
+
+    def __init__(self, message: str, remedy: str, rows: Sequence[Unsupported]) -> None:
+        super().__init__(message, remedy)
+        self.rows = tuple(rows)
 
 
 class EnvironmentProblem(TvmtinyError):

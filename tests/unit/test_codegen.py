@@ -26,7 +26,7 @@ from tvmtiny.codegen.c_sources import LINE, _wrapped
 from tvmtiny.codegen.directory import check_output, replaced_directory, to_json
 from tvmtiny.codegen.program import Constant, Program, Tensor, build_program
 from tvmtiny.codegen.symbols import c_comment, tensor_symbols
-from tvmtiny.compiler import _check_flash, _Stages, save_npz
+from tvmtiny.compiler import Stages, _check_flash, save_npz
 from tvmtiny.errors import UserError
 from tvmtiny.target import load_target
 
@@ -434,7 +434,7 @@ class TestNpz:
 def test_a_dump_directory_that_cannot_be_written_is_refused_first(directory: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(UserError, match="Cannot write dumps to"):
-        _Stages(None, tmp_path / directory)
+        Stages(None, tmp_path / directory)
     assert (tmp_path / "file").read_text() == "precious"
 
 

@@ -213,7 +213,7 @@ def test_ir_is_verified_after_a_stage() -> None:
             result = builder.emit_output(x)
         builder.emit_func_output(result)
     whole = builder.get()
-    stages = tvmtiny.compiler._Stages(None, None)
+    stages = tvmtiny.compiler.Stages(None, None)
     assert stages.dump("good", whole) is whole
     function = whole["main"]
     undefined = relax.Function([x], relax.SeqExpr([], other), function.ret_ty)

@@ -73,6 +73,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         save(dense_model(), directory / "model.onnx"),
         target="stm32f746",
         calibration={"features": features},
+        verify={"features": features, "labels": np.zeros(8, np.int64)},
         output=directory / "tiny",
     )
 

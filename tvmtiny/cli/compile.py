@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmtiny.cli import console
+from tvmtiny.cli import console, verification
 from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
         console.show(f"Fused float model: within {source['largest_error']:.0e} of the source model")
     elif source:
         console.message(f"The source model could not be run to check the import: {source['not_run']}")
+    if quality.get("verification"):
+        verification.show(quality["verification"])
     console.show(f"{artifact.name} {figures_of.verdict(figures, target)}")
     console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
 
@@ -246,6 +248,14 @@ def command(
             show_default=False,
         ),
     ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="NPZ file as for calibration, with `labels` if there are any: compare float and integer model on it.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     dump_dir: Annotated[
         Path | None,
         typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
@@ -289,6 +299,7 @@ def command(
             residual=residual.value,
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            verify=verify,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),
             on_stage=on_stage,

@@ -39,6 +39,13 @@ def show(*things: Any) -> None:
         console.print(thing)
 
 
+def show_plain(text: str) -> None:
+    """Print text that is no Rich markup (names of a model may look like it) on standard output."""
+    from rich.markup import escape
+
+    show(escape(text))
+
+
 def show_json(report: dict[str, Any]) -> None:
     """Print `report` as one JSON object on standard output; NumPy scalars become numbers, paths strings."""
 

@@ -237,7 +237,7 @@ def plan(
         lower_bound=bound,
         optimal=solution.optimal,
         in_place={extended[child].name: extended[parent].name for child, parent in solution.pairs},
-        place=_place(solution.peak, align, regions, target, max_tokens) if regions else None,
+        place=place(solution.peak, align, regions, target, max_tokens) if regions else None,
     )
     result.check()
     return result
@@ -315,10 +315,13 @@ def _pairs(buffers: Sequence[Buffer]) -> list[Pair]:
 # -- memory regions ------------------------------------------------------------------------------------------
 
 
-def _place(
+def place(
     arena_bytes: int, align: int, regions: Sequence[Region], target: str, max_tokens: int | None
 ) -> Place:
-    """The most preferred region that holds the arena, else the fewest adjacent ones, the preferred first."""
+    """The most preferred region that holds the arena, else the fewest adjacent ones, the preferred first.
+
+    Raises UserError when the arena fits nowhere.
+    """
     runs = _runs(regions)
     for run in runs:
         if arena_bytes <= _available(run, align):

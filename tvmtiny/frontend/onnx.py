@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import onnx
 import onnx.inliner
 import tvm
 
-from tvmtiny.errors import UserError
+from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
@@ -22,6 +21,10 @@ from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 OPSETS = range(13, 23)
 CONTROL_FLOW = ("If", "Loop", "Scan")
 NODES_SHOWN = 4
+_CONTROL_FLOW_REMEDY = (
+    "Export the model for one shape (torch.onnx.export with dynamo=True), or fold it: onnxsim."
+)
+_OPERATOR_REMEDY = "Replace them in the model by standard ONNX operators, or compute them outside of it."
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
@@ -36,7 +39,8 @@ def import_onnx(
         max_tokens: the size of a dynamic axis 1.
 
     Raises:
-        UserError: no such model, damaged, outside opset 13 to 22, dynamic, or an operator is not known.
+        UserError: no such model, damaged, outside opset 13 to 22, or dynamic.
+        UnsupportedOperators: an operator is not known.
     """
     model = _load(Path(path))
     opset = _check_opset(model)
@@ -104,27 +108,29 @@ def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _check_operators(model: onnx.ModelProto) -> None:
     known = known_operators()
-    unknown: dict[str, list[str]] = defaultdict(list)
+    unknown = []
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
-            raise UserError(
-                f"Node '{node_title(node)}' is control flow ({node.op_type}), which is not supported.",
-                "Export the model for one shape (torch.onnx.export with dynamo=True), or fold it: onnxsim.",
-            )
-        if node.op_type not in known or node.domain not in _DOMAINS:
-            unknown[f"{node.domain}.{node.op_type}".lstrip(".")].append(node_title(node))
+            unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
+        elif node.op_type not in known or node.domain not in _DOMAINS:
+            operator = f"{node.domain}.{node.op_type}".lstrip(".")
+            unknown.append(Unsupported(node_title(node), operator, _OPERATOR_REMEDY))
     if unknown:
         raise _unsupported(unknown)
 
 
-def _unsupported(unknown: dict[str, list[str]]) -> UserError:
+def _unsupported(unknown: list[Unsupported]) -> UnsupportedOperators:
+    for row in unknown:
+        if row.operator in CONTROL_FLOW:
+            message = f"Node '{row.node}' is control flow ({row.operator}), which is not supported."
+            return UnsupportedOperators(message, row.remedy, unknown)
     found = []
-    for operator, nodes in sorted(unknown.items()):
+    for operator in sorted({row.operator for row in unknown}):
+        nodes = [row.node for row in unknown if row.operator == operator]
         more = f" and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
         found.append(f"{operator} (node {listed(nodes[:NODES_SHOWN])}{more})")
-    return UserError(
-        f"The model uses operators that are not supported: {'; '.join(found)}.",
-        "Replace them in the model by standard ONNX operators, or compute them outside of it.",
+    return UnsupportedOperators(
+        f"The model uses operators that are not supported: {'; '.join(found)}.", _OPERATOR_REMEDY, unknown
     )
 
 
@@ -137,6 +143,10 @@ def _declared_inputs(model: onnx.ModelProto) -> list[DeclaredInput]:
         if value.type.WhichOneof("value") != "tensor_type":
             raise UserError(f"Input '{value.name}' is not a tensor.", "Export the model with tensor inputs.")
         tensor = value.type.tensor_type
+        if tensor.elem_type not in onnx.TensorProto.DataType.values()[1:]:  # the first is UNDEFINED
+            raise UserError(
+                f"Input '{value.name}' has no element type that ONNX knows.", "Export the model again."
+            )
         axes = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
         inputs.append(DeclaredInput(value.name, axes if tensor.HasField("shape") else None))
     return inputs

@@ -137,14 +137,21 @@ def _require_batch_of_one(name: str, shape: tuple[int, ...]) -> None:
 
 
 def require_static(module: tvm.IRModule) -> None:
-    """Every value of `main` must have a known shape; raises UserError with the first that has not."""
-    from tvmtiny.passes.graph import Graph
+    """Every value of `main` must have a known shape and elements; raises UserError with the first that has not."""
+    from tvm import relax
+
+    from tvmtiny.passes.graph import Graph, shape_of
 
     for var, _ in Graph(module["main"]):
         if not _is_static(var.ty):
             raise UserError(
                 f"The shape of node '{var.name}' depends on the data of a run.",
                 "Static memory needs shapes that are known when compiling; replace the node in the model.",
+            )
+        if isinstance(var.ty, relax.TensorType) and 0 in shape_of(var):
+            raise UserError(
+                f"The result of node '{var.name}' has no elements: an axis of its shape is 0.",
+                "Check the constants of the model that give shapes, axes and bounds of slices.",
             )
 
 

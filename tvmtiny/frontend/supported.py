@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
-from tvmtiny.errors import UserError
+from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import Graph, as_array, op_name
@@ -82,13 +82,14 @@ def check_fused(module: tvm.IRModule) -> None:
         module: after `fusion_passes()`.
 
     Raises:
-        UserError: names the operator, the node and what to do.
+        UnsupportedOperators: names the operators, their nodes and what to do.
+        UserError: an input or a weight cannot be used.
     """
     graph = Graph(module["main"])
     needed = materialized(graph)
     left = [(var, value) for var, value in graph if not _is_supported(graph, var, value, needed)]
     if left:
-        raise _unsupported(graph, left)
+        raise _unsupported(left)
     if not any(kind(value) for _, value in graph) and not needed:
         raise UserError("The model computes nothing of its input.", "Check how it was exported.")
     _check_inputs(graph, dict(module["main"].attrs or {}))
@@ -113,15 +114,22 @@ def _is_supported(graph: Graph, var: Any, value: Any, needed: set[Any]) -> bool:
     return of_parameter or any(var.same_as(graph.producer_variable(result)) for result in graph.results)
 
 
-def _unsupported(graph: Graph, left: list[tuple[Any, Any]]) -> UserError:
-    """Of all that is left, the most telling: views around an attention that was not recognised say little."""
-    var, value = min(left, key=lambda binding: _rank(binding[1]))
+def _unsupported(left: list[tuple[Any, Any]]) -> UnsupportedOperators:
+    """All of the most telling of what is left: views around an attention that was not recognised say little."""
+    least = min(_rank(value) for _, value in left)
+    rows = [_row(var, value) for var, value in left if _rank(value) == least]
+    first = rows[0]
+    return UnsupportedOperators(
+        f"The operator {first.operator} at node '{first.node}' is not supported there.", first.remedy, rows
+    )
+
+
+def _row(var: Any, value: Any) -> Unsupported:
     if not isinstance(value, relax.Call):
-        return UserError(f"Node '{var.name}' is not supported.", _OTHERWISE)
+        return Unsupported(var.name, type(value).__name__, _OTHERWISE)
     name = op_name(value)
     remedy = _REMEDIES.get(name) or (_ACTIVATION if name in ELEMENTWISE else _OTHERWISE)
-    plain = name.removeprefix("tvmtiny.").removeprefix("nn.")
-    return UserError(f"The operator {plain} at node '{var.name}' is not supported there.", remedy)
+    return Unsupported(var.name, name.removeprefix("tvmtiny.").removeprefix("nn."), remedy)
 
 
 def _rank(value: Any) -> int:

@@ -14,6 +14,7 @@ from tvm import ir, relax
 from tvmtiny.passes.graph import (
     Emit,
     Graph,
+    array_of,
     as_array,
     column_vector,
     constant,
@@ -75,16 +76,17 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     product, bias = _product_and_bias(graph, value)
     if product is None:
         return None
-    weight = as_array(product.args[1])
-    if weight is None or weight.ndim != 2:
-        return None
-    args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
+    args = [
+        as_matrix(graph, product.args[0], emit),
+        constant(array_of(product.args[1]).T),
+        constant(bias.astype(np.float32)),
+    ]
     return reshaped(call("dense", args, activation="none"), value, emit)
 
 
 def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Array]:
-    """The matmul behind `value` and its bias (N,), with `add` on either side and reshapes between."""
-    if op_name(value) == "matmul":
+    """The matmul by constants (K, N) behind `value` and its bias (N,), with `add` on either side, reshapes between."""
+    if _by_a_matrix(graph, value):
         return value, np.zeros(shape_of(value)[-1])
     if op_name(value) == "add":
         for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
@@ -92,7 +94,7 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
             if array is None:
                 continue
             root = graph.producer(trace(graph, operand).root)
-            if not graph.is_call(root, "matmul") or as_array(root.args[1]) is None:
+            if not _by_a_matrix(graph, root):
                 continue
             shape = shape_of(value)
             vector = column_vector(np.asarray(array, np.float64), shape)
@@ -100,6 +102,12 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
             if vector is not None and unchanged and is_identity(trace(graph, operand)):
                 return root, vector
     return None, np.zeros(0)
+
+
+def _by_a_matrix(graph: Graph, value: Any) -> bool:
+    """Whether a value is a product with a constant matrix."""
+    weight = as_array(value.args[1]) if graph.is_call(value, "matmul") else None
+    return weight is not None and weight.ndim == 2
 
 
 def _fold(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:

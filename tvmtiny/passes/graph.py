@@ -114,8 +114,10 @@ def as_array(expr: Any) -> Array | None:
 def column_vector(array: Array, shape: tuple[int, ...]) -> Array | None:
     """The vector (N,) that a constant adds to, or multiplies with, every row of a tensor `shape` (..., N).
 
-    None when the constant differs from row to row or makes the tensor larger.
+    None when the constant differs from row to row or makes the tensor larger, and for a scalar.
     """
+    if not shape:
+        return None
     try:
         full = np.broadcast_to(array, shape).reshape(-1, shape[-1])
     except ValueError:
@@ -205,7 +207,9 @@ def function_pass(name: str, transform: Callable[[relax.Function], relax.Functio
 
     def run(module: tvm.IRModule, _context: Any) -> tvm.IRModule:
         updated = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
-        updated["main"] = transform(module["main"])
+        # Weights may be NaN or infinite; `frontend.supported` says so where it matters.
+        with np.errstate(all="ignore"):
+            updated["main"] = transform(module["main"])
         return updated
 
     return tvm.transform.module_pass(run, opt_level=0, name=f"tvmtiny.{name}")

@@ -189,7 +189,11 @@ class _MaskFinder:
         product = graph.producer(numerator.args[0])
         for x, factor in ((product.args[0], product.args[1]), (product.args[1], product.args[0])):
             values = self._values(graph, factor)
-            if values is None or list(map(int, numerator.attrs.axis)) not in ([1], [-2]):
+            if (
+                values is None
+                or len(shape_of(x)) != 3
+                or list(map(int, numerator.attrs.axis)) not in ([1], [-2])
+            ):
                 continue
             divisors = [np.asarray(1.0)] * len(values) if weights is None else [w for _, w in weights]
             if all(_is_mean(v, d, n, shape_of(x)) for (n, v), d in zip(values, divisors, strict=True)):

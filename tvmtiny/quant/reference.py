@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tvm
 
+from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import kernel_of, operands_of
 from tvmtiny.kernels.base import Operands
 from tvmtiny.passes.graph import Graph, as_array, shape_of
+from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
+from tvmtiny.quant.qparams import quantize_features
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +43,21 @@ class IntegerModel:
             values[var] = kernel.reference(Operands(arrays, None, operands.attrs), n)
             results[var.name] = values[var]
         return results
+
+
+def integer_inputs(
+    quantized: QuantizedModel, specs: Sequence[InputSpec], arrays: dict[str, Array]
+) -> dict[str, Array]:
+    """One sample in the arena's types: ids as uint16, features as int8 a row a token."""
+    inputs = {}
+    for spec in specs:
+        if spec.kind == "tokens":
+            inputs[spec.name] = arrays[spec.name].astype(np.uint16)
+            continue
+        params = quantized.inputs[spec.name]
+        rows = arrays[spec.name].reshape(-1, len(params.scale))
+        inputs[spec.name] = quantize_features(rows, params.scale, params.zero_point)
+    return inputs
 
 
 def without_absent_rows(output: Array, n: int, max_tokens: int) -> Array:

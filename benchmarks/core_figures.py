@@ -1,0 +1,120 @@
+"""Fits the figures of benchmarks/cores.toml, from which `tvmtiny inspect` estimates cycles and code of a model.
+
+    python benchmarks/core_figures.py > benchmarks/cores.toml
+
+Encoders of benchmarks/encoders.toml are compiled for a target with each core and profiled in QEMU. A non-negative
+least-squares fit over their operators gives the cycles, one over the encoders the bytes of code. Takes minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+
+from tvmtiny.bench.catalog import EncoderBenchmark, load_catalog, select
+from tvmtiny.bench.models import INPUT, calibration, save
+from tvmtiny.compiler import compile as compile_model
+from tvmtiny.kernels import kernels
+from tvmtiny.report.estimate import Work, steps, work
+from tvmtiny.report.profile import Profile, profile
+from tvmtiny.runner import Sample
+from tvmtiny.verify import INTEGER_MODULE
+
+ENCODERS = ("enc32", "bert-tiny-32", "bert-tiny-128", "pre-norm-32", "mhsa-coins", "mhsa-coins-unfolded")
+TARGETS = ("qemu-m0-large", "rp2040", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
+
+Array = npt.NDArray[np.float64]
+HEADER = """\
+# What `tvmtiny inspect` estimates a core to take: cycles a multiply-accumulate, attention score and element of a
+# result, bytes of code and tables a model and an operator; the largest relative errors over the encoders of the fit.
+# Written by: python benchmarks/core_figures.py, with the cycle model of tvmtiny profile. No board was measured.\
+"""
+
+
+def measure(encoder: EncoderBenchmark, target: str, directory: Path) -> tuple[Profile, list[Work]]:
+    """Profile an encoder with all of its tokens, and say what its operators compute."""
+    artifact = compile_model(
+        save(encoder, directory),
+        target=target,
+        calibration=calibration(encoder),
+        range_method="minmax",
+        output=directory / encoder.name,
+    )
+    with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:
+        sample = Sample({INPUT: inputs[INPUT][0]}, encoder.tokens)
+    kernels()  # registers the operators of the module
+    module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text("utf-8"))
+    rows = [work(kernel, operands, encoder.tokens) for _, kernel, operands in steps(module)]
+    return profile(artifact, sample, timeout_s=600), rows
+
+
+def fit(columns: Sequence[Sequence[float]], values: Sequence[float]) -> Array:
+    """Coefficients >= 0 with the least squares of relative errors; a row a value.
+
+    Columns that would get a negative coefficient are left out, the most negative first.
+    """
+    matrix, target = np.asarray(columns, float), np.asarray(values, float)
+    weights = 1 / np.sqrt(target)
+    kept = list(range(matrix.shape[1]))
+    while True:
+        found = np.linalg.lstsq(matrix[:, kept] * weights[:, None], target * weights, rcond=None)[0]
+        if found.min() >= 0:
+            result = np.zeros(matrix.shape[1])
+            result[kept] = found
+            return result
+        kept.pop(int(found.argmin()))
+
+
+def figures(measured: Sequence[tuple[Profile, list[Work]]]) -> dict[str, float]:
+    """The fields of one core."""
+    operators = [
+        ((row.macs, row.scores, row.elements), operator.estimated_cycles)
+        for found, rows in measured
+        for row, operator in zip(rows, found.operators[1:], strict=True)
+    ]
+    cycles = fit([row for row, _ in operators], [value for _, value in operators])
+    whole = [
+        (np.sum([(r.macs, r.scores, r.elements) for r in rows], axis=0) @ cycles, found.estimated_cycles)
+        for found, rows in measured
+    ]
+    sizes = [found.sizes.code_bytes + found.sizes.table_bytes for found, _ in measured]
+    counts = [(1, len(rows)) for _, rows in measured]
+    code = np.ceil(fit(counts, sizes))
+    return {
+        "cycles_per_mac": round(float(cycles[0]), 3),
+        "cycles_per_score": round(float(cycles[1]), 2),
+        "cycles_per_element": round(float(cycles[2]), 1),
+        "cycles_error": round(max(abs(float(a) / b - 1) for a, b in whole), 3),
+        "code_bytes": int(code[0]),
+        "code_bytes_per_operator": int(code[1]),
+        "code_error": round(
+            max(abs(float(np.dot(c, code)) / s - 1) for c, s in zip(counts, sizes, strict=True)), 3
+        ),
+    }
+
+
+def main() -> None:
+    """Print the file."""
+    encoders = [item for item in select(load_catalog(), ENCODERS) if item.name in ENCODERS]
+    print(HEADER)
+    for target in TARGETS:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = []
+            for encoder in encoders:
+                assert isinstance(encoder, EncoderBenchmark)
+                print(f"{encoder.name} on {target}", file=sys.stderr)
+                measured.append(measure(encoder, target, Path(folder)))
+        print(f"\n[{measured[0][0].target.cpu}]")
+        for name, value in figures(measured).items():
+            print(f"{name} = {value}")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
