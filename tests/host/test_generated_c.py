@@ -344,11 +344,13 @@ def test_the_pattern_of_float_calls_finds_them() -> None:
 
 @pytest.mark.qemu
 def test_work_is_proportional_to_the_tokens(encoder: Artifact) -> None:
+    """Tokens are taken four at a time: a third of twelve are one block of three."""
     counts = {}
-    for n in (encoder.max_tokens // 2, encoder.max_tokens):
+    for n in (encoder.max_tokens // 3, encoder.max_tokens):
         sample = Sample(samples(encoder, 1)[0].inputs, n)
         counts[n] = run(encoder, "qemu", [sample], target="qemu-m4").instructions
-    half, full = counts.values()
-    if half is None or full is None:
+    third, full = counts.values()
+    if third is None or full is None:
         pytest.skip("this QEMU has no plugins")
-    assert half < 0.56 * full
+    assert encoder.max_tokens == 12
+    assert third < 0.36 * full
