@@ -267,18 +267,23 @@ def ffn(d: Dims, rng: Rng) -> Instance:
 
 def embed(d: Dims, rng: Rng) -> Instance:
     e, _ = _epilogue(rng, d.E, residual=False, wide=bool(rng.integers(0, 2)))
-    vocabulary = d.F
-    most = max(1, 2 ** (min(e.bits, 31) - 1) // 256)
-    factors = {
-        f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)]))
-        for name in ("token", "position")
-    }
+    vocabulary, types = d.F, d.N
+    names = ("token", "position", "segment")[: int(rng.integers(2, 4))]
+    most = max(1, 2 ** (min(e.bits, 31) - 1) // (128 * len(names)))
+    factors = {f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)])) for name in names}
+
+    def segments(rng: Rng) -> Arrays:
+        if "segment" not in names:
+            return {}
+        ids = rng.integers(0, types, d.S).astype(np.uint16)
+        return {"segment_ids": ids, "segments": int8s(rng, types, d.E)}
 
     def fill(rng: Rng) -> Arrays:
         return {
             "ids": rng.integers(0, vocabulary, d.S).astype(np.uint16),
             "tokens": int8s(rng, vocabulary, d.E),
             "positions": int8s(rng, d.S, d.E),
+            **segments(rng),
             **_epilogue_arrays(rng, e, d.S, d.E),
         }
 

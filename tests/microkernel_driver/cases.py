@@ -44,6 +44,7 @@ KERNELS = (
     "dense_table_s8",
     "add_residual_s16_s32",
     "mean_s16_s32",
+    "add_embedding_s32",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

@@ -17,6 +17,7 @@
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_dense_table_s8.h"
+#include "tvmt_add_embedding_s32.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
@@ -200,6 +201,9 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 27:
       tvmt_mean_s16_s32(S16(0), S32(1), a[2], a[3], a[4], (uint32_t)a[5], a[6]);
+      return 0;
+    case 28:
+      tvmt_add_embedding_s32(S32(0), (const uint16_t *)(const void *)S16(1), S8(2), a[3], a[4], a[5], a[6]);
       return 0;
     default:
       return -1;

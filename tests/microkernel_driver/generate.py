@@ -482,6 +482,20 @@ def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     return Case("embed_s32", (*inputs, rows, cols, first_row, stride, *factors))
 
 
+def add_embedding_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    vocabulary, stride = int(rng.integers(1, 50)), cols + int(rng.integers(0, 4))
+    table, ids = int8s(rng, (vocabulary, cols), extreme), rng.integers(0, vocabulary, rows, dtype=np.uint16)
+    factor = int(rng.choice([0, 1, 2**23 - 1, 1 - 2**23, int(rng.integers(0, 2**23))]))
+    t = int32s(rng, (rows, cols), 2**30, extreme)
+    sums = Buffer(strided(rng, t, stride))
+    flat = sums.content.copy()
+    for row, value in enumerate(integer.add_embedding_s32(t, ids, table, factor)):
+        flat[row * stride : row * stride + cols] = value
+    sums.expected = flat
+    inputs = (sums, Buffer(ids), Buffer(table, skew=_skew(rng)))
+    return Case("add_embedding_s32", (*inputs, rows, cols, stride, factor))
+
+
 def mean_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     x, zero_point_in, zero_point = int8s(rng, (rows, cols), extreme), _zero_point(rng), _zero_point(rng)
     stride = cols + int(rng.integers(0, 4))
@@ -576,6 +590,7 @@ GENERATORS: dict[str, Generator] = {
     "dense_table_s8": dense_table_s8,
     "add_residual_s16_s32": add_residual_s16_s32,
     "mean_s16_s32": mean_s16_s32,
+    "add_embedding_s32": add_embedding_s32,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

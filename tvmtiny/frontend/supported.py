@@ -13,7 +13,7 @@ from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import Graph, as_array, op_name
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
-from tvmtiny.passes.operators import attributes, kind
+from tvmtiny.passes.operators import attributes, id_tables, kind
 from tvmtiny.passes.quantize_tensors import is_tensor_operator, materialized
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
 from tvmtiny.passes.token_axes import token_axes
@@ -133,7 +133,7 @@ def _rank(value: Any) -> int:
 
 def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
     has_length = LENGTH_INPUT_ATTRIBUTE in attributes
-    ids = {trace(graph, value.args[0]).root for _, value in graph if kind(value) == "embed"}
+    ids = {trace(graph, expr).root for _, value in graph for expr, _ in id_tables(value)}
     data = graph.params[:-1] if has_length else graph.params
     _check_names(
         [param.name for param in data] + ([attributes[LENGTH_INPUT_ATTRIBUTE]] if has_length else [])

@@ -447,6 +447,17 @@ def embed_s32(ids, token_table, position_table, first, out, rows, cols, token_fa
 
 
 @T.inline
+def add_embedding_s32(t, ids, table, first, rows, cols, factor):
+    """t[r, c] += table[ids[first + r], c] * factor."""
+    with T.sblock("add_embedding_s32"):
+        T.reads(ids[first : first + rows], table[0:1, 0:cols], t[0:rows, 0:cols])
+        T.writes(t[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "add_embedding_s32", "tvmtiny.scalars": [factor]})
+        for i, j in T.grid(rows, cols):
+            t[i, j] = t[i, j] + T.Cast("int32", table[T.Cast("int32", ids[first + i]), j]) * factor
+
+
+@T.inline
 def mean_s8(x, out, rows, cols, ratio, shift, zero_point_in, zero_point):
     """out[0, c] = requantize_s8(sum_r (x[r, c] - zero_point_in)) with multiplier ratio / rows."""
     with T.sblock("mean_s8"):

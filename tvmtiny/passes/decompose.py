@@ -106,6 +106,12 @@ def _expand_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[st
     return {"out": emit(op.add(emit(op.take(tokens, ids, axis=0, mode="clip")), positions))}
 
 
+def _expand_segment_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    *first, segment_ids, segments = core
+    rows = emit(op.take(segments, segment_ids, axis=0, mode="clip"))
+    return {"out": emit(op.add(_expand_embed(first, attrs, emit)["out"], rows))}
+
+
 def _expand_dense(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     x, weight, bias = core
     result = _dense(x, weight, bias, emit)
@@ -183,6 +189,7 @@ def _expand_first(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[st
 
 _EXPAND = {
     "embed": _expand_embed,
+    "segment_embed": _expand_segment_embed,
     "dense": _expand_dense,
     "attention": _expand_attention,
     "folded_attention": _expand_folded_attention,

@@ -10,7 +10,7 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
-from tvmtiny.passes.operators import attributes, call, kind
+from tvmtiny.passes.operators import EMBEDDINGS, attributes, call, kind
 from tvmtiny.passes.views import as_matrix, is_identity, matrix_of, reshaped, trace
 
 _HOSTS = ("attention", "ffn", "dense")
@@ -52,7 +52,7 @@ def _residual(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | Non
 def _norm(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     if kind(value) != "layer_norm":
         return None
-    host = _host(graph, value.args[0], (*_HOSTS, "embed"))
+    host = _host(graph, value.args[0], (*_HOSTS, *EMBEDDINGS))
     if host is None:
         return None
     if kind(host) == "dense" and attributes(host)["activation"] != "none":

@@ -6,6 +6,7 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | operator | arguments | attributes |
 |---|---|---|
 | embed | ids (S,), token_table (V, E), position_table (S, E) | residual, norm |
+| segment_embed | the same, segment_ids (S,), segment_table (G, E) | likewise |
 | dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
 | attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | heads, scale, residual, norm |
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
@@ -30,6 +31,7 @@ PREFIX = "relax.tvmtiny."
 
 _CORE_ARGUMENTS = {
     "embed": 3,
+    "segment_embed": 5,
     "dense": 3,
     "attention": 10,
     "folded_attention": 8,
@@ -41,7 +43,8 @@ _CORE_ARGUMENTS = {
 }
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "folded_attention", "ffn")
+    name: {"residual": 0, "norm": 0}
+    for name in ("embed", "segment_embed", "dense", "attention", "folded_attention", "ffn")
 }
 
 
@@ -71,6 +74,7 @@ def _infer_row(call: Any, _: Any) -> relax.TensorType:
 
 _INFER = {
     "embed": _infer_embed,
+    "segment_embed": _infer_embed,
     "dense": _infer_dense,
     "attention": _infer_same,
     "folded_attention": _infer_same,
@@ -113,6 +117,16 @@ def kind(expr: Any) -> str:
 def attributes(expr: relax.Call) -> dict[str, Any]:
     """The attributes of a call as Python values."""
     return {} if expr.attrs is None else {str(key): value for key, value in expr.attrs.items()}
+
+
+EMBEDDINGS = ("embed", "segment_embed")
+
+
+def id_tables(expr: relax.Call) -> list[tuple[Any, Any]]:
+    """The inputs of ids of an embedding, each with the table that it selects from; [] for other operators."""
+    if kind(expr) not in EMBEDDINGS:
+        return []
+    return [(expr.args[0], expr.args[1]), (expr.args[3], expr.args[4])][: 1 + (kind(expr) == "segment_embed")]
 
 
 MAX_TOKENS_ATTRIBUTE = "tvmtiny.max_tokens"

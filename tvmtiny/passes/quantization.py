@@ -16,7 +16,7 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import attributes, kind, parts, token_rows
+from tvmtiny.passes.operators import attributes, id_tables, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
@@ -82,9 +82,10 @@ class Quantization:
     def input(self, param: relax.Var) -> relax.Var:
         """The parameter of the integer module: ids (S,) uint16, or features (rows, F) int8 scaled a column."""
         reader, shape = self._first_reader(param)
-        if kind(reader) == "embed":
-            self._check_vocabulary(param, shape_of(reader.args[1])[0])
-            return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
+        for ids, table in id_tables(reader):
+            if trace(self.graph, ids).root.same_as(param):
+                self._check_vocabulary(param, shape_of(table)[0])
+                return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
         values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
         low, high = values.min(axis=0), values.max(axis=0)
         if not self._only_projected(param):

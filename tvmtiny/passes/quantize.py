@@ -97,8 +97,8 @@ def quantize(
 
 
 def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    (ids, tokens, positions), _, _ = parts(call)
-    arrays = [array_of(tokens), array_of(positions)]
+    (ids, tokens, positions, *second), _, _ = parts(call)
+    arrays = [array_of(table) for table in (tokens, positions, *second[1:])]
     needed = [float(np.abs(array).max()) / 127 for array in arrays]
     unit = (max(needed) or 1.0) / 128
     factors = [max(1, int(np.ceil(scale / unit - 1e-9))) for scale in needed]
@@ -109,6 +109,9 @@ def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     epilogue, operands, out = c.finish(var, call, Epilogue(), unit)
     tensors = {"ids": c.operand(ids).expr, "tokens": tables[0], "positions": tables[1], **operands}
     attrs = {"token_factor": factors[0], "position_factor": factors[1], **epilogue.attrs()}
+    if second:
+        tensors |= {"segment_ids": c.operand(second[0]).expr, "segments": tables[2]}
+        attrs["segment_factor"] = factors[2]
     return emit_call("embed", tensors, c.length(var, call), **attrs), out
 
 
@@ -336,6 +339,7 @@ def _units(w: Array, b: Array, x: QuantParams) -> tuple[Array, Array]:
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {
     "embed": _embed,
+    "segment_embed": _embed,
     "dense": _dense,
     "attention": _attention,
     "folded_attention": _attention,

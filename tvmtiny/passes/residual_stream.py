@@ -13,11 +13,11 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import attributes, kind, parts
+from tvmtiny.passes.operators import EMBEDDINGS, attributes, kind, parts
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
-_SUMS = ("embed", "dense", "attention", "ffn")
+_SUMS = (*EMBEDDINGS, "dense", "attention", "ffn")
 _POOLS = ("mean", "first")
 
 

@@ -198,6 +198,11 @@ def embed_s32(
     return token + position_table[: len(ids)].astype(np.int32) * position_factor
 
 
+def add_embedding_s32(t: Int32, ids: Integers, table: Int8, factor: int) -> Int32:
+    """t + table[ids] * factor: a second table of an embedding, such as that of token types."""
+    return (t.astype(np.int64) + table[ids].astype(np.int64) * factor).astype(np.int32)
+
+
 def mean_s8(x: Int8, zero_point_in: int, ratio: int, shift: int, zero_point: int) -> Int8:
     """Mean over the rows of x (n, E): sum(x - zero_point_in) requantized by ratio / n; result (E,).
 

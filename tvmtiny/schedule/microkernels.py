@@ -191,6 +191,10 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             *s,
         ],
     ),
+    "add_embedding_s32": (
+        "add_embedding_s32",
+        lambda r, w, s: [w[0].pointer, r[0].pointer, r[1].pointer, w[0].rows, w[0].cols, w[0].stride, *s],
+    ),
     "mean_s8": (
         "mean_s8",
         lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
