@@ -199,11 +199,16 @@ def albert() -> nn.Module:
     return AlbertForSequenceClassification(AlbertConfig(**config, embedding_size=12))
 
 
-def mobilebert() -> nn.Module:
+def mobilebert(trigram: bool) -> nn.Module:
     from transformers import MobileBertConfig, MobileBertForSequenceClassification
 
     config = MobileBertConfig(
-        **_BERT, embedding_size=12, intra_bottleneck_size=8, true_hidden_size=8, num_feedforward_networks=2
+        **_BERT,
+        embedding_size=12,
+        intra_bottleneck_size=8,
+        true_hidden_size=8,
+        num_feedforward_networks=2,
+        trigram_input=trigram,
     )
     return MobileBertForSequenceClassification(config)
 
@@ -252,7 +257,8 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(electra, TYPED),
     "roberta": Family(roberta),
     "albert": Family(albert, TYPED),
-    "mobilebert": Family(mobilebert, TYPED),
+    "mobilebert": Family(lambda: mobilebert(trigram=False), TYPED),
+    "mobilebert_trigram": Family(lambda: mobilebert(trigram=True), ("input_ids",)),
     "bert_tokens": Family(bert_tokens),
     "joint_bert": Family(JointBert, outputs=("intent", "slots")),
     "sentence_embedding": Family(SentenceEmbedding, outputs=("sentence",)),

@@ -160,6 +160,7 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
     wide_residual = residual and bool(rng.integers(0, 2))
     most_shift = 15 if wide_residual else 16
     norm = bool(rng.integers(0, 2)) and not wide
+    scaled = not norm and not wide and bool(rng.integers(0, 2))
     bits = qparams.norm_bits(cols) if norm else int(rng.integers(9, 32))
     epilogue = Epilogue(
         residual=residual,
@@ -168,6 +169,7 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
         residual_shift=int(rng.choice([0, most_shift, rng.integers(0, most_shift + 1)])) if residual else 0,
         bits=bits,
         norm=norm,
+        scaled=scaled,
         root_extent=integer.root_extent(cols) if norm else 0,
         epsilon=int(rng.choice([1, 2, 10**6, 2**40, 2**61])),
         multiplier=int(multipliers(rng, 1)[0]),
@@ -183,7 +185,7 @@ def _epilogue_arrays(rng: Rng, e: Epilogue, rows: int, cols: int) -> Arrays:
     arrays = {}
     if e.residual:
         arrays["residual"] = int16s(rng, rows, cols) if e.wide_residual else int8s(rng, rows, cols)
-    if e.norm:
+    if e.norm or e.scaled:
         arrays["gamma"] = integers(rng, 2**30 - 1, cols).astype(np.int32)
         arrays["beta"] = integers(rng, 2 ** int(rng.choice([15, 30])) - 1, cols).astype(np.int32)
     return arrays
@@ -294,8 +296,10 @@ def layer_norm(d: Dims, rng: Rng) -> Instance:
     M = int(rng.choice([1, d.S]))
     e, _ = _epilogue(rng, d.E, residual=True)
     e = dataclasses.replace(
-        e, norm=True, bits=qparams.norm_bits(d.E), root_extent=integer.root_extent(d.E), shift=0
+        e, norm=True, scaled=False, bits=qparams.norm_bits(d.E), root_extent=integer.root_extent(d.E), shift=0
     )
+    if rng.integers(0, 2):
+        e = dataclasses.replace(e, norm=False, scaled=True, bits=24, shift=int(rng.integers(0, 9)))
 
     def fill(rng: Rng) -> Arrays:
         return _epilogue_arrays(rng, e, M, d.E)

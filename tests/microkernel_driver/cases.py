@@ -45,6 +45,7 @@ KERNELS = (
     "add_residual_s16_s32",
     "mean_s16_s32",
     "add_embedding_s32",
+    "scale_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

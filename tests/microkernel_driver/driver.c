@@ -28,6 +28,7 @@
 #include "tvmt_product_s8.h"
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
+#include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
@@ -204,6 +205,9 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 28:
       tvmt_add_embedding_s32(S32(0), (const uint16_t *)(const void *)S16(1), S8(2), a[3], a[4], a[5], a[6]);
+      return 0;
+    case 29:
+      tvmt_scale_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], a[8]);
       return 0;
     default:
       return -1;

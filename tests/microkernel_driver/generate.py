@@ -296,6 +296,17 @@ def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> 
     )
 
 
+def scale_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    shift = int(rng.integers(0, 9))
+    t, gamma = int32s(rng, (rows, cols), 2 ** (31 - shift) - 1, extreme), _multipliers(rng, cols, extreme)
+    gamma = np.where(rng.integers(0, 2, cols), gamma, -gamma).astype(np.int32)
+    beta = int32s(rng, (cols,), 2**30 - 1, True) if extreme else int32s(rng, (cols,), 2**15, False)
+    strides = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+    out = _output(rng, integer.scale_s8(t, gamma, beta, shift), strides[1])
+    inputs = (Buffer(strided(rng, t, strides[0])), Buffer(gamma), Buffer(beta), out)
+    return Case("scale_s8", (*inputs, rows, cols, *strides, shift), f"{rows}x{cols} {shift}")
+
+
 def scores_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     q, k = int8s(rng, (rows, depth), extreme), int8s(rng, (cols, depth), extreme)
     strides = [
@@ -591,6 +602,7 @@ GENERATORS: dict[str, Generator] = {
     "add_residual_s16_s32": add_residual_s16_s32,
     "mean_s16_s32": mean_s16_s32,
     "add_embedding_s32": add_embedding_s32,
+    "scale_s8": scale_s8,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

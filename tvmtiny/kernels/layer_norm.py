@@ -1,4 +1,4 @@
-"""LayerNorm on its own (pre-LayerNorm models); x (S, E) int8 or int16 -> (S, E) int8."""
+"""LayerNorm on its own (pre-LayerNorm models), or a factor and an offset a column; x (S, E) int8 or int16 -> int8."""
 
 from __future__ import annotations
 
@@ -59,4 +59,5 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=lambda o, n: 0,
     inplace=lambda o: ("residual",),
+    variant=lambda o: "scale" if Epilogue.of(o.attrs).scaled else "",
 )

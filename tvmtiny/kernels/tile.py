@@ -368,6 +368,19 @@ def product_s8(a, b, out, batch, workspace, rows, cols, depth, multiplier, shift
 
 
 @T.inline
+def scale_s8(t, gamma, beta, out, out_row, rows, cols, shift):
+    """out[r, c] = clamp8((multiply_high(t[r, c] << shift, gamma[c]) + beta[c]) >> NORM_OUTPUT_BITS)."""
+    with T.sblock("scale_s8"):
+        T.reads(t[0:rows, 0:cols], gamma[0:cols], beta[0:cols])
+        T.writes(out[out_row : out_row + rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "scale_s8", "tvmtiny.scalars": [shift]})
+        value = T.sblock_alloc_buffer((1,), "int32")
+        for i, j in T.grid(rows, cols):
+            multiply_high(value, T.shift_left(t[i, j], shift), gamma[j])
+            out[out_row + i, j] = saturated(T.shift_right(value[0] + beta[j], 8), "int8")
+
+
+@T.inline
 def scores_s32(q, keys, out, workspace, rows, cols, depth):
     """out[r, c] = q[r, :] . key c."""
     with T.sblock("scores_s32"):

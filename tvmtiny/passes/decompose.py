@@ -14,7 +14,7 @@ from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import attributes, kind, parts
+from tvmtiny.passes.operators import SCALE, attributes, kind, parts
 
 op = relax.op
 MASKED = -1e9
@@ -87,9 +87,9 @@ def expand(call: relax.Call, emit: Emit) -> dict[str, Any]:
             total = values["sum"] = emit(op.add(total, residual))
         values["out"] = total
         if norm is not None:
-            epsilon = attributes(call)["epsilon"]
             values["sum"] = values.pop("out")
-            values["out"] = emit(op.nn.layer_norm(total, norm[0], norm[1], axes=[-1], epsilon=epsilon))
+            follow = _expand_scale if attributes(call)["norm"] == SCALE else _expand_layer_norm
+            values |= follow([total, *norm], attributes(call), emit)
     return values
 
 
@@ -169,6 +169,11 @@ def _expand_layer_norm(core: list[Any], attrs: dict[str, Any], emit: Emit) -> di
     return {"out": emit(op.nn.layer_norm(*core, axes=[-1], epsilon=attrs["epsilon"]))}
 
 
+def _expand_scale(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, gamma, beta = core
+    return {"out": emit(op.add(emit(op.multiply(x, gamma)), beta))}
+
+
 def _expand_mean(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     x, n = core
     present = emit(op.astype(_present(n, shape_of(x)[0], emit), "float32"))
@@ -195,6 +200,7 @@ _EXPAND = {
     "folded_attention": _expand_folded_attention,
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
+    "scale": _expand_scale,
     "mean": _expand_mean,
     "softmax": _expand_softmax,
     "first": _expand_first,

@@ -12,12 +12,13 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
+| scale | x (S, E), gamma (E,), beta (E,): x * gamma + beta | - |
 | mean | x (S, E), n | - |
 | first | x (S, E) | - |
 | softmax | scores (..., S), n | where attention does not absorb it |
 
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
-the LayerNorm (attribute `epsilon`) that follows.
+the LayerNorm (`norm` is LAYER_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE) that follows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from tvm import ir, relax
 
 PREFIX = "relax.tvmtiny."
 
+LAYER_NORM, SCALE = 1, 2
+"""Values of the attribute `norm`: what follows an operator; 0 for nothing."""
+
 _CORE_ARGUMENTS = {
     "embed": 3,
     "segment_embed": 5,
@@ -37,6 +41,7 @@ _CORE_ARGUMENTS = {
     "folded_attention": 8,
     "ffn": 5,
     "layer_norm": 3,
+    "scale": 3,
     "mean": 2,
     "first": 1,
     "softmax": 2,
@@ -80,6 +85,7 @@ _INFER = {
     "folded_attention": _infer_same,
     "ffn": _infer_same,
     "layer_norm": _infer_same,
+    "scale": _infer_same,
     "mean": _infer_row,
     "first": _infer_row,
     "softmax": _infer_same,
@@ -126,7 +132,8 @@ def id_tables(expr: relax.Call) -> list[tuple[Any, Any]]:
     """The inputs of ids of an embedding, each with the table that it selects from; [] for other operators."""
     if kind(expr) not in EMBEDDINGS:
         return []
-    return [(expr.args[0], expr.args[1]), (expr.args[3], expr.args[4])][: 1 + (kind(expr) == "segment_embed")]
+    ids, table, _, *second = parts(expr)[0]
+    return [(ids, table), *([(second[0], second[1])] if second else [])]
 
 
 MAX_TOKENS_ATTRIBUTE = "tvmtiny.max_tokens"

@@ -14,6 +14,7 @@ from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
+from tvmtiny.passes.fuse_scale import FuseScale
 from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
 from tvmtiny.passes.recognize_positions import RecognizePositions
@@ -38,6 +39,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseSegments(),
         FuseDense(),
         FuseActivation(),
+        FuseScale(),
         FoldScaling(),
         FuseAttention(),
         FuseFeedForward(),

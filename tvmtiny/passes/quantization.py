@@ -16,7 +16,7 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import attributes, id_tables, kind, parts, token_rows
+from tvmtiny.passes.operators import SCALE, attributes, id_tables, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
@@ -270,6 +270,10 @@ class Quantization:
         if norm is not None:
             out = self.range_of(var.name, "out")
             gamma, beta = (array_of(part) for part in norm)
+            if attributes(call)["norm"] == SCALE:
+                g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
+                epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)
+                return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
             g, b, epsilon = qparams.norm_constants(gamma, beta, attributes(call)["epsilon"], scale, out)
             epilogue = dataclasses.replace(
                 epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
@@ -314,7 +318,8 @@ class Quantization:
     def _sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
-        return qparams.SUM_BITS if norm is None else qparams.norm_bits(shape_of(norm[0])[0])
+        without_norm = norm is None or attributes(call)["norm"] == SCALE
+        return qparams.SUM_BITS if without_norm else qparams.norm_bits(shape_of(norm[0])[0])
 
     def is_last(self, var: relax.Var) -> bool:
         """Whether a variable is a result of the model that no operator reads: logits, which may be int16."""

@@ -206,7 +206,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         attrs[f"{part}_shift"] = dense.shift
     scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
     attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], len(arrays[0]) // heads, var.name)
-    context = np.maximum(c.head_scales(var.name, "context", heads), scales["v"] / 32)
+    context = _context_scales(c, var, call, scales["v"] / 32)
     tensors["ratio"], attrs["value_shift"] = _ratio(scales["v"] / context, 255)
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
@@ -217,6 +217,21 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     attrs["o_shift"] = dense.shift
     tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
+
+
+def _context_scales(c: Quantization, var: relax.Var, call: relax.Call, floor: Array) -> Array:
+    """A scale for each head of what the output projection reads; in the same proportions where layers share it."""
+    heads, projection = attributes(call)["heads"], array_of(parts(call)[0][-3])
+    own = c.head_scales(var.name, "context", heads)
+    sharing = [
+        c.head_scales(other.name, "context", heads)
+        for other, value in c.graph
+        if kind(value) == kind(call)
+        and not other.same_as(var)
+        and attributes(value)["heads"] == heads
+        and np.array_equal(array_of(parts(value)[0][-3]), projection)
+    ]
+    return qparams.shared_scales(own, sharing, floor) if sharing else np.maximum(own, floor)
 
 
 def _key_steps(x: Value, heads: int) -> Array:
@@ -273,6 +288,30 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         norm=True,
         root_extent=root_extent(len(g)),
         epsilon=epsilon,
+    )
+    tensors = {"residual": value.expr, "gamma": constant(g), "beta": constant(b)}
+    return emit_call("layer_norm", tensors, c.length(var, call), **epilogue.attrs()), out
+
+
+def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
+    x, gamma, beta = call.args
+    value = c.operand(x)
+    shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
+    g, b, out_shift, out = qparams.scale_constants(
+        array_of(gamma),
+        array_of(beta),
+        float(value.params.scale) / 2**shift,
+        c.range_of(var.name, "out"),
+        var.name,
+    )
+    epilogue = Epilogue(
+        residual=True,
+        wide_residual=value.bits == 16,
+        residual_zero_point=int(value.params.zero_point),
+        residual_shift=shift,
+        bits=qparams.SUM_BITS,
+        scaled=True,
+        shift=out_shift,
     )
     tensors = {"residual": value.expr, "gamma": constant(g), "beta": constant(b)}
     return emit_call("layer_norm", tensors, c.length(var, call), **epilogue.attrs()), out
@@ -345,6 +384,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "folded_attention": _attention,
     "ffn": _ffn,
     "layer_norm": _layer_norm,
+    "scale": _scale,
     "mean": _mean,
     "first": _first,
 }

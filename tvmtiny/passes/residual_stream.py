@@ -57,7 +57,9 @@ def use(graph: Graph, reader: relax.Var, var: relax.Var) -> str:
         return OTHER if any(_reads(graph, arg, var) for arg in core) else ADDED
     if not _is(graph, core[0], var):
         return OTHER
-    return NORMALIZED if kind(value) == "layer_norm" else POOLED if kind(value) in _POOLS else OTHER
+    return (
+        NORMALIZED if kind(value) in ("layer_norm", "scale") else POOLED if kind(value) in _POOLS else OTHER
+    )
 
 
 def _is_sum(value: Any) -> bool:

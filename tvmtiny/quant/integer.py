@@ -135,6 +135,16 @@ def layer_norm_s8(t: Int32, gamma: Int32, beta: Int32, epsilon: int) -> Int8:
     return np.stack(rows).astype(np.int8) if rows else np.zeros(t.shape, np.int8)
 
 
+def scale_s8(t: Int32, gamma: Int32, beta: Int32, shift: int) -> Int8:
+    """A factor and an offset a column: clamp8((multiply_high(t << shift, gamma) + beta) >> NORM_OUTPUT_BITS).
+
+    Args:
+        t: (M, E), |t << shift| < 2**31. gamma, beta: int32 (E,), |beta| < 2**30.
+    """
+    shifted = multiply_high(np.asarray(t, np.int64) << shift, gamma).astype(np.int64) + beta
+    return saturate(shifted >> NORM_OUTPUT_BITS, 8).astype(np.int8)
+
+
 def root_extent(extent: int) -> int:
     """sqrt(E) with 24 fractional bits, rounded down: the constant of layer_norm_s8 for rows of E values."""
     import math

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,30 @@ def floor_scale(scale: float, accumulator_scale: Array) -> float:
 
 def accumulator_scales(weight: Array, bias: Array, x: QuantParams) -> Array:
     """The real value of one unit of each channel's accumulator."""
-    scaled = weight * x.scale
-    return weight_scales(scaled, bias)
+    relative, largest = _relative(x)
+    return weight_scales(weight * relative, bias / largest) * largest
+
+
+def _relative(x: QuantParams) -> tuple[Any, float]:
+    """Scales of an input's columns as parts of the largest, and that.
+
+    Integer weights follow from the parts alone. Layers that share their weights then have the same bytes, which lie in
+    flash once, whatever the ranges of their inputs are.
+    """
+    largest = float(np.max(x.scale))
+    return np.asarray(x.scale) / largest, largest
+
+
+def shared_scales(own: Array, others: Sequence[Array], floor: Array) -> Array:
+    """Scales of columns in proportions that all layers with the same weights have, none below `own` or `floor`.
+
+    Args:
+        own, others: the scales that this layer and those with the same weights would take. floor: least ones.
+    """
+    parts = np.max([scales / scales.max() for scales in (own, *others)], axis=0)
+    parts = np.ceil(parts * 2.0**10) / 2.0**10  # few bits, and few of the factor: their product is exact
+    mantissa, exponent = np.frexp(np.max(np.maximum(own, floor) / parts))
+    return parts * np.ldexp(np.ceil(mantissa * 2.0**32), exponent - 32)
 
 
 def accumulator_bound(weight: Array, bias: Array) -> Array:
@@ -169,9 +192,11 @@ def dense(
         out_scale: scale of the result, per tensor or per channel.
         what: the layer's name for errors.
     """
-    scaled = weight * x.scale
-    unit = weight_scales(scaled, bias)
-    w = np.clip(np.round(scaled / unit[:, None]), -127, 127).astype(np.int8)
+    relative, largest = _relative(x)
+    scaled = weight * relative
+    part = weight_scales(scaled, bias / largest)
+    w = np.clip(np.round(scaled / part[:, None]), -127, 127).astype(np.int8)
+    unit = part * largest
     zero = np.broadcast_to(np.asarray(x.zero_point, np.int64), (weight.shape[1],))
     b = np.round(bias / unit).astype(np.int64) - w.astype(np.int64) @ zero
     multiplier, shift = fixed_point(unit / out_scale, limit)
@@ -286,6 +311,24 @@ def norm_constants(
         )
     limit = 1 << 61
     return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * extent**3 / scale**2)))
+
+
+def scale_constants(
+    gamma: Array, beta: Array, scale: float, out: QuantParams, what: str
+) -> tuple[Array, Array, int, QuantParams]:
+    """gamma, beta and shift of `integer.scale_s8` for a sum of SUM_BITS in units of `scale`, and the result's scale.
+
+    The result is not finer than eight units of the sum, so that the shifted sum fits 32 bits.
+    """
+    floor = 8 * float(np.abs(gamma).max()) * scale
+    out = dataclasses.replace(out, scale=max(float(out.scale), floor))
+    real = gamma * scale / out.scale * 2.0**NORM_OUTPUT_BITS
+    multiplier, shift = fixed_point(np.abs(real), limit=np.inf)
+    check_shift(2.0 ** (SUM_BITS - 1), shift, what)
+    b = np.round((beta / out.scale + out.zero_point) * 2.0**NORM_OUTPUT_BITS) + 2 ** (NORM_OUTPUT_BITS - 1)
+    if np.abs(b).max() > INT32 // 2:
+        raise UserError(f"{what}: an offset is too large for its output range.", "Check calibration data.")
+    return np.where(real < 0, -multiplier, multiplier).astype(np.int32), b.astype(np.int32), shift, out
 
 
 def feature_multipliers(scale: Array) -> tuple[Array, int]:

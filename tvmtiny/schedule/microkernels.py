@@ -151,6 +151,18 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             *s,
         ],
     ),
+    "scale_s8": (
+        "scale_s8",
+        lambda r, w, s: [
+            *(part.pointer for part in r),
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].stride,
+            w[0].stride,
+            *s,
+        ],
+    ),
     "dense_table_s8": ("dense_table_s8", _dense_s32),
     "dense_s8_pairs": ("dense_s8_pairs", _dense_pairs),
     "dense_table_s8_pairs": ("dense_table_s8_pairs", _dense_pairs),
