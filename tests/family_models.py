@@ -83,26 +83,28 @@ def exported(family: Family, module: nn.Module) -> Any:
 
 def onnx_file(family: Family, module: nn.Module, path: Path) -> Path:
     """The module by torch.onnx.export."""
-    with torch.no_grad():
-        torch.onnx.export(
-            module,
-            (),
-            path,
-            kwargs=family.example(),
-            input_names=list(family.inputs),
-            output_names=list(family.outputs),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    torch.onnx.export(
+        module,
+        (),
+        path,
+        kwargs=family.example(),
+        input_names=list(family.inputs),
+        output_names=list(family.outputs),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
     return path
 
 
 def results(module: nn.Module, samples: dict[str, np.ndarray]) -> list[np.ndarray]:
     """What torch computes, (count, ...) for each output."""
+    rows = []
     with torch.no_grad():
-        found = module(**{name: torch.from_numpy(values) for name, values in samples.items()})
-    return [value.numpy() for value in torch.utils._pytree.tree_leaves(found)]
+        for i in range(len(next(iter(samples.values())))):
+            row = module(**{name: torch.from_numpy(values[i : i + 1]) for name, values in samples.items()})
+            rows.append([value.numpy() for value in torch.utils._pytree.tree_leaves(row)])
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
 def compiled(name: str, form: str, directory: Path, target: str = "qemu-m4") -> Artifact:
@@ -262,4 +264,191 @@ FAMILIES: dict[str, Family] = {
     "bert_tokens": Family(bert_tokens),
     "joint_bert": Family(JointBert, outputs=("intent", "slots")),
     "sentence_embedding": Family(SentenceEmbedding, outputs=("sentence",)),
+}
+
+
+# torch
+
+
+class Classifier(nn.Module):
+    """An encoder `body(x, mask)` of ids or features, mean over (present) tokens, a classifier."""
+
+    def __init__(self, body: nn.Module, positions: str = "learned", features: int = 0) -> None:
+        super().__init__()
+        self.tokens = nn.Linear(features, E) if features else nn.Embedding(V, E)
+        self.positions = nn.Embedding(S, E) if positions == "learned" else None
+        if positions == "sinusoidal":
+            self.register_buffer("table", sinusoids(S, E))
+        self.body, self.head = body, nn.Linear(E, CLASSES)
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(inputs)
+        if self.positions is not None:
+            return x + self.positions(torch.arange(inputs.shape[1], device=inputs.device))
+        return x * E**0.5 + self.table[: inputs.shape[1]] if hasattr(self, "table") else x
+
+
+class TextClassifier(Classifier):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        x = self.body(self.embed(input_ids), attention_mask)
+        weight = attention_mask.unsqueeze(-1).to(x.dtype)
+        return self.head((x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9))
+
+
+class SensorClassifier(Classifier):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.embed(x), None).mean(dim=1))
+
+
+def sinusoids(tokens: int, width: int) -> torch.Tensor:
+    """The table of "Attention Is All You Need", (tokens, width)."""
+    angle = torch.arange(tokens)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(tokens, width)
+
+
+class TorchEncoder(nn.Module):
+    """nn.TransformerEncoder."""
+
+    def __init__(self, norm_first: bool, activation: str, mask: torch.Tensor | None = None) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            E, H, F, batch_first=True, norm_first=norm_first, activation=activation
+        )
+        final = nn.LayerNorm(E) if norm_first else None
+        self.encoder = nn.TransformerEncoder(layer, 1, norm=final, enable_nested_tensor=False)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        removed = None if keep is None else keep == 0
+        return self.encoder(x, mask=self.mask, src_key_padding_mask=removed, is_causal=self.mask is not None)
+
+
+class MultiheadLayer(nn.Module):
+    """nn.MultiheadAttention and a feed-forward block, each with a residual and a LayerNorm."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(E, H, batch_first=True, bias=bias)
+        self.up, self.down = nn.Linear(E, F, bias=bias), nn.Linear(F, E, bias=bias)
+        self.norms = nn.ModuleList([nn.LayerNorm(E), nn.LayerNorm(E)])
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        removed = None if keep is None else keep == 0
+        x = self.norms[0](x + self.attention(x, x, x, key_padding_mask=removed, need_weights=False)[0])
+        return self.norms[1](x + self.down(nn.functional.gelu(self.up(x))))
+
+
+class Attention(nn.Module):
+    """scaled_dot_product_attention, written by hand.
+
+    Args:
+        fused: one layer makes Q, K and V.
+        kv_heads: heads of K and V, each of which serves several of Q (grouped-query attention).
+        rotary: Q and K are turned by an angle a position.
+        causal, window: each token attends to those before it; to those at most `window` away.
+    """
+
+    def __init__(
+        self,
+        *,
+        fused: bool = False,
+        bias: bool = True,
+        kv_heads: int = H,
+        rotary: bool = False,
+        causal: bool = False,
+        window: int = 0,
+    ) -> None:
+        super().__init__()
+        self.width, self.kv_heads, self.causal = E // H, kv_heads, causal
+        kv = kv_heads * self.width
+        self.qkv = nn.ModuleList(
+            [nn.Linear(E, E + 2 * kv, bias=bias)]
+            if fused
+            else [nn.Linear(E, size, bias=bias) for size in (E, kv, kv)]
+        )
+        self.out, self.rotary = nn.Linear(E, E, bias=bias), rotary
+        place = torch.arange(S)
+        near = (place[:, None] - place).abs() <= window if window else None
+        self.register_buffer("near", near)
+        angle = place[:, None] / 10000 ** (torch.arange(0, self.width, 2) / self.width)
+        self.register_buffer("angle", torch.cat([angle, angle], dim=-1))
+
+    def turned(self, x: torch.Tensor) -> torch.Tensor:
+        """RoFormer's rotation, in the form of Llama: halves of a head."""
+        low, high = x.chunk(2, dim=-1)
+        return x * self.angle.cos() + torch.cat([-high, low], dim=-1) * self.angle.sin()
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        kv = self.kv_heads * self.width
+        parts = (
+            self.qkv[0](x).split([E, kv, kv], dim=-1)
+            if len(self.qkv) == 1
+            else [layer(x) for layer in self.qkv]
+        )
+        q, k, v = (part.view(1, S, -1, self.width).transpose(1, 2) for part in parts)
+        if self.rotary:
+            q, k = self.turned(q), self.turned(k)
+        if self.kv_heads != H:
+            k, v = (part.repeat_interleave(H // self.kv_heads, dim=1) for part in (k, v))
+        mask = None if keep is None else keep[:, None, None, :].bool()
+        if self.near is not None:
+            mask = self.near if mask is None else mask & self.near
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
+        return self.out(y.transpose(1, 2).reshape(1, S, E))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), Shazeer 2020."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up = nn.Linear(E, F, bias=False), nn.Linear(E, F, bias=False)
+        self.down = nn.Linear(F, E, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class Layer(nn.Module):
+    """A pre-norm layer of `attention` and `ffn`, and a last norm."""
+
+    def __init__(self, attention: nn.Module, ffn: nn.Module | None = None, norm: type = nn.LayerNorm) -> None:
+        super().__init__()
+        self.attention = attention
+        self.ffn = ffn or nn.Sequential(nn.Linear(E, F), nn.SiLU(), nn.Linear(F, E))
+        self.norms = nn.ModuleList([norm(E) for _ in range(3)])
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        x = x + self.attention(self.norms[0](x), keep)
+        return self.norms[2](x + self.ffn(self.norms[1](x)))
+
+
+def _causal() -> torch.Tensor:
+    return nn.Transformer.generate_square_subsequent_mask(S)
+
+
+SENSOR = ("x",)
+
+FAMILIES |= {
+    "torch_post_norm": Family(lambda: TextClassifier(TorchEncoder(False, "gelu"))),
+    "torch_pre_norm": Family(lambda: TextClassifier(TorchEncoder(True, "relu"), "sinusoidal")),
+    "torch_causal": Family(
+        lambda: SensorClassifier(TorchEncoder(False, "relu", _causal()), features=6), SENSOR
+    ),
+    "multihead": Family(lambda: TextClassifier(MultiheadLayer(bias=True))),
+    "multihead_no_bias": Family(lambda: SensorClassifier(MultiheadLayer(bias=False), features=6), SENSOR),
+    "sdpa_fused": Family(lambda: TextClassifier(Layer(Attention(fused=True)))),
+    "sdpa_no_bias": Family(lambda: TextClassifier(Layer(Attention(bias=False)), "none")),
+    "rms_norm": Family(lambda: TextClassifier(Layer(Attention(), norm=nn.RMSNorm))),
+    "causal": Family(lambda: SensorClassifier(Layer(Attention(causal=True)), features=6), SENSOR),
+    "local": Family(lambda: SensorClassifier(Layer(Attention(window=2)), features=6), SENSOR),
+    "local_text": Family(lambda: TextClassifier(Layer(Attention(window=2)))),
+    "rotary": Family(lambda: TextClassifier(Layer(Attention(rotary=True)), "none")),
+    "swiglu": Family(lambda: TextClassifier(Layer(Attention(), SwiGLU()))),
+    "grouped_query": Family(lambda: TextClassifier(Layer(Attention(kv_heads=1)))),
+    "llama_like": Family(
+        lambda: TextClassifier(
+            Layer(Attention(bias=False, kv_heads=1, rotary=True), SwiGLU(), nn.RMSNorm), "none"
+        )
+    ),
 }

@@ -169,6 +169,7 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
         residual_shift=int(rng.choice([0, most_shift, rng.integers(0, most_shift + 1)])) if residual else 0,
         bits=bits,
         norm=norm,
+        uncentred=norm and bool(rng.integers(0, 2)),
         scaled=scaled,
         root_extent=integer.root_extent(cols) if norm else 0,
         epsilon=int(rng.choice([1, 2, 10**6, 2**40, 2**61])),
@@ -216,12 +217,16 @@ def dense(d: Dims, rng: Rng) -> Instance:
 
 def attention(d: Dims, rng: Rng) -> Instance:
     D, folded = d.heads * d.width, bool(rng.integers(0, 2))
+    window = (
+        {name: int(rng.integers(0, d.S + 1)) for name in ("before", "after")} if rng.integers(0, 2) else {}
+    )
     e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
     columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
     shifts = {part: shift_below(rng, d.E * 128 * 128) for part in columns}
     o_shift = shift_below(rng, D * 128 * 128)
     attrs = {
         "heads": d.heads,
+        **window,
         **{f"{part}_shift": shift for part, shift in shifts.items()},
         "o_shift": o_shift,
         "score_shift": shift_below(rng, 2 * 128 * 128 * (d.E if folded else d.width)),

@@ -46,6 +46,7 @@ KERNELS = (
     "mean_s16_s32",
     "add_embedding_s32",
     "scale_s8",
+    "rms_norm_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

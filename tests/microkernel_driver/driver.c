@@ -28,6 +28,7 @@
 #include "tvmt_product_s8.h"
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
+#include "tvmt_rms_norm_s8.h"
 #include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
@@ -208,6 +209,10 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       return 0;
     case 29:
       tvmt_scale_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], a[8]);
+      return 0;
+    case 30:
+      tvmt_rms_norm_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], (uint32_t)a[8],
+                       (int64_t)((uint64_t)(uint32_t)a[9] | (uint64_t)(uint32_t)a[10] << 32));
       return 0;
     default:
       return -1;

@@ -277,6 +277,14 @@ def _requantize(name: str, bits: int) -> Generator:
 
 
 def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    return _norm("layer_norm_s8", rng, rows, cols, extreme)
+
+
+def rms_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    return _norm("rms_norm_s8", rng, rows, cols, extreme)
+
+
+def _norm(name: str, rng: Rng, rows: int, cols: int, extreme: bool) -> Case:
     limit = 2**integer.NORM_MAX_BITS // cols
     t = int32s(rng, (rows, cols), limit, extreme)
     if rows > 2:  # a row without spread, and one whose only spread is a single step
@@ -287,13 +295,11 @@ def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> 
     gamma = _multipliers(rng, cols, extreme)
     beta = int32s(rng, (cols,), 2**30 - 1, True) if extreme else int32s(rng, (cols,), 2**15, False)
     epsilon = int(rng.choice([1, 2, 10**6, 2**33, 2**60]))
-    y = integer.layer_norm_s8(t, gamma, beta, epsilon)
+    y = getattr(integer, name)(t, gamma, beta, epsilon)
     t_stride, out_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
     inputs = (Buffer(strided(rng, t, t_stride)), Buffer(gamma), Buffer(beta), _output(rng, y, out_stride))
     words = (integer.root_extent(cols), epsilon & 0xFFFFFFFF, epsilon >> 32)
-    return Case(
-        "layer_norm_s8", (*inputs, rows, cols, t_stride, out_stride, *words), f"{rows}x{cols} {epsilon}"
-    )
+    return Case(name, (*inputs, rows, cols, t_stride, out_stride, *words), f"{rows}x{cols} {epsilon}")
 
 
 def scale_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -603,6 +609,7 @@ GENERATORS: dict[str, Generator] = {
     "mean_s16_s32": mean_s16_s32,
     "add_embedding_s32": add_embedding_s32,
     "scale_s8": scale_s8,
+    "rms_norm_s8": rms_norm_s8,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

@@ -26,6 +26,7 @@ class Epilogue:
         residual: whether a tensor is added, as (x - residual_zero_point) << residual_shift, saturated to `bits`.
         wide_residual: that tensor is int16, with zero point 0, instead of int8.
         norm: whether a LayerNorm follows, with root_extent and epsilon.
+        uncentred: whether the LayerNorm does not subtract the mean (RMSNorm).
         scaled: whether a factor and an offset a column follow, with shift; otherwise multiplier, shift and zero_point
             requantize the sum.
         wide: int16 output instead of int8.
@@ -37,6 +38,7 @@ class Epilogue:
     residual_shift: int = 0
     bits: int = 32
     norm: bool = False
+    uncentred: bool = False
     scaled: bool = False
     root_extent: int = 0
     epsilon: int = 1
@@ -78,7 +80,9 @@ def finish(t, residual, gamma, beta, out, row, rows, cols, e):
         tile.add_residual_s16_s32(t, residual, row, rows, cols, e.residual_shift, e.bits)
     elif e.residual:
         tile.add_residual_s32(t, residual, row, rows, cols, e.residual_zero_point, e.residual_shift, e.bits)
-    if e.norm:
+    if e.norm and e.uncentred:
+        tile.rms_norm_s8(t, gamma, beta, out, row, rows, cols, e.root_extent, e.epsilon)
+    elif e.norm:
         tile.layer_norm_s8(t, gamma, beta, out, row, rows, cols, e.root_extent, e.epsilon)
     elif e.scaled:
         tile.scale_s8(t, gamma, beta, out, row, rows, cols, e.shift)
@@ -94,7 +98,8 @@ def finish_reference(t: Array, operands: Operands, e: Epilogue) -> Array:
         x = operands["residual"][: len(t)]
         t = integer.add_residual_s32(t, x, e.residual_zero_point, e.residual_shift, e.bits)
     if e.norm:
-        return integer.layer_norm_s8(t, operands["gamma"], operands["beta"], e.epsilon)
+        norm = integer.rms_norm_s8 if e.uncentred else integer.layer_norm_s8
+        return norm(t, operands["gamma"], operands["beta"], e.epsilon)
     if e.scaled:
         return integer.scale_s8(t, operands["gamma"], operands["beta"], e.shift)
     if e.wide:

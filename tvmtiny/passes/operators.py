@@ -12,13 +12,17 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
+| rms_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | scale | x (S, E), gamma (E,), beta (E,): x * gamma + beta | - |
 | mean | x (S, E), n | - |
 | first | x (S, E) | - |
 | softmax | scores (..., S), n | where attention does not absorb it |
 
+An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only.
+
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
-the LayerNorm (`norm` is LAYER_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE) that follows.
+the LayerNorm or RMSNorm (`norm` is LAYER_NORM or RMS_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE)
+that follows.
 """
 
 from __future__ import annotations
@@ -30,8 +34,9 @@ from tvm import ir, relax
 
 PREFIX = "relax.tvmtiny."
 
-LAYER_NORM, SCALE = 1, 2
-"""Values of the attribute `norm`: what follows an operator; 0 for nothing."""
+LAYER_NORM, SCALE, RMS_NORM = 1, 2, 3
+NORMS = {"layer_norm": LAYER_NORM, "scale": SCALE, "rms_norm": RMS_NORM}
+"""Operators that an operator before them can take in, and the value of its attribute `norm` then; else it is 0."""
 
 _CORE_ARGUMENTS = {
     "embed": 3,
@@ -42,6 +47,7 @@ _CORE_ARGUMENTS = {
     "ffn": 5,
     "layer_norm": 3,
     "scale": 3,
+    "rms_norm": 3,
     "mean": 2,
     "first": 1,
     "softmax": 2,
@@ -86,6 +92,7 @@ _INFER = {
     "ffn": _infer_same,
     "layer_norm": _infer_same,
     "scale": _infer_same,
+    "rms_norm": _infer_same,
     "mean": _infer_row,
     "first": _infer_row,
     "softmax": _infer_same,

@@ -14,6 +14,7 @@ from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
+from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
 from tvmtiny.passes.fuse_scale import FuseScale
 from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
@@ -35,6 +36,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         RecognizeLength(),
         FuseFirstToken(),
         FuseLayerNorm(),
+        FuseRmsNorm(),
         FuseEmbedding(),
         FuseSegments(),
         FuseDense(),

@@ -16,7 +16,7 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import SCALE, attributes, id_tables, kind, parts, token_rows
+from tvmtiny.passes.operators import RMS_NORM, SCALE, attributes, id_tables, kind, parts, token_rows
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
@@ -274,9 +274,12 @@ class Quantization:
                 g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
                 epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)
                 return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-            g, b, epsilon = qparams.norm_constants(gamma, beta, attributes(call)["epsilon"], scale, out)
+            uncentred = attributes(call)["norm"] == RMS_NORM
+            g, b, epsilon = qparams.norm_constants(
+                gamma, beta, attributes(call)["epsilon"], scale, out, uncentred
+            )
             epilogue = dataclasses.replace(
-                epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
+                epilogue, norm=True, uncentred=uncentred, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
         in_stream = self.is_wide(var)

@@ -191,7 +191,8 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     value, heads = c.operand(x), attributes(call)["heads"]
     arrays = [array_of(array).astype(np.float64) for array in weights]
     tensors: dict[str, Any] = {"x": value.expr}
-    attrs: dict[str, int] = {"heads": heads}
+    window = {key: value for key, value in attributes(call).items() if key in ("before", "after")}
+    attrs: dict[str, int] = {"heads": heads, **window}
     scales = {}
     folded = kind(call) == "folded_attention"
     for index, part in enumerate("qv" if folded else "qkv"):
@@ -278,6 +279,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         attributes(call)["epsilon"],
         float(value.params.scale) / 2**shift,
         out,
+        kind(call) == "rms_norm",
     )
     epilogue = Epilogue(
         residual=True,
@@ -286,6 +288,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         residual_shift=shift,
         bits=bits,
         norm=True,
+        uncentred=kind(call) == "rms_norm",
         root_extent=root_extent(len(g)),
         epsilon=epsilon,
     )
@@ -384,6 +387,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "folded_attention": _attention,
     "ffn": _ffn,
     "layer_norm": _layer_norm,
+    "rms_norm": _layer_norm,
     "scale": _scale,
     "mean": _mean,
     "first": _first,

@@ -13,7 +13,7 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import EMBEDDINGS, attributes, kind, parts
+from tvmtiny.passes.operators import EMBEDDINGS, NORMS, attributes, kind, parts
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
@@ -57,9 +57,7 @@ def use(graph: Graph, reader: relax.Var, var: relax.Var) -> str:
         return OTHER if any(_reads(graph, arg, var) for arg in core) else ADDED
     if not _is(graph, core[0], var):
         return OTHER
-    return (
-        NORMALIZED if kind(value) in ("layer_norm", "scale") else POOLED if kind(value) in _POOLS else OTHER
-    )
+    return NORMALIZED if kind(value) in NORMS else POOLED if kind(value) in _POOLS else OTHER
 
 
 def _is_sum(value: Any) -> bool:

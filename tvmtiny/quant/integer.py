@@ -145,6 +145,16 @@ def scale_s8(t: Int32, gamma: Int32, beta: Int32, shift: int) -> Int8:
     return saturate(shifted >> NORM_OUTPUT_BITS, 8).astype(np.int8)
 
 
+def rms_norm_s8(t: Int32, gamma: Int32, beta: Int32, epsilon: int) -> Int8:
+    """As layer_norm_s8 without the mean (RMSNorm, Zhang and Sennrich 2019): u = t, v = sum(t * t) + epsilon.
+
+    Args:
+        epsilon: round(eps_real * E / scale_t**2), at least 1.
+    """
+    rows = [_normalized(row, gamma, beta, epsilon) for row in np.asarray(t, np.int64)]
+    return np.stack(rows).astype(np.int8) if rows else np.zeros(t.shape, np.int8)
+
+
 def root_extent(extent: int) -> int:
     """sqrt(E) with 24 fractional bits, rounded down: the constant of layer_norm_s8 for rows of E values."""
     import math
@@ -155,8 +165,11 @@ def root_extent(extent: int) -> int:
 def _layer_norm_row(
     t: npt.NDArray[np.int64], gamma: Int32, beta: Int32, epsilon: int
 ) -> npt.NDArray[np.int64]:
-    extent = len(t)
-    u = extent * t - t.sum()
+    return _normalized(len(t) * t - t.sum(), gamma, beta, epsilon)
+
+
+def _normalized(u: npt.NDArray[np.int64], gamma: Int32, beta: Int32, epsilon: int) -> npt.NDArray[np.int64]:
+    extent = len(u)
     v = int((u * u).sum()) + epsilon
     mantissa, exponent = reciprocal_sqrt(v)
     # rate = sqrt(E) / sqrt(v) * 2**NORM_FRACTION_BITS = product * 2**(NORM_FRACTION_BITS - 24 - exponent)

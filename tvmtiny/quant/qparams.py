@@ -294,13 +294,13 @@ def norm_shift(bits: int, value_bits: int) -> int:
 
 
 def norm_constants(
-    gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams
+    gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams, uncentred: bool = False
 ) -> tuple[Array, Array, int]:
-    """gamma, beta and epsilon of `integer.layer_norm_s8` for a sum in units of `scale`."""
-    extent = len(gamma)
-    if extent > NORM_MAX_EXTENT:
+    """gamma, beta and epsilon of `integer.layer_norm_s8`, or `rms_norm_s8`, for a sum in units of `scale`."""
+    extent, most = len(gamma), NORM_MAX_EXTENT - uncentred
+    if extent > most:
         raise UserError(
-            f"A LayerNorm over {extent} values: at most {NORM_MAX_EXTENT} are supported.",
+            f"A LayerNorm over {extent} values: at most {most} are supported.",
             "Use a narrower model.",
         )
     g = np.round(gamma / out.scale * 2.0 ** (32 - NORM_FRACTION_BITS + NORM_OUTPUT_BITS))
@@ -310,7 +310,8 @@ def norm_constants(
             "A LayerNorm's gamma or beta is too large for its output range.", "Check calibration data."
         )
     limit = 1 << 61
-    return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * extent**3 / scale**2)))
+    unit = extent if uncentred else extent**3
+    return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * unit / scale**2)))
 
 
 def scale_constants(
