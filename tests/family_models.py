@@ -58,7 +58,7 @@ class Family:
                     parameter.mul_(8)
         return module
 
-    def samples(self, count: int = 16, seed: int = 1) -> dict[str, np.ndarray]:
+    def samples(self, count: int = 40, seed: int = 1) -> dict[str, np.ndarray]:
         """Inputs (count, ...) by name, as calibration data."""
         rng = np.random.default_rng(seed)
         lengths = rng.integers(1, S + 1, count)
@@ -427,6 +427,56 @@ def _causal() -> torch.Tensor:
     return nn.Transformer.generate_square_subsequent_mask(S)
 
 
+class VisionTransformer(nn.Module):
+    """Patches by a strided convolution, a learned CLS token and positions, an encoder; CLS token or mean."""
+
+    def __init__(self, cls: bool) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, E, kernel_size=4, stride=4)
+        self.cls = nn.Parameter(torch.randn(1, 1, E)) if cls else None
+        self.positions = nn.Parameter(torch.randn(1, 9 + cls, E))
+        self.body, self.head = TorchEncoder(norm_first=True, activation="gelu"), nn.Linear(E, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.cls is not None:
+            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.body(x + self.positions, None)
+        return self.head(x[:, 0] if self.cls is not None else x.mean(dim=1))
+
+
+class ConvolutionStem(nn.Module):
+    """A signal (1, channels, samples) through two convolutions, an encoder, a mean: sensors, audio."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv1d(3, 8, kernel_size=5, stride=2, padding=2),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Conv1d(8, E, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+        )
+        self.body, self.head = TorchEncoder(norm_first=False, activation="relu"), nn.Linear(E, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(x).transpose(1, 2), None).mean(dim=1))
+
+
+class SpectrogramStem(nn.Module):
+    """A spectrogram (1, 1, frames, bands) through a 2-D convolution; a token a frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, kernel_size=3, stride=2, padding=1), nn.ReLU())
+        self.project, self.body = nn.Linear(16, E), TorchEncoder(norm_first=False, activation="relu")
+        self.head = nn.Linear(E, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).permute(0, 2, 1, 3).flatten(2)
+        return self.head(self.body(self.project(x), None).mean(dim=1))
+
+
 SENSOR = ("x",)
 
 FAMILIES |= {
@@ -446,6 +496,10 @@ FAMILIES |= {
     "rotary": Family(lambda: TextClassifier(Layer(Attention(rotary=True)), "none")),
     "swiglu": Family(lambda: TextClassifier(Layer(Attention(), SwiGLU()))),
     "grouped_query": Family(lambda: TextClassifier(Layer(Attention(kv_heads=1)))),
+    "vit_cls": Family(lambda: VisionTransformer(cls=True), SENSOR, features=(1, 12, 12)),
+    "vit_mean": Family(lambda: VisionTransformer(cls=False), SENSOR, features=(1, 12, 12)),
+    "conv1d_stem": Family(ConvolutionStem, SENSOR, features=(3, 32)),
+    "conv2d_stem": Family(SpectrogramStem, SENSOR, features=(1, 16, 8)),
     "llama_like": Family(
         lambda: TextClassifier(
             Layer(Attention(bias=False, kv_heads=1, rotary=True), SwiGLU(), nn.RMSNorm), "none"

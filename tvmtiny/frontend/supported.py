@@ -25,7 +25,8 @@ _ATTENTION = (
 )
 _POOLING = "Pooling is the mean over the tokens that are present, or the first token."
 _CONVOLUTION = (
-    "Convolutions are not supported yet; cut the signal into patches with a reshape and use a dense layer."
+    "A convolution is supported in one or two dimensions with constant weights and one group (groups=1); in place of a "
+    "depthwise one, use a full one or a dense layer on patches."
 )
 _ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
 _TYPES = "All values between the inputs and the result are float32: export the model without casts."

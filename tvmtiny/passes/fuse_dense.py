@@ -76,8 +76,11 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     if product is None:
         return None
     weight = as_array(product.args[1])
-    if weight is None or weight.ndim != 2:
+    if weight is None or weight.ndim < 2:
         return None
+    if np.any(weight != weight[(slice(0, 1),) * (weight.ndim - 2)]):
+        return None  # another weight for each row of a batch
+    weight = weight[(0,) * (weight.ndim - 2)]
     args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
     return reshaped(call("dense", args, activation="none"), value, emit)
 

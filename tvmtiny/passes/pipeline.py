@@ -7,6 +7,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmtiny.passes.convolution import PatchConvolution
 from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
@@ -32,6 +33,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
     return [
         Simplify(),
         RecognizePositions(),
+        PatchConvolution(),
         Simplify(),
         RecognizeLength(),
         FuseFirstToken(),

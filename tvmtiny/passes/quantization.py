@@ -113,7 +113,9 @@ class Quantization:
             param.same_as(root)
             for _, value in self.graph
             if isinstance(value, relax.Call) and not kind(value) and op_name(value) not in VIEWS
-            for root in (trace(self.graph, arg).root for arg in value.args if isinstance(arg, ir.Var))
+            for arg in value.args
+            for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])
+            for root in ([trace(self.graph, field).root] if isinstance(field, ir.Var) else [])
         )
 
     def _first_reader(self, param: relax.Var) -> tuple[Any, tuple[int, ...]]:
@@ -122,10 +124,10 @@ class Quantization:
             for arg in value.args if kind(value) else []:
                 if hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param):
                     return value, shape_of(arg)
-        for _, value in self.graph:
-            if isinstance(value, relax.Call) and any(param.same_as(arg) for arg in value.args):
+        for user in self.graph.users(param):
+            if isinstance(self.graph.bound(user), relax.Call):
                 shape = shape_of(param)
-                return value, (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
+                return self.graph.bound(user), (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
     def operand(self, expr: Any) -> Value:
@@ -321,8 +323,9 @@ class Quantization:
     def _sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
-        without_norm = norm is None or attributes(call)["norm"] == SCALE
-        return qparams.SUM_BITS if without_norm else qparams.norm_bits(shape_of(norm[0])[0])
+        if norm is None or attributes(call)["norm"] == SCALE:
+            return qparams.SUM_BITS
+        return qparams.norm_bits(shape_of(norm[0])[0])
 
     def is_last(self, var: relax.Var) -> bool:
         """Whether a variable is a result of the model that no operator reads: logits, which may be int16."""

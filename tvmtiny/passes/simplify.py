@@ -3,7 +3,7 @@
 - every expression of constants becomes a constant (weights transposed, position tables gathered, shapes)
 - `where(isnan(p), 0, p)` after a softmax, or `where(all scores are -inf, 0, p)`: at least one token is present
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
-- dropout, which does nothing in inference
+- dropout, which does nothing in inference; BatchNorm, which is a factor and an offset a channel then
 - casts to the type that a value already has; additions of zeros, such as a mask that removes nothing
 - `split` becomes slices, `concat` of one tensor nothing, zeros around a tensor a `concat`
 """
@@ -31,7 +31,8 @@ def _simplify(function: relax.Function) -> relax.Function:
     def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
         if isinstance(value, relax.TupleGetItem):
             part = _slice_of_split(graph, value)
-            return part if part is not None else _value_of_dropout(graph, value)
+            part = part if part is not None else _value_of_dropout(graph, value)
+            return part if part is not None else _value_of_batch_norm(graph, value, emit)
         if not isinstance(value, relax.Call):
             return None
         array = evaluate(graph, var, known)
@@ -45,6 +46,22 @@ def _simplify(function: relax.Function) -> relax.Function:
 def _value_of_dropout(graph: Graph, item: relax.TupleGetItem) -> Any | None:
     dropout = graph.producer(item.tuple_value)
     return dropout.args[0] if item.index == 0 and graph.is_call(dropout, "nn.dropout") else None
+
+
+def _value_of_batch_norm(graph: Graph, item: relax.TupleGetItem, emit: Emit) -> Any | None:
+    """A BatchNorm in evaluation mode is a factor and an offset for each channel."""
+    norm = graph.producer(item.tuple_value)
+    if item.index != 0 or not graph.is_call(norm, "nn.batch_norm"):
+        return None
+    arrays = [literal(graph.producer(arg)) for arg in norm.args[1:]]
+    if any(array is None for array in arrays) or bool(norm.attrs.training):
+        return None
+    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    factor = gamma / np.sqrt(variance + float(norm.attrs.epsilon))
+    x, axis = norm.args[0], int(norm.attrs.axis)
+    shape = [extent if i == axis % len(shape_of(x)) else 1 for i, extent in enumerate(shape_of(x))]
+    parts = [part.reshape(shape).astype(np.float32) for part in (factor, beta - mean * factor)]
+    return relax.op.add(emit(relax.op.multiply(x, constant(parts[0]))), constant(parts[1]))
 
 
 def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
