@@ -197,7 +197,7 @@ def roberta() -> nn.Module:
 def albert() -> nn.Module:
     from transformers import AlbertConfig, AlbertForSequenceClassification
 
-    config = {**_BERT, "num_hidden_layers": 3}
+    config = {**_BERT, "num_hidden_layers": 2}
     return AlbertForSequenceClassification(AlbertConfig(**config, embedding_size=12))
 
 

@@ -32,6 +32,8 @@ def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
 
 
 def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    if not isinstance(value, relax.Call) or not hasattr(value.ty, "shape"):
+        return None
     activated = graph.is_call(value, *_ACTIVATIONS)
     found = _convolution(graph, value.args[0] if activated else var)
     if found is None:

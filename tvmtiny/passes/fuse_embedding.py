@@ -28,7 +28,8 @@ def FuseSegments() -> tvm.transform.Pass:  # noqa: N802
 
 
 def _segments(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-    terms = _terms(graph, var) if graph.is_call(value, "add") else None
+    is_sum = isinstance(value, relax.Call) and graph.is_call(value, "add")
+    terms = _terms(graph, var) if is_sum else None
     if terms is None:
         return None
     embeds = [graph.producer(term) for term in terms if kind(graph.producer(term)) == "embed"]

@@ -21,7 +21,7 @@ def FuseRmsNorm() -> tvm.transform.Pass:  # noqa: N802
 
 
 def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-    if not graph.is_call(value, "multiply", "divide"):
+    if not isinstance(value, relax.Call) or not graph.is_call(value, "multiply", "divide"):
         return None
     found, gamma = _quotient(graph, value), np.ones(())
     if found is None and graph.is_call(value, "multiply"):

@@ -27,7 +27,8 @@ def FuseScale() -> tvm.transform.Pass:  # noqa: N802
 
 
 def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-    if not graph.is_call(value, "add", "subtract", "multiply", "divide") or len(shape_of(value)) < 2:
+    names = ("add", "subtract", "multiply", "divide")
+    if not isinstance(value, relax.Call) or not graph.is_call(value, *names) or len(shape_of(value)) < 2:
         return None
     view = trace(graph, var, affine=True)
     rows, cols = matrix_of(graph, value)

@@ -41,7 +41,8 @@ def _recognize(function: relax.Function) -> relax.Function:
     vocabularies = _vocabularies(Graph(function))
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
-        if not graph.is_call(value, "take", "gather_elements") or as_array(value.args[0]) is None:
+        gathers = isinstance(value, relax.Call) and op_name(value) in ("take", "gather_elements")
+        if not gathers or as_array(value.args[0]) is None:
             return None
         for ids, vocabulary in vocabularies:
             found = _counted(graph, value.args[1], ids, vocabulary)
