@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 
 _ACTIVATIONS = ("nn.relu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "tanh", "sigmoid", "clip")
 _LAYOUTS = {"nn.conv1d": ("NCW", "OIW"), "nn.conv2d": ("NCHW", "OIHW")}
+_ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide")
 
 
 def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
@@ -32,7 +33,7 @@ def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
 
 
 def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-    if not isinstance(value, relax.Call) or not hasattr(value.ty, "shape"):
+    if not isinstance(value, relax.Call) or op_name(value) not in _ANCHORS:
         return None
     activated = graph.is_call(value, *_ACTIVATIONS)
     found = _convolution(graph, value.args[0] if activated else var)
