@@ -78,7 +78,7 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     weight = as_array(product.args[1])
     if weight is None or weight.ndim < 2:
         return None
-    if np.any(weight != weight[(slice(0, 1),) * (weight.ndim - 2)]):
+    if weight.ndim > 2 and np.any(weight != weight[(slice(0, 1),) * (weight.ndim - 2)]):
         return None  # another weight for each row of a batch
     weight = weight[(0,) * (weight.ndim - 2)]
     args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
