@@ -23,9 +23,11 @@ setup:
 demo:
 	@scripts/setup.sh demo
 	$(TVMTINY) compile $(EXAMPLE)/model.onnx --target $(DEMO_TARGET) \
-	    --calibration $(EXAMPLE)/calibration.npz --labels $(EXAMPLE)/labels.txt -o $(DEMO_DIR)
+	    --calibration $(EXAMPLE)/calibration.npz --labels $(EXAMPLE)/labels.txt \
+	    --tokenizer $(EXAMPLE)/tokenizer.json -o $(DEMO_DIR)
 	$(TVMTINY) run $(DEMO_DIR) --on qemu --input $(EXAMPLE)/sample.npz \
 	    --texts $(EXAMPLE)/sample_utterances.txt
+	$(TVMTINY) run $(DEMO_DIR) --on qemu --text "play some jazz"
 
 # TVMTINY_REQUIRE_TOOLS: a missing cross compiler or emulator is a failure here, not a reason to skip tests.
 test: setup

@@ -17,6 +17,7 @@
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_add_embedding_s32.h"
+#include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_lookup_s8.h"
@@ -46,8 +47,10 @@
        o->cols)                                                                                                       \
   CASE(values_s8_pairs, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,           \
        2 * o->depth, o->cols, 0x10000000U, 0, 0)
+enum { WEIGHT_ITEM = sizeof(tvmt_weight), WEIGHT_PAIRS = 1 };
 #else
 #define PAIRS(CASE)
+enum { WEIGHT_ITEM = 1, WEIGHT_PAIRS = 0 };
 #endif
 
 enum { WEIGHT_BYTES = 131072, ROW_SUM = 32768 };
@@ -80,6 +83,8 @@ typedef struct {
        o->cols, 1, 0, 0)                                                                                              \
   CASE(dense_s32, o->x, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth,  \
        o->cols, 0)                                                                                                    \
+  CASE(dense_w4_s8, o->x, o->weight, o->weight, o->column, o->column, o->out, o->workspace, o->rows, o->cols,         \
+       o->depth, o->depth, o->cols, 1, 0, 0)                                                                          \
   CASE(scores_s32, o->x, o->y, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth, o->cols)         \
   CASE(values_s8, o->x, o->y, o->row_sum, o->out, o->workspace, o->rows, o->cols, o->depth, o->depth, o->depth,       \
        o->cols, 0x10000000U, 0, 0)                                                                                    \
@@ -139,7 +144,7 @@ int kernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
                 .column = weights};
   (void)arena_bytes;
   (void)n_tokens;
-  if (w->cols * w->depth > WEIGHT_BYTES) {
+  if (w->cols * w->depth * WEIGHT_ITEM > WEIGHT_BYTES || (WEIGHT_PAIRS && w->depth % 4 != 0)) {
     return -1;
   }
   fill((int32_t *)o.x, w->x_words);

@@ -1,6 +1,6 @@
-"""Accuracy of an example as float, as int8 on the host and as int8 executed on the emulated core of its board.
+"""Accuracy of an example as float, as integer C on the host and executed on the emulated core of its board.
 
-    python examples/evaluate.py examples/intent validation.npz [--target stm32f746]
+    python examples/evaluate.py examples/intent validation.npz [--target stm32f746] [--weights int4]
 
 The .npz has the model's inputs and `labels`, as `examples/intent/encode.py` and `examples/motion/train.py
 --export-test` write it. Float is ONNX Runtime; every integer output is also compared with the NumPy reference.
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("example", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--target", default="stm32f746")
+    parser.add_argument("--weights", default="int8", choices=("int8", "int4"))
     options = parser.parse_args()
     model, data = options.example / "model.onnx", dict(np.load(options.data))
     labels, reference = data["labels"], float_logits(model, data).argmax(axis=1)
@@ -55,13 +56,14 @@ def main() -> None:
             model,
             target=options.target,
             calibration=options.example / "calibration.npz",
+            weights=options.weights,
             output=Path(directory) / options.example.name,
         )
         samples, name = load_samples(artifact, options.data), artifact.outputs[0].name
         expected = np.stack([row[name] for row in expected_outputs(artifact, samples)])
         for title, on, target in (
-            ("int8, host", "host", "host"),
-            (f"int8, emulated {artifact.metadata['cpu']}", "qemu", None),
+            (f"{options.weights}, host", "host", "host"),
+            (f"{options.weights}, emulated {artifact.metadata['cpu']}", "qemu", None),
         ):
             result = run(artifact, on, samples, target=target, jobs=0, timeout_s=600)
             outputs = np.stack([row[name] for row in result.outputs])

@@ -18,8 +18,9 @@ from tvmtiny.kernels import Blocking, Operands, emit_call, kernels
 from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
 from tvmtiny.kernels.columns import laid_out
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.kernels.weights import GROUPS, any_int4
 from tvmtiny.passes.lower import Lower
-from tvmtiny.quant import integer, qparams
+from tvmtiny.quant import int4, integer, qparams
 from tvmtiny.quant.tensor_arithmetic import BINARY, EXPONENTIAL_ONE
 
 INT32 = 2**31 - 1
@@ -68,7 +69,8 @@ class Instance:
         example = self.fill(np.random.default_rng(0))
         kernel = kernels()[self.kernel]
         weights = (PLAIN, PAIRS, WIDE_PAIRS)[self.block % 3]
-        if not kernel.columns or not kernel.pairable(Operands(example, None, self.attrs)):
+        operands = Operands(example, None, self.attrs)
+        if not kernel.columns or not kernel.pairable(operands) or any_int4(operands):
             weights = PLAIN
         blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights)
         columns = () if weights == PLAIN else kernel.columns
@@ -143,15 +145,47 @@ def shift_below(rng: Rng, bound: int) -> int:
 # parts
 
 
-def _dense(prefix: tuple[str, str, str], N: int, K: int, shift: int, limit: int = INT32) -> Any:
-    """Draws weight, bias and multiplier so that every accumulator fits 32 bits after `shift`, some just so."""
-    product = K * 128 * 128
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A dense layer inside a kernel: `fill` draws its weights (int8, or packed int4), bias and multiplier.
 
-    def fill(rng: Rng) -> Arrays:
-        bias = integers(rng, (INT32 >> shift) - product, N).astype(np.int32)
-        return dict(zip(prefix, (int8s(rng, N, K), bias, multipliers(rng, N, limit)), strict=True))
+    Every accumulator fits 32 bits after `shift`, some just so.
+    """
 
-    return fill
+    prefix: tuple[str, str, str]
+    N: int
+    K: int
+    packed: bool
+    shift: int
+    limit: int = INT32
+
+    @classmethod
+    def draw(cls, rng: Rng, prefix: tuple[str, str, str], N: int, K: int, limit: int = INT32) -> Layer:
+        packed = bool(rng.integers(0, 2))
+        return cls(prefix, N, K, packed, shift_below(rng, _products(K, packed)), limit)
+
+    def fill(self, rng: Rng) -> Arrays:
+        weight, bias, multiplier = self.prefix
+        bound = (INT32 >> self.shift) - _products(self.K, self.packed)
+        arrays: Arrays = {weight: int8s(rng, self.N, self.K)}
+        if self.packed:
+            q = (
+                rng.choice([-8, 7], (self.N, self.K))
+                if rng.integers(0, 2)
+                else int8s(rng, self.N, self.K) >> 4
+            )
+            scales = integers(rng, 255, self.N, int4.groups_of(self.K), low=1)
+            arrays = {weight: int4.pack(q), GROUPS[weight]: scales.astype(np.uint8)}
+        return {
+            **arrays,
+            bias: integers(rng, bound, self.N).astype(np.int32),
+            multiplier: multipliers(rng, self.N, self.limit),
+        }
+
+
+def _products(depth: int, packed: bool) -> int:
+    """The largest sum of `depth` products with an int8 value."""
+    return depth * 128 * (8 * 255 if packed else 128)
 
 
 def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False) -> tuple[Epilogue, int]:
@@ -198,19 +232,19 @@ def _epilogue_arrays(rng: Rng, e: Epilogue, rows: int, cols: int) -> Arrays:
 def dense(d: Dims, rng: Rng) -> Instance:
     M = int(rng.choice([1, d.S]))
     form = str(rng.choice(["plain", "table", "sum", "wide"]))
-    shift = shift_below(rng, d.E * 128 * 128)
-    attrs: dict[str, int] = {"epilogue": int(form in ("sum", "wide")), "shift": shift}
+    attrs: dict[str, int] = {"epilogue": int(form in ("sum", "wide"))}
     e, limit = Epilogue(), INT32
     if attrs["epilogue"]:
         e, limit = _epilogue(rng, d.N, residual=None, wide=form == "wide")
         attrs |= e.attrs()
     else:
         attrs["zero_point"] = zero_point(rng)
-    layer = _dense(("weight", "bias", "multiplier"), d.N, d.E, shift, limit)
+    layer = Layer.draw(rng, ("weight", "bias", "multiplier"), d.N, d.E, limit)
+    attrs["shift"] = layer.shift
 
     def fill(rng: Rng) -> Arrays:
         table = {"table": int8s(rng, 256)} if form == "table" else {}
-        return {"x": int8s(rng, M, d.E), **layer(rng), **table, **_epilogue_arrays(rng, e, M, d.N)}
+        return {"x": int8s(rng, M, d.E), **layer.fill(rng), **table, **_epilogue_arrays(rng, e, M, d.N)}
 
     return Instance("dense", attrs, fill, d.S, lambda n: min(n, M), d.rows)
 
@@ -222,26 +256,21 @@ def attention(d: Dims, rng: Rng) -> Instance:
     )
     e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
     columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
-    shifts = {part: shift_below(rng, d.E * 128 * 128) for part in columns}
-    o_shift = shift_below(rng, D * 128 * 128)
+    layers = [Layer.draw(rng, (f"w{p}", f"b{p}", f"m{p}"), N, d.E) for p, N in columns.items()]
+    layers.append(Layer.draw(rng, ("wo", "bo", "mo"), d.N, D, limit))
     attrs = {
         "heads": d.heads,
         **window,
-        **{f"{part}_shift": shift for part, shift in shifts.items()},
-        "o_shift": o_shift,
+        **{f"{part}_shift": layer.shift for part, layer in zip([*columns, "o"], layers, strict=True)},
         "score_shift": shift_below(rng, 2 * 128 * 128 * (d.E if folded else d.width)),
         "value_shift": shift_below(rng, 255 * 128 * d.S),
         **e.attrs(),
     }
-    layers = [
-        _dense((f"w{part}", f"b{part}", f"m{part}"), N, d.E, shifts[part]) for part, N in columns.items()
-    ]
-    layers.append(_dense(("wo", "bo", "mo"), d.N, D, o_shift, limit))
 
     def fill(rng: Rng) -> Arrays:
         arrays = {"x": int8s(rng, d.S, d.E)}
         for layer in layers:
-            arrays |= layer(rng)
+            arrays |= layer.fill(rng)
         table = (
             rng.integers(0, 256, 256).astype(np.uint8) if rng.integers(0, 2) else qparams.exponential_table()
         )
@@ -256,16 +285,17 @@ def attention(d: Dims, rng: Rng) -> Instance:
 
 def ffn(d: Dims, rng: Rng) -> Instance:
     e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
-    shift1, shift2 = shift_below(rng, d.E * 128 * 128), shift_below(rng, d.F * 128 * 128)
+    first = Layer.draw(rng, ("w1", "b1", "m1"), d.F, d.E)
+    second = Layer.draw(rng, ("w2", "b2", "m2"), d.N, d.F, limit)
     activated = bool(rng.integers(0, 2))
-    attrs = {"shift1": shift1, "shift2": shift2, "hidden_zero_point": zero_point(rng), **e.attrs()}
-    first = _dense(("w1", "b1", "m1"), d.F, d.E, shift1)
-    second = _dense(("w2", "b2", "m2"), d.N, d.F, shift2, limit)
+    attrs = {
+        "shift1": first.shift, "shift2": second.shift, "hidden_zero_point": zero_point(rng), **e.attrs()
+    }  # fmt: skip
 
     def fill(rng: Rng) -> Arrays:
         table = {"table": int8s(rng, 256)} if activated else {}
         return {
-            "x": int8s(rng, d.S, d.E), **first(rng), **table, **second(rng),
+            "x": int8s(rng, d.S, d.E), **first.fill(rng), **table, **second.fill(rng),
             **_epilogue_arrays(rng, e, d.S, d.N),
         }  # fmt: skip
 

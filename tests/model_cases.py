@@ -208,6 +208,8 @@ CASES = {
         _case("odd_sizes", Encoder(tokens=9, embedding=20, heads=2, hidden=28)),
         _case("narrow_heads", Encoder(tokens=7, embedding=15, heads=5, hidden=19)),
         _case("intent_and_tags", Encoder(tags=7)),
+        # Rows of weights that end within a group, and within a word.
+        _case("int4", Encoder(tokens=9, embedding=42, heads=3, hidden=69), weights="int4"),
         _case("sensor_encoder", Encoder(features=6, mask=False, tokens=8)),
         _case("folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20)),
         _case("folded_single_head", Encoder(tokens=8, embedding=11, heads=1, hidden=12, pre_norm=True)),
@@ -216,9 +218,23 @@ CASES = {
         _wide(
             "wide_first", tokens=10, embedding=20, pooling="first", activation="relu", final="beside", tags=3
         ),
+        _case(
+            "int4_folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20), weights="int4"
+        ),
+        _wide("wide_folded", tokens=8, embedding=11, heads=1, hidden=12),
+        _case("int16_weights", Encoder(tokens=9, embedding=18, heads=3, hidden=22), weights="int16"),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }
+
+LONG_CASES = {
+    case.name: case
+    for case in (
+        _case("many_tokens", Encoder(tokens=259, embedding=12, heads=2, hidden=8, layers=1)),
+        _case("many_tokens_odd_heads", Encoder(tokens=270, embedding=15, heads=5, hidden=8, layers=1)),
+    )
+}
+"""Models of so many tokens that schedules take fewer rows at a time; too many for the smallest machines."""
 
 
 def compiled(case: Case, directory: Path, target: str = "qemu-m4", **options: Any) -> Artifact:
@@ -237,7 +253,11 @@ def shared(factory: pytest.TempPathFactory, name: str, target: str) -> Artifact:
     directory = root / name
     with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return Artifact.load(directory) if directory.exists() else compiled(CASES[name], directory, target)
+        return (
+            Artifact.load(directory)
+            if directory.exists()
+            else compiled((CASES | LONG_CASES)[name], directory, target)
+        )
 
 
 def samples(artifact: Artifact, count: int = 6, seed: int = 2) -> list[Sample]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from tvmtiny.codegen.directory import (
 )
 from tvmtiny.codegen.metadata import metadata
 from tvmtiny.codegen.planner import kilobytes
+from tvmtiny.codegen.prefix import c_prefix
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
@@ -39,6 +39,7 @@ from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import quantize_features
@@ -46,6 +47,7 @@ from tvmtiny.quant.reference import IntegerModel, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import Target, load_target
+from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE
 
 Array = npt.NDArray[Any]
@@ -54,8 +56,8 @@ OnStage = Callable[[str, float], None]
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
 
-WEIGHTS = ("int8", "int16")
-"""How flash may hold the weights of dense layers."""
+WEIGHTS = ("int8", "int4", "int16")
+"""How flash may hold the weights of dense layers; int16 are the values of int8, stored wide."""
 
 REFERENCE_SAMPLES = 8
 """Calibration samples whose input and output bytes are kept beside the model."""
@@ -71,11 +73,13 @@ def compile(  # noqa: A001 - the verb of the command line
     calibration: Path | str | Mapping[str, Array] | None = None,
     name: str | None = None,
     labels: LabelSource | Mapping[str, LabelSource] | None = None,
+    tokenizer: Path | str | None = None,
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
     fold_qk: str = "auto",
     weights: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -89,12 +93,14 @@ def compile(  # noqa: A001 - the verb of the command line
         calibration: .npz file, or arrays by input name, samples along the first axis.
         name: C prefix; the output directory's name when None.
         labels: file with a class name a line, or the names: of the first output, or of outputs by name.
+        tokenizer: tokenizer.json that the model was trained with; the C then takes text.
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
         fold_qk: one of `passes.fold_query_key.MODES`: where Q K^T becomes one matrix a head.
-        weights: how flash holds the weights of dense layers, which are int8 values: as int8, or as int16, which takes
-            fewer instructions on Cortex-M4 and M33.
+        weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
+            first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
+        layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         dump_dir: where to write what stands after each step.
         output: directory to write; build/<model> when None.
@@ -105,12 +111,15 @@ def compile(  # noqa: A001 - the verb of the command line
     """
     board = load_target(target)
     directory = Path(output) if output is not None else Path("build") / _stem(model)
-    prefix = _prefix(name if name is not None else directory.name)
+    prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_choice("range method", range_method, ranges.METHODS)
-    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
-    _check_choice("storage of weights", weights, WEIGHTS)
-    _check_choice("type of the residual stream", residual, RESIDUALS)
+    for what, value, choices in (
+        ("range method", range_method, ranges.METHODS),
+        ("folding of Q K^T", fold_qk, fold_query_key.MODES),
+        ("storage of weights", weights, WEIGHTS),
+        ("type of the residual stream", residual, RESIDUALS),
+    ):
+        _check_choice(what, value, choices)
     microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
@@ -129,11 +138,13 @@ def compile(  # noqa: A001 - the verb of the command line
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
+        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+        text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual)
+        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
         stages.dump("quantized", quantized.module)
     with stages("lower"):
         lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
@@ -154,10 +165,13 @@ def compile(  # noqa: A001 - the verb of the command line
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
     with stages("write"):
-        info = _info(prefix, board, microkernels, quantized, specs, names, references, model)
+        info = _info(prefix, board, microkernels, quantized, specs, names, references, model, text)
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, _hash(model))
+        if text is not None:
+            files |= text.files(prefix)
+            data |= text.metadata(prefix, data["sources"])
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
 
@@ -282,6 +296,7 @@ def _info(
     labels: dict[str, tuple[str, ...]],
     references: _References,
     model: Any,
+    text: AttachedTokenizer | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
     n = references.lengths[0]
@@ -298,6 +313,7 @@ def _info(
         labels=labels,
         example={key: value[:n] for key, value in example.items()},
         family=microkernels,
+        text_input=None if text is None else text.input,
     )
 
 
@@ -340,25 +356,3 @@ def _source(model: Any) -> str:
 
 def _hash(model: Any) -> str:
     return hashlib.sha256(Path(model).read_bytes()).hexdigest() if isinstance(model, str | Path) else ""
-
-
-_RESERVED = (
-    "auto break case char const continue default do double else enum extern float for goto if inline int long "
-    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "arena base class new delete this namespace template "
-    # main.c is there already; a <name>.h in the include path would hide a header of the C library.
-    "main assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg "
-    "stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype "
-    "alloca endian fcntl features malloc memory newlib poll pthread reent sched strings unistd"
-)
-
-
-def _prefix(name: str) -> str:
-    """A C identifier in lower case from a model's name."""
-    prefix = re.sub(r"\W+", "_", name.strip().lower(), flags=re.ASCII).strip("_")
-    if not prefix or prefix[0].isdigit() or prefix in _RESERVED.split() or prefix.startswith("tvmt"):
-        raise UserError(
-            f"'{name}' cannot be a C prefix.",
-            "Give --name a word of letters, digits and underscores, such as intent.",
-        )
-    return prefix

@@ -87,7 +87,8 @@ class Target:
         name: the file's name without .toml.
         description: one line for people.
         cpu: "cortex-m7" and the like (a value of GCC's -mcpu), or "host".
-        dsp, mve: whether the core has the DSP extension, the M-profile vector extension (Helium).
+        dsp, mve: whether the core has the DSP extension, the M-profile vector extension (Helium). GCC uses vector
+            instructions only where there is an FPU too.
         dual_issue: whether it issues two 32-bit instructions a cycle.
         fpu: GCC's -mfpu, or "none".
         clock_hz: core clock in hertz; 0 for a machine without a notion of time.
@@ -227,7 +228,7 @@ def _read(path: Path) -> Target:
     target = Target(
         name=path.stem,
         dsp=core.dsp,
-        mve=core.mve,
+        mve=core.mve and values["fpu"] != "none",
         dual_issue=core.dual_issue,
         path=path,
         **{**values, "memory": regions, "flags": (*_core_flags(values), *values["flags"])},

@@ -1,4 +1,4 @@
-"""Every micro-kernel of both families gives the bytes of tvmtiny.quant.integer on the host."""
+"""Every micro-kernel of every family gives the bytes of tvmtiny.quant.integer on the host."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ BUILDS = {
     "dsp": ("dsp", []),
     "dual_issue": ("dual_issue", []),
     "wide_weights": ("wide_weights", []),
+    "mve": ("mve", []),
 }
 
 

@@ -16,7 +16,7 @@ from tvmtiny.resources import data_dir
 from tvmtiny.runner.process import host_compiler
 from tvmtiny.schedule.microkernels import line_of
 
-FAMILIES = ("portable", "dsp", "dual_issue", "wide_weights")
+FAMILIES = ("portable", "dsp", "dual_issue", "wide_weights", "mve")
 WARNINGS = [
     "-Wall",
     "-Wextra",

@@ -44,6 +44,8 @@ KERNELS = (
     "dense_table_s8",
     "add_residual_s16_s32",
     "mean_s16_s32",
+    "dense_w4_s8",
+    "dense_w4_s32",
     "add_embedding_s32",
     "scale_s8",
     "rms_norm_s8",

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
-from tvmtiny.quant import integer
+from tvmtiny.kernels.base import Blocking
+from tvmtiny.quant import int4, integer
 
 INT32_MAX = 2**31 - 1
 KERNEL_SEED = 20261123
@@ -164,6 +165,11 @@ def _fours(count: int) -> int:
     return -(-count // 4) * 4
 
 
+def _strip_rows(rows: int) -> int:
+    """Rows of the largest strip of pairs: three are widened as four."""
+    return rows if rows < 3 else PAIR_ROWS
+
+
 def _pairs_stride(rng: Rng, depth: int) -> int:
     """Elements from a pair of columns to the next: room for the columns, and sometimes more."""
     return 2 * _fours(depth) + 4 * int(rng.integers(0, 3))
@@ -193,7 +199,7 @@ def _dense_pairs(
             columns = y if layout == "keys" else y.T
             out_stride = _pairs_stride(rng, columns.shape[1])
             out = _pairs_output(rng, columns, out_stride)
-        workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+        workspace = _workspace(rng, _strip_rows(rows), depth)
         scalars = [rows, cols, depth, x_stride, w_stride, out_stride, shift]
         scalars += [zero_point] if dtype is np.int8 else []
         last: list[Argument] = [workspace.content.nbytes, *([look_up] if table else [])]
@@ -211,6 +217,64 @@ def dense_table_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) ->
     sizes = (rows, cols, depth, stride, out_stride, shift, zero_point, workspace.content.nbytes)
     buffers = (*arguments, Buffer(table, skew=_skew(rng)), out, workspace)
     return Case("dense_table_s8", (*buffers, *sizes), f"{rows}x{cols}x{depth}")
+
+
+def _w4_operands(
+    rng: Rng, rows: int, cols: int, depth: int, extreme: bool
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], list[Argument], int, int]:
+    """As _dense_operands with int4 weights; the weights of the result are the integers that they stand for."""
+    x, q = int8s(rng, (rows, depth), extreme), rng.integers(-8, 8, (cols, depth), dtype=np.int8)
+    groups = rng.integers(1, 256, (cols, int4.groups_of(depth))).astype(np.uint8)
+    if extreme:
+        q, groups = rng.choice(np.array([-8, 7], np.int8), q.shape), np.full_like(groups, 255)
+    packed = int4.pack(q)
+    weight = int4.expand(packed, groups, depth)
+    limit = INT32_MAX - depth * 128 * 2040
+    bias = int32s(rng, (cols,), limit if extreme else 2**20, extreme)
+    multiplier = _multipliers(rng, cols, extreme)
+    shift = _shift(rng, integer.dense_acc(x, weight, bias))
+    stride = depth + int(rng.integers(0, 6))
+    arguments: list[Argument] = [
+        Buffer(strided(rng, x, stride), skew=_skew(rng)),
+        Buffer(packed, skew=_skew(rng)),
+        Buffer(groups, skew=_skew(rng)),
+        Buffer(bias),
+        Buffer(multiplier),
+    ]
+    return (x, weight, bias, multiplier), arguments, stride, shift
+
+
+def _w4_workspace(rng: Rng, rows: int, depth: int) -> Buffer:
+    """Room for a strip of one or four rows, just so; the driver clears it after the call."""
+    elements = Blocking(widened_rows=STRIP_ROWS).workspace_w4(rows, depth)
+    return Buffer(noise(rng, np.int16, elements), np.zeros(elements, np.int16))
+
+
+def dense_w4_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _w4_operands(rng, rows, cols, depth, extreme)
+    zero_point, slack = _zero_point(rng), int(rng.integers(0, 4))
+    y = integer.dense_s8(*arrays, shift, zero_point)
+    row_stride, col_stride = (1, rows + slack) if rng.integers(0, 2) else (cols + slack, 1)
+    out, workspace = _output(rng, y, row_stride, col_stride), _w4_workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, row_stride, col_stride)
+    return Case(
+        "dense_w4_s8",
+        (*arguments, out, workspace, *sizes, shift, zero_point, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
+    )
+
+
+def dense_w4_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    arrays, arguments, stride, shift = _w4_operands(rng, rows, cols, depth, extreme)
+    out_stride = cols + int(rng.integers(0, 4))
+    out = _output(rng, integer.dense_s32(*arrays, shift), out_stride)
+    workspace = _w4_workspace(rng, rows, depth)
+    sizes = (rows, cols, depth, stride, out_stride)
+    return Case(
+        "dense_w4_s32",
+        (*arguments, out, workspace, *sizes, shift, workspace.content.nbytes),
+        f"{rows}x{cols}x{depth}",
+    )
 
 
 def lookup_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -435,7 +499,7 @@ def scores_s32_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) 
     q_stride, k_stride = depth + int(rng.integers(0, 6)), _pairs_stride(rng, depth)
     out_stride = cols + int(rng.integers(0, 4))
     inputs = (Buffer(strided(rng, q, q_stride), skew=_skew(rng)), Buffer(column_pairs(k, rng, k_stride)))
-    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    workspace = _workspace(rng, _strip_rows(rows), depth)
     sizes = (rows, cols, depth, q_stride, k_stride, out_stride, workspace.content.nbytes)
     out = _output(rng, integer.scores_s32(q, k), out_stride)
     return Case("scores_s32_pairs", (*inputs, out, workspace, *sizes), f"{rows}x{cols}x{depth}")
@@ -449,7 +513,7 @@ def values_s8_pairs(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -
     v_stride = int(scalars[4])  # type: ignore[call-overload]
     columns = np.stack([v.content[j * v_stride : j * v_stride + depth] for j in range(cols)])
     scalars[4] = _pairs_stride(rng, depth)
-    workspace = _workspace(rng, min(rows, PAIR_ROWS), depth)
+    workspace = _workspace(rng, _strip_rows(rows), depth)
     scalars[-1] = workspace.content.nbytes
     pairs = Buffer(column_pairs(columns, rng, scalars[4]))
     return Case("values_s8_pairs", (p, pairs, row_sum, out, workspace, *scalars), plain.note)
@@ -470,7 +534,7 @@ def _attend(name: str, pairs: bool) -> Generator:
             p, row_sum = integer.softmax_u8(scores, multiplier, 0, table)
             shift = _shift(rng, integer.dense_acc(p, v, np.zeros(cols, np.int32)))
             y = integer.values_s8(p, v, row_sum, ratio, shift, zero_point)
-        stride, out_stride = max(depth, 12) + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+        stride, out_stride = _fours(depth) + 4 * int(rng.integers(0, 2)), cols + int(rng.integers(0, 4))
         v_stride = _pairs_stride(rng, depth) if pairs else depth + int(rng.integers(0, 6))
         values = column_pairs(v, rng, v_stride) if pairs else strided(rng, v, v_stride)
         source = noise(rng, np.int32, rows * stride).reshape(rows, stride)
@@ -607,6 +671,8 @@ GENERATORS: dict[str, Generator] = {
     "dense_table_s8": dense_table_s8,
     "add_residual_s16_s32": add_residual_s16_s32,
     "mean_s16_s32": mean_s16_s32,
+    "dense_w4_s8": dense_w4_s8,
+    "dense_w4_s32": dense_w4_s32,
     "add_embedding_s32": add_embedding_s32,
     "scale_s8": scale_s8,
     "rms_norm_s8": rms_norm_s8,
@@ -629,7 +695,7 @@ def generator(kernel: str, family: str) -> Generator:
 
 
 def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:
-    """The cases that every core runs: rows 0 and 1, tails of every length, extremes, random shapes."""
+    """The cases that every core runs: rows 0 and 1, tails of every length, long loops, extremes, random shapes."""
     rng = np.random.default_rng(KERNEL_SEED + list(GENERATORS).index(kernel))
     shapes = [
         (0, 3, 5),
@@ -646,6 +712,9 @@ def fixed_cases(kernel: str, family: str = "portable") -> list[Case]:
         (8, 2, 32),
         (9, 3, 31),
         (11, 4, 65),
+        (3, 9, 150),
+        (2, 5, 289),
+        (2, 70, 20),
     ]
     for _ in range(8):
         rows, cols, depth = (int(n) for n in rng.integers(1, 41, 3))

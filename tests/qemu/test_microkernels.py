@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from microkernel_driver.build import write_model
+from microkernel_driver.build import WARNINGS, write_model
 from microkernel_driver.cases import first_difference, kernels_of, pack
 from microkernel_driver.generate import fixed_cases
 
+from tvmtiny.report.assembly import disassemble
+from tvmtiny.report.beats import vector_unit
 from tvmtiny.runner import Sample, run
+from tvmtiny.runner.build import build
+from tvmtiny.runner.process import find_tool
 from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
@@ -22,7 +27,7 @@ PLACES += [
     (name, family)
     for name in MACHINES
     if load_target(name).dsp
-    for family in ("dsp", "dual_issue", "wide_weights")
+    for family in ("dsp", "dual_issue", "wide_weights", "mve")
 ]
 
 
@@ -34,3 +39,36 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
     assert set(result.status) == {0}
     for arena, outputs in zip(arenas, result.outputs, strict=True):
         assert not first_difference(arena, outputs["cases"].tobytes())
+
+
+@pytest.mark.parametrize(
+    ("family", "target"),
+    [
+        ("portable", "qemu-m0"),
+        ("dsp", "qemu-m4"),
+        ("wide_weights", "qemu-m4"),
+        ("dual_issue", "qemu-m7"),
+        ("mve", "qemu-m55"),
+    ],
+)
+@pytest.mark.parametrize("optimize", ["-O0", "-Os", "-O3"])
+def test_inline_assembly_finds_its_registers_at_every_level_of_optimization(
+    optimize: str, family: str, target: str, tmp_path: Path
+) -> None:
+    write_model(tmp_path, family)
+    command = [
+        find_tool("arm-none-eabi-gcc"),
+        *load_target(target).flags,
+        "-std=c11",
+        optimize,
+        *WARNINGS,
+    ]
+    subprocess.run([*command, "-Iinclude", "-c", "driver.c", "-o", "driver.o"], cwd=tmp_path, check=True)
+
+
+def test_the_cycle_model_knows_every_vector_instruction_of_the_kernels(tmp_path: Path) -> None:
+    target = load_target("qemu-m55")
+    project = build(write_model(tmp_path, "mve"), target)
+    vectors = [found for found in disassemble(project.elf, vectors=True).values() if found.vector]
+    assert {"vmlava.s8", "vldrbt.u8", "vrmulh.s32", "vqmovnb.s16"} <= {found.name for found in vectors}
+    assert {found.name for found in vectors if vector_unit(found) is None} == set()

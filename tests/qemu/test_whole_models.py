@@ -16,12 +16,19 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.kernels import kernels
 from tvmtiny.passes.lower import Lower
+from tvmtiny.report.profile import profile
 from tvmtiny.runner import Sample, run
 from tvmtiny.schedule.rules import blocking
 from tvmtiny.verify import INTEGER_MODULE, expected_outputs
 
 CORES = ("qemu-m0", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 BOARDS = ("stm32f746", "rp2040")
+PLANS = [
+    *(("qemu-m55", case) for case in ("odd_sizes", "narrow_heads", "sensor_encoder", "folded")),
+    *(("qemu-m7", case) for case in ("odd_sizes", "narrow_heads", "sensor_encoder", "folded", "many_tokens")),
+    *((target, "many_tokens_odd_heads") for target in ("qemu-m4", "qemu-m7", "qemu-m55")),
+]
+"""Further targets, with schedules, memory plans and micro-kernels of their own."""
 INTENT = Path(__file__).parents[2] / "examples" / "intent"
 
 Outputs = list[dict[str, np.ndarray]]
@@ -37,7 +44,8 @@ def _on_llvm(artifact: Artifact, chosen: list[Sample]) -> Outputs:
     """The lowered integer module, built by TVM for the host CPU."""
     kernels()
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text())
-    machine = relax.VirtualMachine(tvm.compile(Lower(blocking("dsp"))(module), target="llvm"), tvm.cpu())
+    rule = blocking(artifact.metadata["family"])
+    machine = relax.VirtualMachine(tvm.compile(Lower(rule)(module), target="llvm"), tvm.cpu())
     results = []
     for sample in chosen:
         arguments: list[Any] = [tvm.runtime.tensor(sample.inputs[info.name]) for info in artifact.inputs]
@@ -107,6 +115,29 @@ def test_c_on_an_emulated_core_gives_the_bytes_of_the_reference(artifact: Artifa
     assert _equal(result.outputs, expected_outputs(artifact, chosen))
 
 
+@pytest.mark.parametrize(("target", "case"), PLANS)
+def test_c_planned_for_another_core_gives_the_bytes_of_the_reference_on_the_host(
+    target: str, case: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = shared(tmp_path_factory, case, target)
+    chosen = samples(made)
+    result = run(made, "host", chosen, target="host")
+    assert result.status == [0] * len(chosen)
+    assert _equal(result.outputs, expected_outputs(made, chosen))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(("target", "case"), PLANS)
+def test_c_planned_for_another_core_gives_the_bytes_of_the_reference_there(
+    target: str, case: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = shared(tmp_path_factory, case, target)
+    chosen = samples(made)
+    result = run(made, "qemu", chosen)
+    assert result.status == [0] * len(chosen)
+    assert _equal(result.outputs, expected_outputs(made, chosen))
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize("board", BOARDS)
 def test_c_compiled_for_a_board_gives_the_same_bytes(
@@ -140,3 +171,13 @@ def test_the_shipped_intent_model_gives_the_same_bytes_everywhere(intent: Artifa
         result = run(intent, "host" if target == "host" else "qemu", chosen, target=target)
         assert result.status == [0] * len(chosen), target
         assert _equal(result.outputs, expected), target
+
+
+@pytest.mark.qemu
+def test_half_the_tokens_take_less_than_half_the_instructions(intent: Artifact) -> None:
+    """Absent tokens cost nothing, and attention shrinks with the square."""
+    (ids,) = (info.name for info in intent.inputs)
+    inputs = {ids: np.arange(intent.max_tokens, dtype=np.uint16)}
+    whole, half = (profile(intent, Sample(inputs, n)).instructions for n in (32, 16))
+    assert intent.max_tokens == 32
+    assert half < whole / 2

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tvmtiny import __version__
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app, doctor
-from tvmtiny.cli.compile import parse_shapes
+from tvmtiny.cli.compile import parse_layer_weights, parse_shapes
 from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner import RunResult, Sample, Sizes
@@ -321,6 +321,18 @@ def test_wrong_shape_is_quoted(texts: list[str]) -> None:
         parse_shapes(texts)
 
 
+def test_weights_of_layers() -> None:
+    assert parse_layer_weights([]) == {}
+    assert parse_layer_weights(["a=int8", "b=c=int4"]) == {"a": "int8", "b=c": "int4"}
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=int4", "a=int2", "int8"])
+def test_wrong_weights_of_a_layer_are_quoted(text: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"--layer-weights {text} ")) as caught:
+        parse_layer_weights([text])
+    assert "int8 or int4" in caught.value.remedy
+
+
 @pytest.fixture
 def compiler(model_directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replace the compiler; gives the options of its last call."""
@@ -343,6 +355,7 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     options = ("--shape", "x=1x8", "--max-tokens", 8, "--labels", labels, "--range-method", "entropy")
     options += ("--fold-qk", "always")
     options += ("--residual", "int16")
+    options += ("--weights", "int4", "--layer-weights", "head=int8")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
     assert compiler["model"] == model
     assert compiler["shapes"] == {"x": (1, 8)}
@@ -351,6 +364,7 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     assert found["folded_qk"] == ["attention_0"]
     assert compiler["range_method"] == "entropy"
     assert compiler["residual"] == "int16"
+    assert (compiler["weights"], compiler["layer_weights"]) == ("int4", {"head": "int8"})
     assert compiler["output"] == tmp_path / "out"
     assert found["arena_bytes"] == 16944
     assert found["arena_available_bytes"] == 320 << 10

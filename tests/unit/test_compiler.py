@@ -96,6 +96,11 @@ class TestErrors:
             compile_case(fold_qk="yes")
         assert "auto, never, always" in caught.value.remedy
 
+    def test_with_weights_of_an_unknown_layer(self, compile_case: Any) -> None:
+        with pytest.raises(UserError, match="no layer 'head' with weights") as caught:
+            compile_case(layer_weights={"head": "int4"})
+        assert caught.value.remedy.startswith("Its layers with weights are ")
+
     def test_with_an_unknown_target(self, compile_case: Any) -> None:
         with pytest.raises(UserError, match="stm32f476") as caught:
             compile_case(target="stm32f476")

@@ -92,10 +92,21 @@ SNIPPETS = [
     ("cortex-m7", "smlad r2, r0, r1, r2\nsmlad r2, r0, r1, r2\nadd r3, r2, #1", 4),  # (0 1 3)
     ("cortex-m7", "ldmia.w r0!, {r1, r2, r3, r4}\nldr r5, [r6]", 3),  # (0 2): two words a cycle
     ("cortex-m7", "sxtb16 r0, r1\nsxtb16 r2, r3", 2),  # (0 1): one unit for packed values
-    # Cortex-M55: beats of memory and multiplier overlap by a cycle; a loaded register waits for one.
-    ("cortex-m55", "vldrb.u8 q0, [r0], #16\nvmladava.s8 r2, q1, q2", 2 + 1),
-    ("cortex-m55", "vldrb.u8 q0, [r0], #16\nvldrb.u8 q1, [r1], #16", 2 + 2),
-    ("cortex-m55", "ldr r0, [r1]\nadd r2, r0, #1\nletp lr, 1e <f>", 1 + (1 + 1) + 0),
+    # Cortex-M55: issue cycles in brackets, then when the last unit is free; a vector keeps its unit for two cycles.
+    ("cortex-m55", "vldrb.u8 q0, [r0], #16\nvmlava.s8 r2, q1, q2", 3),  # (0 1) 3
+    ("cortex-m55", "vldrb.u8 q0, [r0], #16\nvmlava.s8 r2, q1, q0", 3),  # (0 1) 3: the first half is loaded
+    ("cortex-m55", "vldrb.u8 q0, [r0], #16\nvldrb.u8 q1, [r1], #16", 4),  # (0 2) 4: one unit
+    ("cortex-m55", "vmlava.s8 r0, q0, q1\nadd r3, r3, #1\nvmlava.s8 r2, q0, q1", 4),  # (0 1 2) 4
+    ("cortex-m55", "vmul.i32 q0, q0, r2\nvadd.i32 q0, q0, q1", 4),  # (0 2) 4: a product after two cycles
+    ("cortex-m55", "vmlava.s8 r0, q0, q1\nadd r3, r0, #1", 4),  # (0 3) 4
+    ("cortex-m55", "vaddva.s32 r0, q0\nvaddva.s32 r0, q1", 4),  # (0 2) 4
+    ("cortex-m55", "vmaxv.s32 r0, q0\nmov r1, r0", 3),  # (0 2) 3
+    ("cortex-m55", "vldrb.u32 q1, [r0, q0]\nvstrb.32 q1, [r1], #4", 6),  # (0 4) 6: a gather of four
+    ("cortex-m55", "vldrb.u8 q1, [r0, q0]\nveor q1, q1, q2", 17),  # (0 15) 17: a gather of sixteen
+    ("cortex-m55", "vpst\nvldrbt.u8 q0, [r0]\nvctp.8 r1", 3),  # (0 1 2) 3
+    ("cortex-m55", "ldr r0, [r1]\nadd r2, r0, #1\nletp lr, 1e <f>", 3),  # (0 2 -) 3
+    ("cortex-m55", "stmia.w r1!, {r0, r2, r4, r6}\nvldrb.u8 q0, [r3], #16", 6),  # (0 4) 6
+    ("cortex-m55", "vnosuch.i32 q0, q1, q2\nvldrb.u8 q0, [r0], #16\nvmul.i32 q3, q3, r2", 5),  # (0 2 3) 5: all units
 ]  # fmt: skip
 
 

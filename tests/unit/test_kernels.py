@@ -24,9 +24,9 @@ DIVISOR = {"attention": 8, "dense": 4, "ffn": 7}
 DIMS = st.builds(
     Dims,
     S=st.integers(1, 12),
-    E=st.integers(1, 20),
+    E=st.integers(1, 40),  # more than a group of int4 weights
     N=st.integers(1, 20),
-    F=st.integers(1, 20),
+    F=st.integers(1, 40),
     heads=st.integers(1, 3),
     width=st.integers(1, 9),
     rows=st.integers(1, 7),

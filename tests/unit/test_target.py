@@ -8,6 +8,7 @@ import pytest
 
 from tvmtiny import target as target_module
 from tvmtiny.errors import UserError
+from tvmtiny.schedule.rules import family
 from tvmtiny.target import CORES, ENVIRONMENT_VARIABLE, list_targets, load_target
 
 BOARD = """
@@ -62,6 +63,24 @@ def test_stm32f746_has_the_memory_of_its_datasheet() -> None:
     assert target.emulator().qemu_machine == "mps2-an500"
     assert target.code_ram is not None
     assert target.code_ram.name == "itcm"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "fpu", "expected"),
+    [
+        ("cortex-m3", "none", "portable"),
+        ("cortex-m33", "none", "dsp"),
+        ("cortex-m7", "fpv5-d16", "dual_issue"),
+        ("cortex-m55", "auto", "mve"),
+        ("cortex-m55", "none", "dsp"),
+    ],
+)
+def test_family_of_micro_kernels_follows_from_the_core(
+    folder: Path, cpu: str, fpu: str, expected: str
+) -> None:
+    text = BOARD.replace('cpu = "cortex-m4"', f'cpu = "{cpu}"').replace('"fpv4-sp-d16"', f'"{fpu}"')
+    (folder / "myboard.toml").write_text(text)
+    assert family(load_target("myboard")) == expected
 
 
 def test_unknown_target_suggests_the_nearest() -> None:

@@ -110,7 +110,6 @@ class EncoderBenchmark(Benchmark):
         hidden: F; 0 for no feed-forward.
         vocabulary: V of token ids with embeddings of tokens and positions; 0 for features (S, E).
         classes: outputs of a linear classifier over the mean; 0 for the result (S, E) of the last layer.
-        norm: whether each sublayer has a residual and a LayerNorm.
         fold_qk: as in `tvmtiny.compile`.
         norm: whether each sublayer has a residual and a LayerNorm: after it, or before it with `pre_norm`.
         residual: element type of the residual stream, "int8" or "int16".

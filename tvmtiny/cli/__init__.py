@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tvmtiny import __version__
-from tvmtiny.cli import bench, console, doctor, profile, run, targets
+from tvmtiny.cli import bench, console, doctor, profile, run, targets, tokenizer
 from tvmtiny.cli import compile as compile_command
 from tvmtiny.errors import TvmtinyError
 
@@ -44,6 +44,7 @@ app.command("compile")(compile_command.command)
 app.command("run")(run.command)
 app.command("profile")(profile.command)
 app.command("bench")(bench.command)
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 def _show_version(wanted: bool) -> None:

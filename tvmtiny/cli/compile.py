@@ -22,6 +22,18 @@ LAYERS_SHOWN = 8
 DEFAULT_PARENT = Path("build")
 
 
+LAYER_WEIGHTS = ("int8", "int4")
+"""Types of weights that a single layer can have."""
+
+
+class WeightType(enum.StrEnum):
+    """Types of weights in flash."""
+
+    int8 = "int8"
+    int4 = "int4"
+    int16 = "int16"
+
+
 class RangeMethod(enum.StrEnum):
     """How ranges of activations are chosen from calibration data."""
 
@@ -57,6 +69,20 @@ def parse_labels(options: list[str]) -> Path | dict[str, Path] | None:
             "Give OUTPUT=FILE for each output that has labels.",
         )
     return Path(options[0])
+
+
+def parse_layer_weights(texts: list[str]) -> dict[str, str]:
+    """Read LAYER=TYPE options; raises UserError that quotes the one that is not of this form."""
+    types: dict[str, str] = {}
+    for text in texts:
+        name, _, found = text.rpartition("=")
+        if not name or found not in LAYER_WEIGHTS:
+            raise UserError(
+                f"--layer-weights {text} is not LAYER=TYPE.",
+                f"Write a layer's name and {' or '.join(LAYER_WEIGHTS)}, as in --layer-weights classifier=int4.",
+            )
+        types[name] = found
+    return types
 
 
 def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
@@ -174,6 +200,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="tokenizer.json of the model: the C takes text.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
     ] = None,
@@ -196,6 +231,21 @@ def command(
             "tokens x embedding bytes of RAM."
         ),
     ] = Residual.int8,
+    weights: Annotated[
+        WeightType,
+        typer.Option(
+            help="Weights in flash; int4 leaves embeddings and the first and last dense layer int8, int16 holds the "
+            "values of int8 in twice the flash, for fewer instructions on Cortex-M4 and M33."
+        ),
+    ] = WeightType.int8,
+    layer_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER=TYPE",
+            help="Weights of one layer, int8 or int4, whatever --weights says; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     dump_dir: Annotated[
         Path | None,
         typer.Option(help="Write what stands after each stage to this directory.", file_okay=False),
@@ -231,11 +281,14 @@ def command(
             calibration=calibration,
             name=name,
             labels=parse_labels(labels or []),
+            tokenizer=tokenizer,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,
             fold_qk=fold_qk.value,
             residual=residual.value,
+            weights=weights.value,
+            layer_weights=parse_layer_weights(layer_weights or []),
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),
             on_stage=on_stage,

@@ -135,6 +135,11 @@ def _check_torch() -> Check:
     return Check("torch", "training, torch.export models", _package("torch"), remedy, required=False)
 
 
+def _check_tokenizers() -> Check:
+    remedy = f"{sys.executable} -m pip install tokenizers"
+    return Check("tokenizers", "tokenizer train and check", _package("tokenizers"), remedy, required=False)
+
+
 CHECKS: tuple[Callable[[], Check], ...] = (
     _check_python,
     lambda: _check_pinned("apache-tvm"),
@@ -145,6 +150,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_newlib,
     _check_qemu,
     _check_torch,
+    _check_tokenizers,
 )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from tvmtiny.artifact import Artifact
     from tvmtiny.cli.figures import Figures
-    from tvmtiny.cli.predictions import Prediction
+    from tvmtiny.cli.predictions import Prediction, Truth
+    from tvmtiny.runner import RunResult, Sample
     from tvmtiny.target import Target
 
 
@@ -101,13 +102,57 @@ def _show(
     console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
 
 
+def _only_text(data: Path | None, texts: Path | None) -> None:
+    if data is not None or texts is not None:
+        raise UserError("--text stands in place of --input and --texts.", "Leave these out.")
+
+
+def _run_samples(
+    artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float
+) -> tuple[RunResult, list[Sample], Truth]:
+    """Run the samples of a file."""
+    from tvmtiny.cli import predictions
+    from tvmtiny.frontend.data import load_samples
+    from tvmtiny.runner import run
+
+    if data is None:
+        remedy = "Give samples with --input DATA.npz"
+        tokenizer = artifact.metadata.get("tokenizer") is not None
+        raise UserError(
+            "There is nothing to run on.", f"{remedy}, or --text TEXT." if tokenizer else f"{remedy}."
+        )
+    samples = load_samples(artifact, data)
+    truth = predictions.read_truth(artifact, data, texts, len(samples))
+    result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
+    _check_status(artifact, result.status)
+    return result, samples, truth
+
+
+def _run_texts(
+    artifact: Artifact, texts: list[str], where: str, timeout: float, *, quiet: bool
+) -> tuple[RunResult, list[Sample], Truth]:
+    """Run texts of which the device makes the tokens."""
+    from tvmtiny.cli.predictions import Truth
+    from tvmtiny.tokenizer.text_run import run_texts
+
+    done = run_texts(artifact, texts, where, timeout)
+    if not quiet:
+        for tokens in done.tokens:
+            console.message(f"Tokens made on {where}: {' '.join(tokens)}")
+        if done.checked:
+            console.message("They are those of the tokenizers library.")
+        else:
+            console.message("The tokenizers library is not installed; the tokens were not compared with its.")
+    return done.result, done.samples, Truth(texts=texts)
+
+
 def command(
     directory: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="What `tvmtiny compile` wrote.", exists=True, file_okay=False),
     ],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--input",
             help="NPZ file keyed by the model's input names, batches along the first axis; "
@@ -116,7 +161,13 @@ def command(
             dir_okay=False,
             show_default=False,
         ),
-    ],
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text for a model that was compiled with --tokenizer; may be repeated.", show_default=False
+        ),
+    ] = None,
     where: Annotated[
         str,
         typer.Option("--on", metavar="host|qemu", help="This computer, or the core of the target in QEMU."),
@@ -136,18 +187,17 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
-    from tvmtiny.frontend.data import load_samples
-    from tvmtiny.runner import run
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
     artifact = Artifact.load(directory)
     target = load_target(artifact.target)
-    samples = load_samples(artifact, data)
-    truth = predictions.read_truth(artifact, data, texts, len(samples))
-    with console.progress(f"running {len(samples)} samples on {where}") as update:
-        result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
-        _check_status(artifact, result.status)
+    with console.progress(f"running on {where}") as update:
+        if text:
+            _only_text(data, texts)
+            result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
+        else:
+            result, samples, truth = _run_samples(artifact, data, texts, where, timeout)
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
     difference = "" if expected is None else first_difference(result.outputs, expected)

@@ -19,7 +19,8 @@ from tvmtiny.passes.lower import INPLACE_ATTRIBUTE, KERNEL_ATTRIBUTE, OUTPUT_PAR
 from tvmtiny.schedule.microkernels import PREFIX, UseMicrokernels
 
 REGISTER_BYTES = 32
-"""Allocations up to this size stay local variables of the function: the accumulators of a loop."""
+"""Allocations up to this size stay local variables of the function: the accumulators of a loop. Arrays of int8 and
+int16 do not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +162,9 @@ def _with_pointers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[Parame
 
     def lift(statement: tirx.AllocBuffer) -> Any:
         buffer = statement.buffer
-        if _elements(buffer) * item_bytes(str(buffer.ty.dtype)) <= REGISTER_BYTES:
+        count, item = _elements(buffer), item_bytes(str(buffer.ty.dtype))
+        # What micro-kernels load words of needs an alignment that a local array of bytes or halves has not.
+        if count * item <= REGISTER_BYTES and (count == 1 or item > 2):
             return statement
         scratch.append((buffer, _pointer(buffer)))
         return tirx.DeclBuffer(buffer, data=scratch[-1][1])

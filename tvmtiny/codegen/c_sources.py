@@ -21,6 +21,9 @@ Array = npt.NDArray[Any]
 
 LINE = 110
 
+TEXT_BYTES = 512
+"""Longest text of a model with a tokenizer, as data (`<name>_text_model`); its functions take any length."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
@@ -37,6 +40,7 @@ class ModelInfo:
         labels: class names by output; may be empty.
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels.
+        text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
     """
 
     name: str
@@ -51,6 +55,7 @@ class ModelInfo:
     labels: dict[str, tuple[str, ...]]
     example: dict[str, Array]
     family: str
+    text_input: str | None = None
 
 
 def c_type(dtype: str) -> str:
@@ -78,6 +83,8 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         f"{name}_weights.c": "weights.c.j2",
         "main.c": "main.c.j2",
     }
+    if info.text_input is not None:
+        files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
@@ -108,6 +115,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "calls": [_call(call, program, info) for call in program.calls],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
+        "text_bytes": TEXT_BYTES,
         # Variables of main.c; a model of such a name has functions that begin like this.
         "example": "sample" if info.name.startswith("example") else "example",
         "q16": "real" if info.name.startswith("q16") else "q16",

@@ -11,9 +11,10 @@ import numpy as np
 
 from tvmtiny.artifact import SCHEMA
 from tvmtiny.codegen.c_sources import ModelInfo
-from tvmtiny.codegen.program import Program, Tensor
+from tvmtiny.codegen.program import Call, Program, Tensor
 from tvmtiny.frontend.data import InputSpec
-from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.kernels import Operands, kernel_of, operands_of
+from tvmtiny.kernels.weights import weights_type
 from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.qparams import QuantParams
@@ -37,6 +38,7 @@ def metadata(
         "name": info.name,
         "target": target.name,
         "cpu": target.cpu,
+        "family": info.family,
         "versions": {"tvmtiny": info.version, "tvm": importlib.metadata.version("apache-tvm")},
         "model": {"source": info.description, "sha256": model_hash},
         "inputs": [_input(tensor, program, info, specs) for tensor in program.inputs],
@@ -44,6 +46,7 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
+        "tokenizer": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,
@@ -81,6 +84,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                 "kernel": kernel.name,
                 "variant": kernel.variant(operands_of(value)),
                 "function": call.function.name,
+                "weights": _stored(operands_of(value), call),
                 "macs": kernel.macs(operands_of(value), quantized.max_tokens),
                 "macs_by_tokens": _polynomial(
                     functools.partial(kernel.macs, operands_of(value)), quantized.max_tokens
@@ -93,6 +97,12 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
             }
         )
     return rows
+
+
+def _stored(operands: Operands, call: Call) -> str | None:
+    """How flash holds the weights of an operator: their type, or int16 for values of int8 that are stored wide."""
+    wide = any(a.constant and a.parameter.dtype == "int16" for a in call.arguments)
+    return "int16" if wide else weights_type(operands)
 
 
 def _polynomial(macs: Callable[[int], int], max_tokens: int) -> list[int] | None:

@@ -14,12 +14,12 @@ from tvmtiny.codegen.program import Program
 
 _API = {
     *("RUN", "MODEL", "STATUS", "LABELS", "LABEL_COUNT", "WEIGHTS", "ARENA", "ARENA_BYTES", "ARENA_ALIGN"),
-    *("MAX_TOKENS", "OK"),
+    *("MAX_TOKENS", "OK", "RUN_TEXT", "TEXT_MODEL", "TEXT_BYTES", "TOKENIZER"),
     "T",  # types of C and POSIX: of a model `size` it would make one
 }
 """What follows a model's prefix already, in capitals."""
 
-_API_STARTS = ("QUANTIZE_", "ERROR_")
+_API_STARTS = ("QUANTIZE_", "ERROR_", "TOKENIZER_")
 
 _FOREIGN = {
     "n_tokens",  # parameter of the emitted functions

@@ -21,14 +21,11 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
-from tvmtiny.kernels import tile
+from tvmtiny.kernels import tile, weights
 from tvmtiny.kernels.base import PLAIN, Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape, columns_type
+from tvmtiny.kernels.columns import columns_shape, fours
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
-
-ATTEND_COLUMNS = 12
-"""Scores a row for which tile.attend_s8 has room in its buffer, at least: what it adds to a short row for alignment."""
 
 
 def _infer(o: Operands) -> relax.TensorType:
@@ -52,7 +49,9 @@ def _reference(o: Operands, n: int) -> Array:
             context[rows, part] = integer.values_s8(
                 p, np.ascontiguousarray(v[keys].T), total, int(o["ratio"][head]), a["value_shift"], 0
             )
-    t = integer.dense_s32(context, o["wo"], o["bo"], o["mo"], a["o_shift"])
+    t = integer.dense_s32(
+        context, weights.weight_values(o, "wo", heads * width), o["bo"], o["mo"], a["o_shift"]
+    )
     return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
 
 
@@ -68,9 +67,8 @@ def _folded(o: Operands) -> bool:
 
 def _projected(o: Operands, x: Array, letter: str, head: int) -> Array:
     """Q, K or V of one head."""
-    weight, bias, multiplier = (
-        np.split(o[f"{kind}{letter}"], o.attrs["heads"])[head] for kind in ("w", "b", "m")
-    )
+    arrays = (weights.weight_values(o, f"w{letter}", x.shape[1]), o[f"b{letter}"], o[f"m{letter}"])
+    weight, bias, multiplier = (np.split(array, o.attrs["heads"])[head] for array in arrays)
     return integer.dense_s8(x, weight, bias, multiplier, o.attrs[f"{letter}_shift"], 0)
 
 
@@ -89,12 +87,12 @@ def _attend_window(
 
 @T.inline
 def _attend(
-    x, wq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
-    context, row, col, head, start, rows, n, query_width, width, depth, shifts,
+    x, wq, gq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
+    context, row, col, head, start, rows, n, query_width, width, depth, shifts, w4,
 ):  # fmt: skip
     """One head for `rows` tokens from `start`: Q, scores, their softmax times V into `context` at (row, col)."""
-    tile.dense_s8(
-        x, start, wq, bq, mq, head * query_width, q, 0, 0, workspace, rows, query_width, depth,
+    weights.dense_s8(
+        w4, x, start, wq, gq, bq, mq, head * query_width, q, 0, 0, workspace, rows, query_width, depth,
         shifts["q_shift"], 0,
     )  # fmt: skip
     if "before" in shifts:
@@ -117,24 +115,29 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     H, P, R, folded = o.attrs["heads"], D // o.attrs["heads"], min(blocking.rows, S), _folded(o)
     Q = E if folded else P
     tokens_are_keys = folded and blocking.columns == PLAIN
-    weights, weight_type = blocking.weights, columns_type(blocking.weights)
-    W = max(blocking.workspace(S, E), blocking.workspace(R, max(P, D)))
+    q_w, k_w, v_w, o_w = (weights.buffers(o, f"w{p}", blocking) for p in "qkvo")
+    used = [("wq", R, E), ("wv", S, E), ("wo", R, D), *([] if folded else [("wk", S, E)])]
+    W = max(weights.workspace(blocking, o, used), blocking.workspace(R, Q))
     shifts, e = o.attrs, Epilogue.of(o.attrs)
     v_shift, o_shift = shifts["v_shift"], shifts["o_shift"]
 
     @T.prim_func(private=True, s_tir=True)
     def attention(
         x: T.Buffer((S, E), "int8"),
-        wq: T.Buffer(columns_shape(H * Q, E, weights), weight_type),
+        wq: T.Buffer(q_w.shape, q_w.dtype),
+        gq: T.Buffer(q_w.groups, "uint8"),
         bq: T.Buffer((H * Q,), "int32"),
         mq: T.Buffer((H * Q,), "int32"),
-        wk: T.Buffer(columns_shape(D, E, weights), weight_type),
+        wk: T.Buffer(k_w.shape, k_w.dtype),
+        gk: T.Buffer(k_w.groups, "uint8"),
         bk: T.Buffer((D,), "int32"),
         mk: T.Buffer((D,), "int32"),
-        wv: T.Buffer(columns_shape(D, E, weights), weight_type),
+        wv: T.Buffer(v_w.shape, v_w.dtype),
+        gv: T.Buffer(v_w.groups, "uint8"),
         bv: T.Buffer((D,), "int32"),
         mv: T.Buffer((D,), "int32"),
-        wo: T.Buffer(columns_shape(N, D, weights), weight_type),
+        wo: T.Buffer(o_w.shape, o_w.dtype),
+        go: T.Buffer(o_w.groups, "uint8"),
         bo: T.Buffer((N,), "int32"),
         mo: T.Buffer((N,), "int32"),
         exp_table: T.Buffer((256,), "uint8"),
@@ -151,36 +154,40 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         k = T.sblock_alloc_buffer(columns_shape(S, Q, blocking.columns), "int8")
         v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
         q = T.sblock_alloc_buffer((R, Q), "int8")
-        sums = T.sblock_alloc_buffer((R, max(S, N, ATTEND_COLUMNS)), "int32")
+        sums = T.sblock_alloc_buffer((R, fours(max(S, N))), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         if folded and not tokens_are_keys:
             tile.columns_s8(x, k, n, E)
         for head in T.serial(H - 1):
             if not folded:
-                tile.dense_s8_keys(x, wk, bk, mk, head * P, k, workspace, n, P, E, shifts["k_shift"])
-            tile.dense_s8_channels(x, wv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
+                weights.dense_s8_keys(
+                    k_w.int4, x, wk, gk, bk, mk, head * P, k, workspace, n, P, E, shifts["k_shift"]
+                )
+            weights.dense_s8_channels(v_w.int4, x, wv, gv, bv, mv, head * P, v, workspace, n, P, E, v_shift)
             for block in T.serial(tile.blocks_of(n, R)):
                 _attend(
-                    x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
-                    workspace, earlier, tile.block_start(block, n, R), head * P, head,
-                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
+                    x, wq, gq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier,
+                    ratio, workspace, earlier, tile.block_start(block, n, R), head * P, head,
+                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts, q_w.int4,
                 )  # fmt: skip
         if not folded:
-            tile.dense_s8_keys(x, wk, bk, mk, D - P, k, workspace, n, P, E, shifts["k_shift"])
-        tile.dense_s8_channels(x, wv, bv, mv, D - P, v, workspace, n, P, E, v_shift)
+            weights.dense_s8_keys(
+                k_w.int4, x, wk, gk, bk, mk, D - P, k, workspace, n, P, E, shifts["k_shift"]
+            )
+        weights.dense_s8_channels(v_w.int4, x, wv, gv, bv, mv, D - P, v, workspace, n, P, E, v_shift)
         for block in T.serial(tile.blocks_of(n, R)):
             if H > 1:
                 tile.copy_s8(
                     earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
                 )
             _attend(
-                x, wq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                x, wq, gq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
                 workspace, joined, 0, D - P, H - 1,
-                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts,
+                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, shifts, q_w.int4,
             )  # fmt: skip
-            tile.dense_s32(
-                joined, 0, wo, bo, mo, sums, workspace, tile.block_rows(block, n, R), N, D, o_shift
-            )
+            weights.dense_s32(
+                o_w.int4, joined, 0, wo, go, bo, mo, sums, workspace, tile.block_rows(block, n, R), N, D, o_shift,
+            )  # fmt: skip
             finish(
                 sums, residual, gamma, beta, out,
                 tile.block_start(block, n, R), tile.block_rows(block, n, R), N, e,
@@ -210,9 +217,10 @@ def _macs(o: Operands, n: int) -> int:
 
 
 def _inplace(o: Operands) -> tuple[str, ...]:
-    """Whatever the layout of keys. Rows of `earlier` are copied before those of the output are written.
+    """Not x where the tokens are the keys (a copy of them in pairs would allow it, at the price of two rules).
 
-    The planner sees to it that they are not narrower.
+    Rows of `earlier` are copied before those of the output are written; `codegen.program` sees to it that a result is
+    not larger than what it overwrites.
     """
     return (*(() if _folded(o) else ("x",)), "residual", "earlier")
 
@@ -229,15 +237,19 @@ KERNEL = Kernel(
     arguments=(
         "x",
         "wq",
+        "gq",
         "bq",
         "mq",
         "wk",
+        "gk",
         "bk",
         "mk",
         "wv",
+        "gv",
         "bv",
         "mv",
         "wo",
+        "go",
         "bo",
         "mo",
         "exp_table",

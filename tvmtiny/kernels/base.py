@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from tvm import relax, tirx
 
+from tvmtiny.quant import int4
+
 Array: TypeAlias = npt.NDArray[Any]
 
 PLAIN, PAIRS, WIDE_PAIRS = "plain", "pairs", "wide_pairs"
@@ -41,7 +43,17 @@ class Blocking:
 
         At least one: an array that small is a local variable of the C function, not memory of the arena.
         """
-        return max(1, min(self.widened_rows, rows) * -(-depth // 4) * 4)
+        widened = min(self.widened_rows, rows)
+        if widened == 3 and self.weights != PLAIN:
+            widened = 4  # the middle row is widened twice
+        return max(1, widened * -(-depth // 4) * 4)
+
+    def workspace_w4(self, rows: int, depth: int) -> int:
+        """As `workspace`, for products with int4 weights: one or four rows, and a word a row for each group."""
+        if self.widened_rows == 0:
+            return 1
+        words = int4.groups_of(depth) + int4.WORD // 2 * -(-depth // int4.WORD)
+        return (1 if rows == 1 else 4) * 2 * words
 
 
 @dataclasses.dataclass(frozen=True)

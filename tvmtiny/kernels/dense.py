@@ -9,9 +9,8 @@ from __future__ import annotations
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
-from tvmtiny.kernels import tile
+from tvmtiny.kernels import tile, weights
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
-from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -24,10 +23,11 @@ def _infer(o: Operands) -> relax.TensorType:
 def _reference(o: Operands, n: int) -> Array:
     rows = o.shape("x")[0]
     x = o["x"][: min(n, rows)]
+    weight = weights.weight_values(o, "weight", x.shape[1])
     if o.attrs["epilogue"]:
-        t = integer.dense_s32(x, o["weight"], o["bias"], o["multiplier"], o.attrs["shift"])
+        t = integer.dense_s32(x, weight, o["bias"], o["multiplier"], o.attrs["shift"])
         return padded(finish_reference(t, o, Epilogue.of(o.attrs)), rows)
-    y = integer.dense_s8(x, o["weight"], o["bias"], o["multiplier"], o.attrs["shift"], o.attrs["zero_point"])
+    y = integer.dense_s8(x, weight, o["bias"], o["multiplier"], o.attrs["shift"], o.attrs["zero_point"])
     return padded(integer.lookup_s8(y, o["table"]) if "table" in o else y, rows)
 
 
@@ -38,13 +38,14 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     shift, zero_point, activated = o.attrs["shift"], o.attrs["zero_point"], "table" in o
-    weights, weight_type = blocking.weights, columns_type(blocking.weights)
-    W = blocking.workspace(M, K)
+    w = weights.buffers(o, "weight", blocking)
+    W = weights.workspace(blocking, o, [("weight", M, K)])
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer(columns_shape(N, K, weights), weight_type),
+        weight: T.Buffer(w.shape, w.dtype),
+        groups: T.Buffer(w.groups, "uint8"),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         table: T.Buffer((256,), "int8"),
@@ -53,13 +54,15 @@ def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         workspace = T.sblock_alloc_buffer((W,), "int16")
         if activated:
-            tile.dense_table_s8(
-                x, 0, weight, bias, multiplier, table, out, workspace, T.min(n, M), N, K, shift, zero_point
-            )
+            weights.dense_table_s8(
+                w.int4, x, 0, weight, groups, bias, multiplier, table, out, workspace, T.min(n, M), N, K, shift,
+                zero_point,
+            )  # fmt: skip
         else:
-            tile.dense_s8(
-                x, 0, weight, bias, multiplier, 0, out, 0, 0, workspace, T.min(n, M), N, K, shift, zero_point
-            )
+            weights.dense_s8(
+                w.int4, x, 0, weight, groups, bias, multiplier, 0, out, 0, 0, workspace, T.min(n, M), N, K,
+                shift, zero_point,
+            )  # fmt: skip
 
     return dense
 
@@ -67,13 +70,14 @@ def _plain(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (M, K), N = o.shape("x"), o.shape("weight")[0]
     R, shift, e = min(blocking.rows, M), o.attrs["shift"], Epilogue.of(o.attrs)
-    weights, weight_type = blocking.weights, columns_type(blocking.weights)
-    W = blocking.workspace(R, K)
+    w = weights.buffers(o, "weight", blocking)
+    W = weights.workspace(blocking, o, [("weight", R, K)])
 
     @T.prim_func(private=True, s_tir=True)
     def dense(
         x: T.Buffer((M, K), "int8"),
-        weight: T.Buffer(columns_shape(N, K, weights), weight_type),
+        weight: T.Buffer(w.shape, w.dtype),
+        groups: T.Buffer(w.groups, "uint8"),
         bias: T.Buffer((N,), "int32"),
         multiplier: T.Buffer((N,), "int32"),
         residual: T.Buffer((M, N), e.residual_dtype),
@@ -85,8 +89,8 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         t = T.sblock_alloc_buffer((R, N), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for block in T.serial(tile.blocks_of(T.min(n, M), R)):
-            tile.dense_s32(
-                x, tile.block_start(block, T.min(n, M), R), weight, bias, multiplier, t, workspace,
+            weights.dense_s32(
+                w.int4, x, tile.block_start(block, T.min(n, M), R), weight, groups, bias, multiplier, t, workspace,
                 tile.block_rows(block, T.min(n, M), R), N, K, shift,
             )  # fmt: skip
             finish(
@@ -105,12 +109,12 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 
 
 def _macs(o: Operands, n: int) -> int:
-    return min(n, o.shape("x")[0]) * o.shape("weight")[0] * o.shape("weight")[1]
+    return min(n, o.shape("x")[0]) * o.shape("weight")[0] * o.shape("x")[1]
 
 
 KERNEL = Kernel(
     name="dense",
-    arguments=("x", "weight", "bias", "multiplier", "table", "residual", "gamma", "beta"),
+    arguments=("x", "weight", "groups", "bias", "multiplier", "table", "residual", "gamma", "beta"),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

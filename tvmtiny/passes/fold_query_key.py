@@ -28,7 +28,10 @@ MODES = ("auto", "never", "always")
 
 
 def FoldQueryKey(mode: str = "auto") -> tvm.transform.Pass:  # noqa: N802
-    """`tvmtiny.attention` becomes `tvmtiny.folded_attention`; run it after what looks for `attention`."""
+    """`tvmtiny.attention` becomes `tvmtiny.folded_attention`.
+
+    Passes that follow must know both kinds: `operators.WEIGHTED`.
+    """
     assert mode in MODES, mode
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:

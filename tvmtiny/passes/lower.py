@@ -68,11 +68,12 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
 def _arguments(kernel: Kernel, operands: Operands, blocking: Blocking, mapping: dict[Any, Any]) -> list[Any]:
     """The operands over the new variables, with their columns laid out as the TIR takes them."""
     tensors = {name: mapping.get(expr, expr) for name, expr in operands.tensors.items()}
+    if blocking.weights == PLAIN:
+        return list(tensors.values())
     for name in [name for name in kernel.columns if name in tensors]:
         columns = as_array(tensors[name])
-        if blocking.weights != PLAIN:
-            assert columns is not None, f"{kernel.name}: {name} is not a constant"
-            tensors[name] = relax.const(laid_out(columns, blocking.weights))
+        assert columns is not None, f"{kernel.name}: {name} is not a constant"
+        tensors[name] = relax.const(laid_out(columns, blocking.weights))
     return list(tensors.values())
 
 

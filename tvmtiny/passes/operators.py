@@ -59,6 +59,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+WEIGHTED = ("dense", "attention", "folded_attention", "ffn")
+"""Fused operators with weight matrices, which read x as their first argument."""
+
+
 def _matrix(rows: Any, cols: Any) -> relax.TensorType:
     return relax.TensorType([rows, cols], "float32")
 

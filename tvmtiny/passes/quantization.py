@@ -16,15 +16,25 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import RMS_NORM, SCALE, attributes, id_tables, kind, parts, token_rows
+from tvmtiny.passes.operators import (
+    RMS_NORM,
+    SCALE,
+    WEIGHTED,
+    attributes,
+    id_tables,
+    kind,
+    parts,
+    token_rows,
+)
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
 from tvmtiny.quant import qparams, ranges
 from tvmtiny.quant.calibrate import Statistics, has_length
 from tvmtiny.quant.integer import root_extent
-from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.quant.qparams import IntegerWeights, QuantParams
 
 Array = npt.NDArray[Any]
 
@@ -49,13 +59,19 @@ class Quantization:
     """One module on its way to integers: what is known of its tensors, and the steps that operators share."""
 
     def __init__(
-        self, fused: tvm.IRModule, statistics: Statistics, method: str, residual: str = "int8"
+        self,
+        fused: tvm.IRModule,
+        statistics: Statistics,
+        method: str,
+        residual: str = "int8",
+        weights: WeightTypes | None = None,
     ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
         self.stream = _wide_stream(self.graph) if residual == "int16" else []
+        self.weights = weights or weight_types(fused)
         self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
@@ -76,6 +92,21 @@ class Quantization:
         if self.has_length and -2 in self.token_axes[var].tokens:
             return self.n
         return tirx.IntImm("int32", shape_of(call.args[0])[0])
+
+    def integer_weights(
+        self, name: str, weight: Array, bias: Array, x: QuantParams, observed: Array | None
+    ) -> IntegerWeights:
+        """Real weights (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
+        return qparams.WEIGHTS[self.weights[name]](weight, bias, x, observed)
+
+    def observed(self, expr: Any) -> Array | None:
+        """Rows of an operand in calibration; None where an operator reads it in another order or shape."""
+        view = trace(self.graph, expr)
+        key = f"{view.root.name}.{'input' if view.root in self.main.params else 'out'}"
+        if key not in self.statistics or not is_identity(view):
+            return None
+        rows = self.statistics[key]
+        return rows if rows.ndim == 2 and rows.shape[1] == shape_of(expr)[-1] else None
 
     # operands
 
@@ -106,7 +137,7 @@ class Quantization:
             for index, arg in enumerate(value.args if kind(value) else []):
                 view = trace(self.graph, arg) if hasattr(arg, "ty") else None
                 reads = view is not None and view.root.same_as(param)
-                whole = index == 0 and kind(value) in ("dense", "attention", "folded_attention", "ffn")
+                whole = index == 0 and kind(value) in WEIGHTED
                 if view is not None and reads and not (whole and is_identity(view)):
                     return False
         return not any(

@@ -14,12 +14,14 @@ from tvm import relax
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
 from tvmtiny.passes.token_axes import token_axes
+from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import Statistics
 from tvmtiny.quant.integer import root_extent
@@ -55,7 +57,11 @@ RESIDUALS = ("int8", "int16")
 
 
 def quantize(
-    fused: tvm.IRModule, statistics: Statistics, method: str = "auto", residual: str = "int8"
+    fused: tvm.IRModule,
+    statistics: Statistics,
+    method: str = "auto",
+    residual: str = "int8",
+    weights: WeightTypes | None = None,
 ) -> QuantizedModel:
     """Quantize a fused module.
 
@@ -63,11 +69,12 @@ def quantize(
         statistics: from `quant.calibrate`, over this same module.
         method: one of `quant.ranges.METHODS`.
         residual: one of RESIDUALS.
+        weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
 
     Raises:
         UserError: an accumulator could overflow, or int16 is asked for a model without a residual stream.
     """
-    c = Quantization(fused, statistics, method, residual)
+    c = Quantization(fused, statistics, method, residual, weights)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -130,7 +137,9 @@ def _plain_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
     activation = attributes(call)["activation"]
-    dense, zero_point, table, out = _activated(c, var.name, "out", value.params, w, b, activation)
+    dense, zero_point, table, out = _activated(
+        c, var.name, "out", value.params, w, b, activation, c.observed(call.args[0])
+    )
     tensors = {"x": value.expr, **_dense_tensors(dense), "table": table}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=0, shift=dense.shift, zero_point=zero_point
@@ -138,30 +147,38 @@ def _plain_dense(
 
 
 def _activated(
-    c: Quantization, name: str, key: str, x: QuantParams, w: Array, b: Array, activation: str
+    c: Quantization,
+    name: str,
+    key: str,
+    x: QuantParams,
+    w: Array,
+    b: Array,
+    activation: str,
+    observed: Array | None,
 ) -> tuple[qparams.DenseParams, int, Any, QuantParams]:
     """A dense layer with its activation, a clamp for ReLU and a table for any other.
 
     Returns:
         the layer, the zero point it requantizes to, the table or None, and the parameters of the result.
     """
-    unit = qparams.accumulator_scales(w, b, x)
+    integers = c.integer_weights(name, w, b, x, observed)
     out = c.range_of(name, key)
     direct = activation == "none" or (activation == "relu" and out.zero_point == -128)
     before = out if direct else c.range_of(name, "pre")
-    before = dataclasses.replace(before, scale=qparams.floor_scale(before.scale, unit))
+    before = dataclasses.replace(before, scale=qparams.floor_scale(before.scale, integers.unit))
     if direct:
         out = before
     table = None if direct else constant(qparams.table(ACTIVATIONS[activation], before, out))
-    return qparams.dense(w, b, x, before.scale, name), int(before.zero_point), table, out
+    layer = qparams.dense(w, b, x, before.scale, name, integers=integers)
+    return layer, int(before.zero_point), table, out
 
 
 def _summed_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
-    unit, bound = _units(w, b, value.params)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    dense = qparams.dense(w, b, value.params, scale, var.name, limit=np.inf)
+    integers = c.integer_weights(var.name, w, b, value.params, c.observed(call.args[0]))
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
     tensors = {"x": value.expr, **_dense_tensors(dense), **operands}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **epilogue.attrs()
@@ -173,11 +190,11 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     value = c.operand(x)
     w1, b1, w2, b2 = (array_of(array).astype(np.float64) for array in weights)
     first, zero_point, table, hidden = _activated(
-        c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"]
+        c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"], c.observed(x)
     )
-    unit, bound = _units(w2, b2, hidden)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    second = qparams.dense(w2, b2, hidden, scale, var.name, limit=np.inf)
+    integers = c.integer_weights(var.name, w2, b2, hidden, c.statistics[f"{var.name}.hidden"])
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
         "x": value.expr, "table": table, **_dense_tensors(first, "w1", "b1", "m1"),
         **_dense_tensors(second, "w2", "b2", "m2"), **operands,
@@ -199,10 +216,10 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         w, b = arrays[2 * index], arrays[2 * index + 1]
         steps = _key_steps(value, heads) if folded and part == "q" else np.ones(len(w))
         w, b = w * steps[:, np.newaxis], b * steps
-        unit = qparams.accumulator_scales(w, b, value.params)
-        scales[part] = _projection_scales(c, var.name, part, heads, unit, steps)
+        integers = c.integer_weights(var.name, w, b, value.params, c.observed(x))
+        scales[part] = _projection_scales(c, var.name, part, heads, integers.unit, steps)
         columns = np.repeat(scales[part], len(w) // heads)
-        dense = qparams.dense(w, b, value.params, columns, f"{var.name}.{part}")
+        dense = qparams.dense(w, b, value.params, columns, f"{var.name}.{part}", integers=integers)
         tensors |= _dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
         attrs[f"{part}_shift"] = dense.shift
     scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
@@ -212,9 +229,9 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
     params = QuantParams(np.repeat(context, wo.shape[1] // heads), 0)
-    unit, bound = _units(wo, bo, params)
-    epilogue, scale, operands, out = c.epilogue(var, call, unit, bound)
-    dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", limit=np.inf)
+    integers = c.integer_weights(var.name, wo, bo, params, c.statistics[f"{var.name}.context"])
+    epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
+    dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift
     tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
@@ -361,6 +378,7 @@ def _dense_tensors(
 ) -> dict[str, Any]:
     return {
         weight: constant(dense.weight),
+        GROUPS[weight]: None if dense.groups is None else constant(dense.groups),
         bias: constant(dense.bias),
         multiplier: constant(dense.multiplier),
     }
@@ -369,14 +387,6 @@ def _dense_tensors(
 def _ratio(real: Array, divisor: int) -> tuple[Any, int]:
     numerators, shift = qparams.ratio(real, divisor)
     return constant(numerators), shift
-
-
-def _units(w: Array, b: Array, x: QuantParams) -> tuple[Array, Array]:
-    """The unit of each accumulator of a dense layer and the largest magnitude it can take."""
-    unit = qparams.accumulator_scales(w, b, x)
-    zero = np.max(np.abs(x.zero_point))
-    bound = (np.abs(w * x.scale) / unit[:, None] + 0.5).sum(axis=1) * (128 + zero) + np.abs(b) / unit
-    return unit, bound
 
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {

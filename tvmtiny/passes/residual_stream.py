@@ -13,11 +13,11 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import EMBEDDINGS, NORMS, attributes, kind, parts
+from tvmtiny.passes.operators import EMBEDDINGS, NORMS, WEIGHTED, attributes, kind, parts
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
-_SUMS = (*EMBEDDINGS, "dense", "attention", "ffn")
+_SUMS = (*EMBEDDINGS, *WEIGHTED)
 _POOLS = ("mean", "first")
 
 

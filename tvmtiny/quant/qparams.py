@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.errors import UserError
+from tvmtiny.quant import int4
 from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_MAX_BITS, NORM_OUTPUT_BITS, quantize_q16
 
 Array = npt.NDArray[Any]
@@ -42,6 +43,9 @@ WIDE_RESIDUAL_BITS = 20
 FEATURE_SCALES = (2.0**-15, 2.0**7)
 """Scales of int8 features that Q16.16 carries: at least two of its units, at most its range."""
 
+INT4_BOUND = 2**28 - 1
+"""Largest accumulator of a layer with int4 weights: `fixed_point` shifts by 3 at most."""
+
 SUM_MARGIN = 1.5
 """Sums may exceed their calibrated range by this factor before they saturate."""
 
@@ -55,13 +59,35 @@ class QuantParams:
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerWeights:
+    """The weights of a dense layer as a kernel multiplies them.
+
+    Attributes:
+        values: integers (N, K); values * unit[:, None] is the real weight times the scale of its input.
+        unit: real value of one unit of each channel's accumulator (N,).
+        bound: what no accumulator of a channel exceeds, for any input (N,).
+        stored: as in flash, int8 (N, K) or packed int4. groups: scales of the groups of int4 weights, else None.
+    """
+
+    values: Array
+    unit: Array
+    bound: Array
+    stored: Array
+    groups: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class DenseParams:
-    """Integer constants of a dense layer: weight (N, K), bias (N,), multiplier (N,), one shift."""
+    """Integer constants of a dense layer: weight (N, K), bias (N,), multiplier (N,), one shift.
+
+    int4 weights are packed, and `groups` has the scales of their groups; see `quant.int4`.
+    """
 
     weight: Array
     bias: Array
     multiplier: Array
     shift: int
+    groups: Array | None = None
 
 
 def asymmetric(low: float, high: float) -> QuantParams:
@@ -129,12 +155,12 @@ def check_shift(bound: float, shift: int, what: str) -> None:
         )
 
 
-def weight_scales(weight: Array, bias: Array) -> Array:
-    """One scale an output channel: max |w| / 127, never so small that the bias would not fit.
+def weight_scales(weight: Array, bias: Array, levels: int = 127) -> Array:
+    """One scale an output channel: max |w| / levels, never so small that the bias would not fit.
 
     Rows of zeros get a scale that still represents their bias.
     """
-    largest = np.abs(weight).max(axis=1) / 127
+    largest = np.abs(weight).max(axis=1) / levels
     floor = max(float(largest.max()) * 2.0**-16, 1e-30)
     return np.maximum(np.maximum(largest, floor), np.abs(bias) / 2.0**26)
 
@@ -177,6 +203,58 @@ def accumulator_bound(weight: Array, bias: Array) -> Array:
     return np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
 
 
+def int8_weights(
+    weight: Array, bias: Array, x: QuantParams, _observed: Array | None = None
+) -> IntegerWeights:
+    """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them."""
+    relative, largest = _relative(x)
+    scaled = weight * relative
+    part = weight_scales(scaled, bias / largest)
+    values = np.clip(np.round(scaled / part[:, None]), -127, 127).astype(np.int8)
+    unit = part * largest
+    bound = (np.abs(scaled) / part[:, None] + 0.5).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
+    return IntegerWeights(values, unit, bound, values)
+
+
+def int4_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | None = None) -> IntegerWeights:
+    """Round real weights (N, K) to int4 with group scales; the scale of the input x goes into them.
+
+    With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it
+    (`int4.rounded`).
+
+    The unit of a channel is the finest with which its widest group has a scale of at most MAX_SCALE. It is made
+    coarser where the channel's accumulator could exceed INT4_BOUND: then it fits 32 bits after any shift that a
+    factor of up to MAX_REAL_MULTIPLIER takes, whatever weights and input are.
+    """
+    scaled = weight * x.scale
+    unit = weight_scales(scaled, bias, int4.MAX_SCALE * int4.HIGHEST)
+    moments = None
+    if observed is not None:
+        steps = observed.astype(np.float64) / x.scale
+        moments = steps.T @ steps / len(steps)
+    while True:
+        q, groups = int4.rounded(scaled / unit[:, None], moments)
+        packed = int4.pack(q)
+        values = int4.expand(packed, groups, weight.shape[1])
+        bound = np.abs(values.astype(np.int64)).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit + 1
+        if np.all(bound <= INT4_BOUND):
+            return IntegerWeights(values, unit, bound, packed, groups)
+        # Values shrink with the unit, to zero in the end. More than needed, as rounding may give some of it back.
+        unit = unit * np.where(bound > INT4_BOUND, 1.1 * bound / INT4_BOUND, 1.0)
+
+
+def _largest_input(x: QuantParams) -> float:
+    """The largest magnitude of an int8 value less its zero point, with which the bias carries the zero point, too."""
+    return 128.0 + float(np.max(np.abs(x.zero_point)))
+
+
+WEIGHTS: dict[str, Callable[[Array, Array, QuantParams, Array | None], IntegerWeights]] = {
+    "int8": int8_weights,
+    "int4": int4_weights,
+}
+"""Types of weights -> how real weights become such."""
+
+
 def dense(
     weight: Array,
     bias: Array,
@@ -184,6 +262,7 @@ def dense(
     out_scale: Array | float,
     what: str,
     limit: float = MAX_REAL_MULTIPLIER,
+    integers: IntegerWeights | None = None,
 ) -> DenseParams:
     """Quantize a dense layer; the scale of its input goes into the weights, its zero point into the bias.
 
@@ -191,18 +270,16 @@ def dense(
         weight: real (N, K). bias: real (N,). x: parameters of the input, per tensor or per column.
         out_scale: scale of the result, per tensor or per channel.
         what: the layer's name for errors.
+        integers: what one of WEIGHTS made of weight, bias and x; int8 when None.
     """
-    relative, largest = _relative(x)
-    scaled = weight * relative
-    part = weight_scales(scaled, bias / largest)
-    w = np.clip(np.round(scaled / part[:, None]), -127, 127).astype(np.int8)
-    unit = part * largest
+    integers = integers if integers is not None else int8_weights(weight, bias, x)
+    w, unit = integers.values.astype(np.int64), integers.unit
     zero = np.broadcast_to(np.asarray(x.zero_point, np.int64), (weight.shape[1],))
-    b = np.round(bias / unit).astype(np.int64) - w.astype(np.int64) @ zero
+    b = np.round(bias / unit).astype(np.int64) - w @ zero
     multiplier, shift = fixed_point(unit / out_scale, limit)
-    bound = float(accumulator_bound(w, b).max())
-    check_shift(bound, shift, what)
-    return DenseParams(w, b.astype(np.int32), np.broadcast_to(multiplier, (len(w),)).copy(), shift)
+    check_shift(float(accumulator_bound(w, b).max()), shift, what)
+    multiplier = np.broadcast_to(multiplier, (len(w),)).copy()
+    return DenseParams(integers.stored, b.astype(np.int32), multiplier, shift, integers.groups)
 
 
 def table(function: Any, x: QuantParams, y: QuantParams) -> Array:

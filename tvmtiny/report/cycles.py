@@ -19,10 +19,10 @@ from tvmtiny.report.assembly import (
     FLAGS,
     LONG_ACCUMULATES,
     LONG_MULTIPLIES,
-    LOOPS,
     MULTIPLE,
     Instruction,
 )
+from tvmtiny.report.beats import BeatIssue
 
 # What the Cortex-M7 has one unit for: extension, bit fields, saturation and arithmetic on packed halves and bytes.
 _PACKED = re.compile(
@@ -71,12 +71,8 @@ class SingleIssue:
             needs what was loaded.
         address_stall: extra cycles of a load or store whose address the instruction before has computed.
         chain_updated: whether loads that update their address can be pipelined too.
-        load_use: extra cycles when the next instruction reads what a load has loaded.
         accumulate, long_multiply, long_accumulate, divide: cycles of MLA and MLS, of SMULL, of SMLAL, of UDIV.
         call, pop_pc: extra cycles of BL and of POP with PC, beside those of a taken branch.
-        loop_end: cycles of LE.
-        vector_beats: cycles of an MVE instruction on a unit of its own; one of them overlaps the instruction before
-            where that is a vector instruction of another unit.
     """
 
     source: str
@@ -88,15 +84,12 @@ class SingleIssue:
     pipelined: bool = True
     address_stall: int = 0
     chain_updated: bool = True
-    load_use: int = 0
     accumulate: int = 1
     long_multiply: int = 1
     long_accumulate: int = 1
     divide: int = 7
     call: int = 0
     pop_pc: int = 0
-    loop_end: int = 1
-    vector_beats: int = 2
     mispredicted: int = 0
 
     def cycles(self, block: Sequence[Instruction]) -> int:
@@ -105,16 +98,10 @@ class SingleIssue:
         return sum(self._cost(own, previous) for own, previous in zip(block, before, strict=True))
 
     def _cost(self, own: Instruction, previous: Instruction | None) -> int:
-        wait = self.load_use if previous is not None and _uses_load(own, previous) else 0
-        if own.vector:
-            overlap = previous is not None and previous.vector and _unit(previous) != _unit(own)
-            return wait + self.vector_beats - overlap
         if own.is_load or own.is_store:
             computed = previous is not None and _computes(previous) and own.address_reads & previous.writes
-            return wait + self._memory(own, previous) + (self.address_stall if computed else 0)
-        if own.name in LOOPS:
-            return wait + (self.loop_end if own.name in {"le", "letp"} else 1)
-        return wait + self._arithmetic(own)
+            return self._memory(own, previous) + (self.address_stall if computed else 0)
+        return self._arithmetic(own)
 
     def _arithmetic(self, own: Instruction) -> int:
         if own.name in DIVIDES:
@@ -138,7 +125,7 @@ class SingleIssue:
 
     def _chained(self, own: Instruction, previous: Instruction) -> bool:
         """Whether `own` begins while the load before it ends."""
-        single = previous.is_load and previous.words == 1 and not previous.vector
+        single = previous.is_load and previous.words == 1
         if not (self.pipelined and single) or own.address_reads & previous.writes:
             return False
         return self.chain_updated or not (own.updates or previous.updates)
@@ -208,10 +195,6 @@ class DualIssue:
             sums.pop(register, None)
             if own.name in ACCUMULATES:
                 sums[register] = cycle + 1
-
-
-def _uses_load(own: Instruction, previous: Instruction) -> bool:
-    return previous.is_load and bool(own.reads & previous.loaded)
 
 
 def _computes(own: Instruction) -> bool:
@@ -292,20 +275,24 @@ CORTEX_M33 = dataclasses.replace(
         "The limited dual issue of pairs of 16-bit instructions is left out, which overestimates.",
     ),
 )
-CORTEX_M55 = SingleIssue(
-    "no published table of instruction timing: rules from the Technical Reference Manual's description (101051)",
+CORTEX_M55 = BeatIssue(
+    "no published table of instruction timing: the Technical Reference Manual's description (101051), the rules for "
+    "beats of the Architecture Reference Manual (DDI 0553), and the latencies of SLOTHY's model of the core "
+    "(slothy/targets/arm_v81m/cortex_m55r1.py), approximate by its own account",
     (
-        "One instruction a cycle; a load's result can be used after one more cycle; UDIV and SDIV assumed 7.",
-        "A vector instruction takes two cycles (two beats a cycle), one of which overlaps a directly preceding vector "
-        "instruction of another unit (memory, multiply, arithmetic).",
-        "The end of a low-overhead loop (LE) costs nothing; another taken branch 3 cycles in all.",
+        "One instruction a cycle, in order; a loaded core register can be used after one more cycle, UDIV and SDIV "
+        "take 7, LDM and STM a cycle a word.",
+        "Two beats a cycle: a vector instruction keeps its unit (memory, multiply, arithmetic) for two cycles; one of "
+        "another unit may be issued in the second, even if it needs the result of a load or of arithmetic.",
+        "The vector result of a multiplication can be used after 2 cycles. A core register that VMLADAV writes can be "
+        "read after 3, one that VADDV or VMAXV writes after 2; the next accumulation is no exception.",
+        "Gathering loads and scattering stores move one element a cycle. VPST and VCTP cost a cycle; a vector "
+        "instruction that is not known keeps all units.",
+        "The end of a low-overhead loop (LE, LETP) costs nothing, as start-up code has enabled the cache of loops "
+        "(CCR.LOB); another taken branch costs 3 cycles in all.",
+        "The limited dual issue of pairs of 16-bit instructions is left out, which overestimates; so are conflicts of "
+        "loads and stores in the banks of the tightly coupled memory, which underestimates.",
     ),
-    taken=2,
-    load=1,
-    indexed_store=1,
-    pipelined=False,
-    load_use=1,
-    loop_end=0,
 )
 CORTEX_M7 = DualIssue(
     "no published table of instruction timing: rules from the Technical Reference Manual's description (DDI 0489) and "

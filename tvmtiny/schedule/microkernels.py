@@ -26,7 +26,7 @@ MICROKERNEL = "tvmtiny.microkernel"
 """Annotation of a block: the family whose micro-kernel takes its place."""
 
 PREFIX = "tvmt_"
-FALLBACK = {"dual_issue": "dsp", "wide_weights": "dsp", "dsp": "portable"}
+FALLBACK = {"mve": "dsp", "dual_issue": "dsp", "wide_weights": "dsp", "dsp": "portable"}
 """Family -> where the headers that it lacks come from."""
 
 
@@ -130,6 +130,9 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "dense_s8": ("dense_s8", _dense_s8),
     "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
     "dense_s32": ("dense_s32", _dense_s32),
+    "dense_w4_s8": ("dense_w4_s8", _dense_s8),
+    "dense_w4_s8_transposed": ("dense_w4_s8", _dense_s8_transposed),
+    "dense_w4_s32": ("dense_w4_s32", _dense_s32),
     "lookup_s8": (
         "lookup_s8",
         lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride],

@@ -14,6 +14,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, WIDE_PAIRS
 from tvmtiny.kernels.tile import TILE
+from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
 from tvmtiny.target import Target
@@ -22,8 +23,9 @@ ROWS = {"embed": 1, "layer_norm": 1}
 """Tokens at a time of some kernels: what works row by row needs no more scratch than one row."""
 
 
-WIDENED_ROWS = {"dsp": 6, "wide_weights": 6, "dual_issue": 6}
-"""Rows of plain columns that a family widens at a time (TVMT_STRIP_ROWS); none where it is not listed."""
+WIDENED_ROWS = {"dsp": 6, "wide_weights": 6, "dual_issue": 6, "mve": 2}
+"""Rows of plain columns that a family widens at a time (TVMT_STRIP_ROWS); none where it is not listed. Those of `mve`
+are interleaved, not widened, in less memory than int16 takes."""
 
 PAIRED_ROWS = {"dsp": 4, "wide_weights": 4}
 """The same for columns in pairs (TVMT_PAIR_ROWS), of families that are faster with them."""
@@ -36,17 +38,19 @@ def blocking(microkernels: str) -> Rule:
     """The rule for a family of micro-kernels.
 
     As many tokens a block as the micro-kernels multiply at a time, or four: every weight that is loaded serves all
-    rows of a block, for little scratch memory.
+    rows of a block, for little scratch memory. int4 weights meet four rows at a time.
     """
 
     def rule(kernel: Kernel, operands: Operands) -> Blocking:
-        if microkernels in PAIRED_ROWS and kernel.columns and kernel.pairable(operands):
+        int4 = any_int4(operands)
+        if microkernels in PAIRED_ROWS and kernel.columns and kernel.pairable(operands) and not int4:
             rows, weights = PAIRED_ROWS[microkernels], WIDE_PAIRS if microkernels == "wide_weights" else PAIRS
             return Blocking(rows, rows, weights)
         widened = WIDENED_ROWS.get(microkernels, 0)
-        if kernel.name == "attention" and operands.shape("x")[0] > LONG:
-            widened = min(widened, 4)
-        return Blocking(ROWS.get(kernel.name, max(widened, 4)), widened)
+        rows = max(widened, 4)
+        if int4 or (kernel.name == "attention" and operands.shape("x")[0] > LONG):
+            rows = 4
+        return Blocking(ROWS.get(kernel.name, rows), widened)
 
     return rule
 
@@ -57,12 +61,14 @@ def family(target: Target, weights: str = "int8") -> str:
     Raises UserError where the core has no micro-kernels for such weights.
     """
     if weights == "int16":
-        if target.dsp and not target.dual_issue:
+        if target.dsp and not target.dual_issue and not target.mve:
             return "wide_weights"
         raise UserError(
             f"Weights stored as int16 are of no use to target {target.name} ({target.cpu}).",
             "They save instructions on Cortex-M4 and M33, which have the DSP extension and one issue slot.",
         )
+    if target.mve:
+        return "mve"
     if not target.dsp:
         return "portable"
     return "dual_issue" if target.dual_issue else "dsp"

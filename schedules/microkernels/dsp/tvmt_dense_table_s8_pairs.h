@@ -9,8 +9,8 @@
  *
  * x: rows of `depth` int8. weight: ceil(cols / 2) pairs of columns as tvmt_weights.h has them, filled up to a multiple
  * of four elements each, w_stride apart, aligned to 4 bytes. bias, multiplier: [cols]. table: [256]. acc << shift must
- * fit 32 bits. workspace: min(rows, 4) * ceil(depth / 4) * 4 int16, aligned to 4 bytes. Strides in elements. out must
- * not overlap x.
+ * fit 32 bits. workspace: R * ceil(depth / 4) * 4 int16, where R is rows if that is 1 or 2, else 4, aligned to 4
+ * bytes. Strides in elements. out must not overlap x.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_dense_table_s8_pairs(const int8_t *x, const tvmt_weight *weight,
                                                                const int32_t *bias, const int32_t *multiplier,

@@ -111,11 +111,41 @@ TVMT_INLINE void tvmt_pairs_rows(const uint32_t *x, void *out, int32_t rows, con
   }
 }
 
-/* With int8 columns. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_pairs_strip(const uint32_t *x, void *out,
-                                                                                int32_t rows, const tvmt_pairs *c,
-                                                                                int finish) {
-  tvmt_pairs_rows(x, out, rows, c, finish, 0);
+/* What becomes of the next 1 to 4 of `rows` rows; returns how many. x: rows of int8 (or uint8), `x_stride` bytes apart.
+ * strip: memory for them, widened.
+ *
+ * Three rows are widened as four, the middle one twice, and written as four: the second and third to the same place. A
+ * strip of four is the fastest. Where rows do not lie evenly (KEYS_S8), they are taken as three.
+ */
+TVMT_INLINE int32_t tvmt_pairs_take(uint32_t *strip, const uint8_t *x, void *out, int32_t rows, int32_t x_stride,
+                                    const tvmt_pairs *c, int finish, int wide, int is_signed) {
+  const int32_t taken = rows > TVMT_PAIR_ROWS ? TVMT_PAIR_ROWS : rows;
+  int32_t strip_rows = taken, two_rows = 2 * x_stride;
+  const tvmt_pairs *columns = c;
+  tvmt_pairs overlapping;
+  if (taken == 3 && c->two_rows == 2 * c->row) {
+    overlapping = *c;
+    overlapping.two_rows = c->row;
+    columns = &overlapping;
+    strip_rows = TVMT_PAIR_ROWS;
+    two_rows = x_stride;
+  }
+  if (is_signed) {
+    tvmt_widen_pairs_s8(strip, x, strip_rows, x_stride, two_rows, c->depth);
+  } else {
+    tvmt_widen_pairs_u8(strip, x, strip_rows, x_stride, two_rows, c->depth);
+  }
+  tvmt_pairs_rows(strip, out, strip_rows, columns, finish, wide);
+  return taken;
+}
+
+/* The same with int8 columns. */
+TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) int32_t tvmt_pairs_strip(uint32_t *strip, const uint8_t *x,
+                                                                                   void *out, int32_t rows,
+                                                                                   int32_t x_stride,
+                                                                                   const tvmt_pairs *c, int finish,
+                                                                                   int is_signed) {
+  return tvmt_pairs_take(strip, x, out, rows, x_stride, c, finish, 0, is_signed);
 }
 
 #endif

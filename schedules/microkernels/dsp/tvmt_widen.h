@@ -7,6 +7,7 @@
 #ifndef TVMT_WIDEN_H
 #define TVMT_WIDEN_H
 
+#include "tvmt_assembly.h"
 #include "tvmt_simd.h"
 
 /* How the bytes of a row are read. */
@@ -14,44 +15,54 @@ enum { TVMT_ROWS_S8 = 0, TVMT_ROWS_U8 = 1 };
 
 #if TVMT_DSP
 
-/* A word of rows a and b; `step` bytes from group to group. */
-#define TVMT_WIDEN_WORDS(EXTEND)  \
-  "ldr r1, [%[a]], #4\n\t"        \
-  "ldr r3, [%[b]], #4\n\t"        \
-  EXTEND " r0, r1\n\t"            \
-  EXTEND " r1, r1, ror #8\n\t"    \
-  EXTEND " r2, r3\n\t"            \
-  EXTEND " r3, r3, ror #8\n\t"    \
-  "stm %[to], {r0-r3}\n\t"        \
-  "add %[to], %[step]\n\t"
-/* `words` > 0 words: those beyond a multiple of four, then fours. */
-#define TVMT_WIDEN_PAIR(EXTEND)                                                                               \
-  __asm__ volatile(                                                                                           \
-      "ands r0, %[words], #3\n\t"                                                                             \
-      "beq 2f\n\t"                                                                                            \
-      "bic %[words], #3\n\t"                                                                                  \
-      "orr %[words], %[words], r0, lsl #24\n"                                                                 \
-      "1:\n\t" TVMT_WIDEN_WORDS(EXTEND)                                                                       \
-      "sub %[words], #0x1000000\n\t"                                                                          \
-      "lsrs r0, %[words], #24\n\t"                                                                            \
-      "bne 1b\n\t"                                                                                            \
-      "cmp %[words], #0\n\t"                                                                                  \
-      "beq 3f\n"                                                                                              \
-      "2:\n\t" TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND)                                              \
-      TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND)                                                       \
-      "subs %[words], #4\n\t"                                                                                 \
-      "bne 2b\n"                                                                                              \
-      "3:"                                                                                                    \
-      : [to] "+&r"(to), [a] "+&r"(a), [b] "+&r"(b), [words] "+&r"(words)                                      \
-      : [step] "r"(step)                                                                                      \
-      : "r0", "r1", "r2", "r3", "cc", "memory")
+/* r0: strip; r1, r2: rows a and b, a word of each; r3: words; r8: bytes from group to group. */
+#define TVMT_WIDEN_WORDS(EXTEND)      \
+  "ldr r5, [r1], #4\n\t"              \
+  "ldr r7, [r2], #4\n\t"              \
+  EXTEND " r4, r5\n\t"                \
+  EXTEND " r5, r5, ror #8\n\t"        \
+  EXTEND " r6, r7\n\t"                \
+  EXTEND " r7, r7, ror #8\n\t"        \
+  "stm r0, {r4-r7}\n\t"               \
+  "add r0, r8\n\t"
+#define TVMT_WIDEN_PAIR(EXTEND)                                                                                 \
+  "push {r4-r8, lr}\n\t"                                                                                        \
+  "ldr r8, [sp, #24]\n\t"                                                                                       \
+  "ands lr, r3, #3\n\t"                                                                                         \
+  "beq 2f\n"                                                                                                    \
+  "1:\n\t" TVMT_WIDEN_WORDS(EXTEND)                                                                             \
+  "sub r3, #1\n\t"                                                                                              \
+  "subs lr, lr, #1\n\t"                                                                                         \
+  "bne 1b\n"                                                                                                    \
+  "2:\n\t"                                                                                                      \
+  "cmp r3, #0\n\t"                                                                                              \
+  "beq 4f\n"                                                                                                    \
+  "3:\n\t" TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND) TVMT_WIDEN_WORDS(EXTEND)  \
+  "subs r3, #4\n\t"                                                                                             \
+  "bne 3b\n"                                                                                                    \
+  "4:\n\t"                                                                                                      \
+  "pop {r4-r8, pc}\n"
+
+/* `words` > 0 whole words of rows a and b, `step` bytes from group to group: those beyond a multiple of four, then
+ * fours. */
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_s8(uint32_t *to, const uint8_t *a, const uint8_t *b,
+                                                                      int32_t words, int32_t step) {
+  TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words, (void)step)
+  __asm__(TVMT_WIDEN_PAIR("sxtb16"));
+}
+
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_u8(uint32_t *to, const uint8_t *a, const uint8_t *b,
+                                                                      int32_t words, int32_t step) {
+  TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words, (void)step)
+  __asm__(TVMT_WIDEN_PAIR("uxtb16"));
+}
 
 TVMT_INLINE void tvmt_widen_pair(uint32_t *to, const uint8_t *a, const uint8_t *b, int32_t words, int32_t step,
                                  int rows_type) {
   if (rows_type == TVMT_ROWS_U8) {
-    TVMT_WIDEN_PAIR("uxtb16");
+    tvmt_widen_pair_u8(to, a, b, words, step);
   } else {
-    TVMT_WIDEN_PAIR("sxtb16");
+    tvmt_widen_pair_s8(to, a, b, words, step);
   }
 }
 

@@ -6,6 +6,7 @@
 #ifndef TVMT_WIDEN_PAIRS_H
 #define TVMT_WIDEN_PAIRS_H
 
+#include "tvmt_assembly.h"
 #include "tvmt_simd.h"
 
 /* Elements 0 and 1 of a word whose even and odd lanes are given. */
@@ -24,92 +25,93 @@ TVMT_INLINE void tvmt_widen_pair_word(uint32_t *to, uint32_t word, int32_t rows,
 
 #if TVMT_DSP
 
-/* A word of rows a and b of four; 32 bytes from a group of four elements to the next. */
-#define TVMT_WIDEN_TWO(EXTEND)                \
-  "ldr r1, [%[a]], #4\n\t"                    \
-  "ldr r3, [%[b]], #4\n\t"                    \
-  EXTEND " r0, r1\n\t"                        \
-  EXTEND " r1, r1, ror #8\n\t"                \
-  EXTEND " r2, r3\n\t"                        \
-  EXTEND " r3, r3, ror #8\n\t"                \
-  "pkhbt r4, r0, r1, lsl #16\n\t"             \
-  "pkhbt r5, r2, r3, lsl #16\n\t"             \
-  "pkhtb r0, r1, r0, asr #16\n\t"             \
-  "pkhtb r2, r3, r2, asr #16\n\t"             \
-  "strd r0, r2, [%[to], #16]\n\t"             \
-  "strd r4, r5, [%[to]], #32\n\t"
-/* `words` > 0 words: those beyond a multiple of four, then fours. */
+/* r0: strip; r1, r2: rows a and b, a word of each; r3: words. 32 bytes from a group of four elements to the next. */
+#define TVMT_WIDEN_TWO(EXTEND)           \
+  "ldr r4, [r1], #4\n\t"                 \
+  "ldr r6, [r2], #4\n\t"                 \
+  EXTEND " r5, r4\n\t"                   \
+  EXTEND " r4, r4, ror #8\n\t"           \
+  EXTEND " r7, r6\n\t"                   \
+  EXTEND " r6, r6, ror #8\n\t"           \
+  "pkhbt r8, r5, r4, lsl #16\n\t"        \
+  "pkhbt r9, r7, r6, lsl #16\n\t"        \
+  "pkhtb r5, r4, r5, asr #16\n\t"        \
+  "pkhtb r7, r6, r7, asr #16\n\t"        \
+  "strd r5, r7, [r0, #16]\n\t"           \
+  "strd r8, r9, [r0], #32\n\t"
 #define TVMT_WIDEN_ROWS(EXTEND)                                                                          \
-  __asm__ volatile(                                                                                      \
-      "ands r4, %[words], #3\n\t"                                                                        \
-      "beq 2f\n\t"                                                                                       \
-      "sub %[words], r4\n\t"                                                                             \
-      "add %[words], %[words], r4, lsl #24\n"                                                            \
-      "1:\n\t" TVMT_WIDEN_TWO(EXTEND)                                                                    \
-      "sub %[words], #0x1000000\n\t"                                                                     \
-      "lsrs r4, %[words], #24\n\t"                                                                       \
-      "bne 1b\n\t"                                                                                       \
-      "cmp %[words], #0\n\t"                                                                             \
-      "beq 3f\n"                                                                                         \
-      "2:\n\t" TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND) \
-      "subs %[words], #4\n\t"                                                                            \
-      "bne 2b\n"                                                                                         \
-      "3:"                                                                                               \
-      : [to] "+&r"(to), [a] "+&r"(a), [b] "+&r"(b), [words] "+&r"(words)                                 \
-      :                                                                                                  \
-      : "r0", "r1", "r2", "r3", "r4", "r5", "cc", "memory")
+  "push {r4-r9, lr}\n\t"                                                                                 \
+  "ands lr, r3, #3\n\t"                                                                                  \
+  "beq 2f\n"                                                                                             \
+  "1:\n\t" TVMT_WIDEN_TWO(EXTEND)                                                                        \
+  "sub r3, #1\n\t"                                                                                       \
+  "subs lr, lr, #1\n\t"                                                                                  \
+  "bne 1b\n"                                                                                             \
+  "2:\n\t"                                                                                               \
+  "cmp r3, #0\n\t"                                                                                       \
+  "beq 4f\n"                                                                                             \
+  "3:\n\t" TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND) TVMT_WIDEN_TWO(EXTEND)   \
+  "subs r3, #4\n\t"                                                                                      \
+  "bne 3b\n"                                                                                             \
+  "4:\n\t"                                                                                               \
+  "pop {r4-r9, pc}\n"
 
-/* `words` whole words of rows a and b of a strip of four. */
-TVMT_INLINE void tvmt_widen_two_rows(uint32_t *to, const uint8_t *a, const uint8_t *b, int32_t words, int is_signed) {
-  if (words == 0) {
-    return;
-  }
-  if (is_signed) {
-    TVMT_WIDEN_ROWS("sxtb16");
-  } else {
-    TVMT_WIDEN_ROWS("uxtb16");
-  }
+/* `words` whole words of rows a and b of a strip of four: those beyond a multiple of four, then fours. */
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_s8(uint32_t *to, const uint8_t *a,
+                                                                          const uint8_t *b, int32_t words) {
+  TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words)
+  __asm__(TVMT_WIDEN_ROWS("sxtb16"));
+}
+
+TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_u8(uint32_t *to, const uint8_t *a,
+                                                                          const uint8_t *b, int32_t words) {
+  TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words)
+  __asm__(TVMT_WIDEN_ROWS("uxtb16"));
 }
 
 #endif
 
-/* to: rows * 2 * ceil(depth / 4) words. from: 1 to 4 rows of `depth` bytes, `stride` bytes apart. */
-TVMT_INLINE void tvmt_widen_pairs(uint32_t *to, const uint8_t *from, int32_t rows, int32_t stride, int32_t depth,
-                                  int is_signed) {
+/* to: rows * 2 * ceil(depth / 4) words. from: 1 to 4 rows of `depth` bytes, row i at (i >> 1) * two_rows +
+ * (i & 1) * row. */
+TVMT_INLINE void tvmt_widen_pairs(uint32_t *to, const uint8_t *from, int32_t rows, int32_t row, int32_t two_rows,
+                                  int32_t depth, int is_signed) {
   const int32_t words = depth >> 2, tail = depth & 3;
   int32_t i = 0;
 #if TVMT_DSP
   for (; rows == 4 && i < 4; i += 2) {
-    tvmt_widen_two_rows(to + i, from + i * stride, from + (i + 1) * stride, words, is_signed);
+    const uint8_t *first = from + (i >> 1) * two_rows;
+    if (is_signed) {
+      tvmt_widen_two_rows_s8(to + i, first, first + row, words);
+    } else {
+      tvmt_widen_two_rows_u8(to + i, first, first + row, words);
+    }
   }
 #endif
   for (; i < rows; i++) {
-    const uint8_t *row = from + i * stride;
+    const uint8_t *bytes = from + (i >> 1) * two_rows + (i & 1) * row;
     for (int32_t k = 0; k < words; k++) {
-      tvmt_widen_pair_word(to + i + 2 * rows * k, tvmt_load_word(row + 4 * k), rows, is_signed);
+      tvmt_widen_pair_word(to + i + 2 * rows * k, tvmt_load_word(bytes + 4 * k), rows, is_signed);
     }
   }
-  if (tail != 0) {
-    for (i = 0; i < rows; i++) {
-      const uint8_t *last = from + i * stride + 4 * words;
-      uint32_t word = last[0];
-      word |= tail > 1 ? (uint32_t)last[1] << 8 : 0U;
-      word |= tail > 2 ? (uint32_t)last[2] << 16 : 0U;
-      tvmt_widen_pair_word(to + i + 2 * rows * words, word, rows, is_signed);
-    }
+  for (i = 0; tail != 0 && i < rows; i++) {
+    const uint8_t *last = from + (i >> 1) * two_rows + (i & 1) * row + 4 * words;
+    uint32_t word = last[0];
+    word |= tail > 1 ? (uint32_t)last[1] << 8 : 0U;
+    word |= tail > 2 ? (uint32_t)last[2] << 16 : 0U;
+    tvmt_widen_pair_word(to + i + 2 * rows * words, word, rows, is_signed);
   }
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_s8(uint32_t *to, const int8_t *from,
-                                                                                   int32_t rows, int32_t stride,
-                                                                                   int32_t depth) {
-  tvmt_widen_pairs(to, (const uint8_t *)from, rows, stride, depth, 1);
+TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_s8(uint32_t *to, const uint8_t *from,
+                                                                                   int32_t rows, int32_t row,
+                                                                                   int32_t two_rows, int32_t depth) {
+  tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 1);
 }
 
 TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_u8(uint32_t *to, const uint8_t *from,
-                                                                                   int32_t rows, int32_t stride,
-                                                                                   int32_t depth) {
-  tvmt_widen_pairs(to, from, rows, stride, depth, 0);
+                                                                                   int32_t rows, int32_t row,
+                                                                                   int32_t two_rows, int32_t depth) {
+  tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 0);
 }
 
 #endif

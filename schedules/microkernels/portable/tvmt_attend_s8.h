@@ -10,9 +10,9 @@ enum { TVMT_ATTEND_ROWS = 6 };
 
 /* out[i * out_stride + j] = tvmt_values_s8 of the exponentials that tvmt_softmax_u8 makes of scores.
  *
- * scores: rows of `depth` int32, lost: the exponentials of up to six rows lie where the first of these scores were, and
- * their workspace behind. scores_stride: at least depth and 12. v_transposed: cols >= 1 of `depth` valid int8. The rest
- * is as in the two. Strides in elements. out must not overlap scores or v_transposed.
+ * scores: rows of `depth` int32, lost: the exponentials of up to six rows lie where the first of these scores were,
+ * and their workspace behind. scores_stride: a multiple of four, at least depth. v_transposed: cols >= 1 of `depth`
+ * valid int8. The rest is as in the two. Strides in elements. out must not overlap scores or v_transposed.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_attend_s8(int32_t *scores, const uint8_t *table, const int8_t *v_transposed,
                                                     int8_t *out, int32_t rows, int32_t cols, int32_t depth,
@@ -22,7 +22,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_attend_s8(int32_t *scores, const uint8
   while (rows > 0) {
     const int32_t taken = rows > TVMT_ATTEND_ROWS ? TVMT_ATTEND_ROWS : rows;
     uint8_t *p = (uint8_t *)scores;
-    int16_t *workspace = (int16_t *)(void *)(scores + ((taken * scores_stride + 3) >> 2));
+    int16_t *workspace = (int16_t *)(void *)(scores + ((taken * scores_stride) >> 2));
     int32_t row_sum[TVMT_ATTEND_ROWS];
     tvmt_softmax_u8(scores, table, p, row_sum, taken, depth, scores_stride, scores_stride, score_multiplier,
                     score_shift);

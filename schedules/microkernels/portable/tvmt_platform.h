@@ -35,6 +35,9 @@
 #define TVMT_WEIGHTS_SECTION
 #endif
 
+/* Of constants of any type: micro-kernels load words of them. */
+#define TVMT_WORD_ALIGNED __attribute__((aligned(4)))
+
 /* Linkage of a micro-kernel: one copy in the one C file that includes it. */
 #ifndef TVMT_FUNCTION
 #define TVMT_FUNCTION static __attribute__((unused)) /* a header may hold more than a model uses */
