@@ -134,6 +134,20 @@ def test_neighbouring_tokens_beside_a_mask_are_refused() -> None:
         check_fused(module)
 
 
+def test_a_constant_mask_that_is_no_window_is_refused() -> None:
+    models, _ = family("bert")
+
+    def strided() -> Any:
+        attention = models.Attention(window=2)
+        attention.near[0, -1] = True
+        return models.SensorClassifier(models.Layer(attention), features=6)
+
+    chosen = models.Family(strided, models.SENSOR)
+    module = import_model(models.exported(chosen, chosen.module()))
+    with pytest.raises(UserError, match="adds a constant mask that is no window"):
+        check_fused(tvm.transform.Sequential(fusion_passes())(module))
+
+
 def test_a_depthwise_convolution_is_refused_by_name() -> None:
     family("bert")
     import torch

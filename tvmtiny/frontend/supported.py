@@ -15,7 +15,7 @@ from tvmtiny.passes.graph import Graph, as_array, op_name
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
 from tvmtiny.passes.operators import attributes, id_tables, kind
 from tvmtiny.passes.quantize_tensors import is_tensor_operator, materialized
-from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
+from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, REMOVED
 from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.views import trace
 
@@ -96,6 +96,8 @@ def check_fused(module: tvm.IRModule) -> None:
     if LENGTH_INPUT_ATTRIBUTE in dict(module["main"].attrs or {}):
         token_axes(graph, needed)
     for var, value in graph:
+        if graph.is_call(value, "add"):
+            _check_mask(graph, var)
         if kind(value):
             _check_constants(var, value)
             _check_activation(var, value)
@@ -160,6 +162,18 @@ def _check_names(inputs: list[str]) -> None:
             raise UserError(
                 f"An input of the model is named '{name}', which in data files is the {meaning}.",
                 "Rename the input and export the model again.",
+            )
+
+
+def _check_mask(graph: Graph, var: Any) -> None:
+    """A mask that no attention has taken in would leave int8 scores no precision beside its large values."""
+    for arg in getattr(graph.producer(var), "args", []):
+        array = as_array(graph.producer(arg))
+        if array is not None and np.any(array <= REMOVED):
+            raise UserError(
+                f"Node '{var.name}' adds a constant mask that is no window of keys around each token.",
+                "Causal and local attention are supported: each token attends to those from some number before it to "
+                "some number after it, itself included, in all heads.",
             )
 
 
