@@ -16,6 +16,7 @@
 #include "tvmt_add_residual_s32.h"
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
+#include "tvmt_add_embedding_s32.h"
 #include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
 #include "tvmt_layer_norm_s8.h"
@@ -25,6 +26,8 @@
 #include "tvmt_quantize_q16_s8.h"
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
+#include "tvmt_rms_norm_s8.h"
+#include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
@@ -94,6 +97,9 @@ typedef struct {
   CASE(quantize_q16_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, 8)                                      \
   CASE(lookup_s8, o->x, o->weight, o->rows, o->cols, o->cols)                                                         \
   CASE(embed_s32, o->weight, o->weight, o->weight, o->out, o->rows, o->cols, 0, o->cols, 256, 256)                    \
+  CASE(add_embedding_s32, o->x, o->weight, o->weight, o->rows, o->cols, o->cols, 256)                                 \
+  CASE(scale_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, o->cols, o->cols, 0)                           \
+  CASE(rms_norm_s8, o->x, o->column, o->column, o->out, o->rows, o->cols, o->cols, o->cols, 0x8000000U, 1)            \
   CASE(mean_s8, o->x, o->out, o->rows, o->cols, o->cols, 0, 0x10000000U, 0, 0)                                        \
   CASE(mean_s16_s32, o->x, o->out, o->rows, o->cols, o->cols, 0x40000000U, 2)
 

@@ -194,6 +194,7 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
     wide_residual = residual and bool(rng.integers(0, 2))
     most_shift = 15 if wide_residual else 16
     norm = bool(rng.integers(0, 2)) and not wide
+    scaled = not norm and not wide and bool(rng.integers(0, 2))
     bits = qparams.norm_bits(cols) if norm else int(rng.integers(9, 32))
     epilogue = Epilogue(
         residual=residual,
@@ -202,6 +203,8 @@ def _epilogue(rng: Rng, cols: int, *, residual: bool | None, wide: bool = False)
         residual_shift=int(rng.choice([0, most_shift, rng.integers(0, most_shift + 1)])) if residual else 0,
         bits=bits,
         norm=norm,
+        uncentred=norm and bool(rng.integers(0, 2)),
+        scaled=scaled,
         root_extent=integer.root_extent(cols) if norm else 0,
         epsilon=int(rng.choice([1, 2, 10**6, 2**40, 2**61])),
         multiplier=int(multipliers(rng, 1)[0]),
@@ -217,7 +220,7 @@ def _epilogue_arrays(rng: Rng, e: Epilogue, rows: int, cols: int) -> Arrays:
     arrays = {}
     if e.residual:
         arrays["residual"] = int16s(rng, rows, cols) if e.wide_residual else int8s(rng, rows, cols)
-    if e.norm:
+    if e.norm or e.scaled:
         arrays["gamma"] = integers(rng, 2**30 - 1, cols).astype(np.int32)
         arrays["beta"] = integers(rng, 2 ** int(rng.choice([15, 30])) - 1, cols).astype(np.int32)
     return arrays
@@ -248,12 +251,16 @@ def dense(d: Dims, rng: Rng) -> Instance:
 
 def attention(d: Dims, rng: Rng) -> Instance:
     D, folded = d.heads * d.width, bool(rng.integers(0, 2))
+    window = (
+        {name: int(rng.integers(0, d.S + 1)) for name in ("before", "after")} if rng.integers(0, 2) else {}
+    )
     e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
     columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
     layers = [Layer.draw(rng, (f"w{p}", f"b{p}", f"m{p}"), N, d.E) for p, N in columns.items()]
     layers.append(Layer.draw(rng, ("wo", "bo", "mo"), d.N, D, limit))
     attrs = {
         "heads": d.heads,
+        **window,
         **{f"{part}_shift": layer.shift for part, layer in zip([*columns, "o"], layers, strict=True)},
         "score_shift": shift_below(rng, 2 * 128 * 128 * (d.E if folded else d.width)),
         "value_shift": shift_below(rng, 255 * 128 * d.S),
@@ -297,18 +304,23 @@ def ffn(d: Dims, rng: Rng) -> Instance:
 
 def embed(d: Dims, rng: Rng) -> Instance:
     e, _ = _epilogue(rng, d.E, residual=False, wide=bool(rng.integers(0, 2)))
-    vocabulary = d.F
-    most = max(1, 2 ** (min(e.bits, 31) - 1) // 256)
-    factors = {
-        f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)]))
-        for name in ("token", "position")
-    }
+    vocabulary, types = d.F, d.N
+    names = ("token", "position", "segment")[: int(rng.integers(2, 4))]
+    most = max(1, 2 ** (min(e.bits, 31) - 1) // (128 * len(names)))
+    factors = {f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)])) for name in names}
+
+    def segments(rng: Rng) -> Arrays:
+        if "segment" not in names:
+            return {}
+        ids = rng.integers(0, types, d.S).astype(np.uint16)
+        return {"segment_ids": ids, "segments": int8s(rng, types, d.E)}
 
     def fill(rng: Rng) -> Arrays:
         return {
             "ids": rng.integers(0, vocabulary, d.S).astype(np.uint16),
             "tokens": int8s(rng, vocabulary, d.E),
             "positions": int8s(rng, d.S, d.E),
+            **segments(rng),
             **_epilogue_arrays(rng, e, d.S, d.E),
         }
 
@@ -319,8 +331,10 @@ def layer_norm(d: Dims, rng: Rng) -> Instance:
     M = int(rng.choice([1, d.S]))
     e, _ = _epilogue(rng, d.E, residual=True)
     e = dataclasses.replace(
-        e, norm=True, bits=qparams.norm_bits(d.E), root_extent=integer.root_extent(d.E), shift=0
+        e, norm=True, scaled=False, bits=qparams.norm_bits(d.E), root_extent=integer.root_extent(d.E), shift=0
     )
+    if rng.integers(0, 2):
+        e = dataclasses.replace(e, norm=False, scaled=True, bits=24, shift=int(rng.integers(0, 9)))
 
     def fill(rng: Rng) -> Arrays:
         return _epilogue_arrays(rng, e, M, d.E)

@@ -46,6 +46,9 @@ KERNELS = (
     "mean_s16_s32",
     "dense_w4_s8",
     "dense_w4_s32",
+    "add_embedding_s32",
+    "scale_s8",
+    "rms_norm_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

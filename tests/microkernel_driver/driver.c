@@ -17,6 +17,7 @@
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_dense_table_s8.h"
+#include "tvmt_add_embedding_s32.h"
 #include "tvmt_dense_w4_s32.h"
 #include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
@@ -29,6 +30,8 @@
 #include "tvmt_product_s8.h"
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
+#include "tvmt_rms_norm_s8.h"
+#include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
 #include "tvmt_values_s8.h"
@@ -212,6 +215,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_dense_w4_s32(S8(0), U8(1), U8(2), S32(3), S32(4), S32(5), S16(6), a[7], a[8], a[9], a[10], a[11],
                         a[12]);
       clear(S16(6), a[13]);
+      return 0;
+    case 30:
+      tvmt_add_embedding_s32(S32(0), (const uint16_t *)(const void *)S16(1), S8(2), a[3], a[4], a[5], a[6]);
+      return 0;
+    case 31:
+      tvmt_scale_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], a[8]);
+      return 0;
+    case 32:
+      tvmt_rms_norm_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], (uint32_t)a[8],
+                       (int64_t)((uint64_t)(uint32_t)a[9] | (uint64_t)(uint32_t)a[10] << 32));
       return 0;
     default:
       return -1;

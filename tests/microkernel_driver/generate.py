@@ -341,6 +341,14 @@ def _requantize(name: str, bits: int) -> Generator:
 
 
 def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    return _norm("layer_norm_s8", rng, rows, cols, extreme)
+
+
+def rms_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    return _norm("rms_norm_s8", rng, rows, cols, extreme)
+
+
+def _norm(name: str, rng: Rng, rows: int, cols: int, extreme: bool) -> Case:
     limit = 2**integer.NORM_MAX_BITS // cols
     t = int32s(rng, (rows, cols), limit, extreme)
     if rows > 2:  # a row without spread, and one whose only spread is a single step
@@ -351,13 +359,22 @@ def layer_norm_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> 
     gamma = _multipliers(rng, cols, extreme)
     beta = int32s(rng, (cols,), 2**30 - 1, True) if extreme else int32s(rng, (cols,), 2**15, False)
     epsilon = int(rng.choice([1, 2, 10**6, 2**33, 2**60]))
-    y = integer.layer_norm_s8(t, gamma, beta, epsilon)
+    y = getattr(integer, name)(t, gamma, beta, epsilon)
     t_stride, out_stride = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
     inputs = (Buffer(strided(rng, t, t_stride)), Buffer(gamma), Buffer(beta), _output(rng, y, out_stride))
     words = (integer.root_extent(cols), epsilon & 0xFFFFFFFF, epsilon >> 32)
-    return Case(
-        "layer_norm_s8", (*inputs, rows, cols, t_stride, out_stride, *words), f"{rows}x{cols} {epsilon}"
-    )
+    return Case(name, (*inputs, rows, cols, t_stride, out_stride, *words), f"{rows}x{cols} {epsilon}")
+
+
+def scale_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    shift = int(rng.integers(0, 9))
+    t, gamma = int32s(rng, (rows, cols), 2 ** (31 - shift) - 1, extreme), _multipliers(rng, cols, extreme)
+    gamma = np.where(rng.integers(0, 2, cols), gamma, -gamma).astype(np.int32)
+    beta = int32s(rng, (cols,), 2**30 - 1, True) if extreme else int32s(rng, (cols,), 2**15, False)
+    strides = cols + int(rng.integers(0, 4)), cols + int(rng.integers(0, 4))
+    out = _output(rng, integer.scale_s8(t, gamma, beta, shift), strides[1])
+    inputs = (Buffer(strided(rng, t, strides[0])), Buffer(gamma), Buffer(beta), out)
+    return Case("scale_s8", (*inputs, rows, cols, *strides, shift), f"{rows}x{cols} {shift}")
 
 
 def scores_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
@@ -546,6 +563,20 @@ def embed_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case
     return Case("embed_s32", (*inputs, rows, cols, first_row, stride, *factors))
 
 
+def add_embedding_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    vocabulary, stride = int(rng.integers(1, 50)), cols + int(rng.integers(0, 4))
+    table, ids = int8s(rng, (vocabulary, cols), extreme), rng.integers(0, vocabulary, rows, dtype=np.uint16)
+    factor = int(rng.choice([0, 1, 2**23 - 1, 1 - 2**23, int(rng.integers(0, 2**23))]))
+    t = int32s(rng, (rows, cols), 2**30, extreme)
+    sums = Buffer(strided(rng, t, stride))
+    flat = sums.content.copy()
+    for row, value in enumerate(integer.add_embedding_s32(t, ids, table, factor)):
+        flat[row * stride : row * stride + cols] = value
+    sums.expected = flat
+    inputs = (sums, Buffer(ids), Buffer(table, skew=_skew(rng)))
+    return Case("add_embedding_s32", (*inputs, rows, cols, stride, factor))
+
+
 def mean_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     x, zero_point_in, zero_point = int8s(rng, (rows, cols), extreme), _zero_point(rng), _zero_point(rng)
     stride = cols + int(rng.integers(0, 4))
@@ -642,6 +673,9 @@ GENERATORS: dict[str, Generator] = {
     "mean_s16_s32": mean_s16_s32,
     "dense_w4_s8": dense_w4_s8,
     "dense_w4_s32": dense_w4_s32,
+    "add_embedding_s32": add_embedding_s32,
+    "scale_s8": scale_s8,
+    "rms_norm_s8": rms_norm_s8,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tvm import relax
 
 import tvmtiny
+import tvmtiny.compiler
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import ResultMismatch, UserError
 from tvmtiny.frontend import import_model, source

@@ -40,6 +40,7 @@ class InputSpec:
         shape: without the batch axis.
         limit: number of admissible token ids; 0 for features.
         dtype: NumPy name of the element type that the imported model takes.
+        padding: token ids that may only stand behind the present tokens.
     """
 
     name: str
@@ -47,6 +48,7 @@ class InputSpec:
     shape: tuple[int, ...]
     limit: int = 0
     dtype: str = "float32"
+    padding: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,32 +72,35 @@ def input_specs(module: tvm.IRModule) -> tuple[list[InputSpec], str | None, int]
     from tvmtiny.passes.graph import Graph, shape_of
     from tvmtiny.passes.operators import token_rows
     from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
+    from tvmtiny.passes.recognize_positions import PADDING_ATTRIBUTE
 
     graph = Graph(module["main"])
     attributes = dict(module["main"].attrs or {})
     length_input = attributes.get(LENGTH_INPUT_ATTRIBUTE)
-    limits = _table_rows(graph)
+    limits, padding = _table_rows(graph), attributes.get(PADDING_ATTRIBUTE, {})
     specs = []
     for param in graph.params:
         if length_input is not None and param.name == LENGTH_KEY:
             continue
         dtype = str(param.ty.dtype)
         found = "features" if dtype.startswith("float") else "tokens"
-        specs.append(InputSpec(param.name, found, shape_of(param)[1:], limits.get(param.name, 0), dtype))
+        left_out = tuple(int(token) for token in padding.get(param.name, ()))
+        limit = limits.get(param.name, 0)
+        specs.append(InputSpec(param.name, found, shape_of(param)[1:], limit, dtype, left_out))
     return specs, None if length_input is None else str(length_input), token_rows(graph)
 
 
 def _table_rows(graph: Any) -> dict[str, int]:
     """Rows of the embedding table that each input of ids selects from."""
     from tvmtiny.passes.graph import shape_of
-    from tvmtiny.passes.operators import kind
+    from tvmtiny.passes.operators import id_tables
     from tvmtiny.passes.views import trace
 
     rows: dict[str, int] = {}
     for _, value in graph:
-        if kind(value) == "embed":
-            name = trace(graph, value.args[0]).root.name
-            rows[name] = min(rows.get(name, 1 << 62), shape_of(value.args[1])[0])
+        for ids, table in id_tables(value):
+            name = trace(graph, ids).root.name
+            rows[name] = min(rows.get(name, 1 << 62), shape_of(table)[0])
     return rows
 
 
@@ -140,6 +145,8 @@ def check_arrays(
     counts |= {name: len(contents[name]) for name in contents if contents[name].ndim and name not in counts}
     _check_counts(source, counts, minimum)
     lengths = _lengths(source, contents, length_input, max_tokens, next(iter(counts.values())))
+    for spec in specs:
+        _check_padding(source, arrays[spec.name], spec, lengths)
     return Batch(arrays, lengths, contents.get(LABELS_KEY))
 
 
@@ -214,6 +221,20 @@ def _check_ids(source: str, values: Array, spec: InputSpec) -> Array:
             "Use the tokenizer that the model was trained with.",
         )
     return values.astype(np.int64)
+
+
+def _check_padding(source: str, values: Array, spec: InputSpec, lengths: Array) -> None:
+    if not spec.padding:
+        return
+    present = np.arange(values.shape[1]) < lengths[:, None]
+    wrong = np.argwhere(np.isin(values, spec.padding) & present)
+    if len(wrong):
+        sample, place = (int(i) for i in wrong[0])
+        raise UserError(
+            f"'{spec.name}' in {source}: sample {sample} has the id of padding, {values[sample, place]}, among its "
+            f"{lengths[sample]} present tokens, and the model does not count it as a position.",
+            "Put padding behind the tokens, and say how many these are: by the mask input or n_tokens.",
+        )
 
 
 def _check_features(source: str, values: Array, spec: InputSpec) -> Array:

@@ -104,6 +104,7 @@ def _torch(model: Any) -> Runner:
 
     program = load_program(model)
     module = program.module()
+    keywords = list((program.example_inputs or ((), {}))[1])
     inputs = set(program.graph_signature.user_inputs)
     dtypes = {node.name: node.meta["val"].dtype for node in program.graph.nodes if node.name in inputs}
 
@@ -111,7 +112,8 @@ def _torch(model: Any) -> Runner:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = [torch.from_numpy(arrays[name]).to(dtype) for name, dtype in dtypes.items()]
-            result = module(*values)
+            named = dict(zip(keywords, values[len(values) - len(keywords) :], strict=True))
+            result = module(*values[: len(values) - len(keywords)], **named)
         return [np.asarray(value) for value in torch.utils._pytree.tree_leaves(result)]
 
     return run

@@ -13,9 +13,9 @@ from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import Graph, as_array, op_name
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
-from tvmtiny.passes.operators import attributes, kind
+from tvmtiny.passes.operators import attributes, id_tables, kind
 from tvmtiny.passes.quantize_tensors import is_tensor_operator, materialized
-from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE
+from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, REMOVED
 from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.views import trace
 
@@ -25,7 +25,8 @@ _ATTENTION = (
 )
 _POOLING = "Pooling is the mean over the tokens that are present, or the first token."
 _CONVOLUTION = (
-    "Convolutions are not supported yet; cut the signal into patches with a reshape and use a dense layer."
+    "A convolution is supported in one or two dimensions with constant weights and one group (groups=1); in place of a "
+    "depthwise one, use a full one or a dense layer on patches."
 )
 _ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
 _TYPES = "All values between the inputs and the result are float32: export the model without casts."
@@ -96,6 +97,8 @@ def check_fused(module: tvm.IRModule) -> None:
     if LENGTH_INPUT_ATTRIBUTE in dict(module["main"].attrs or {}):
         token_axes(graph, needed)
     for var, value in graph:
+        if graph.is_call(value, "add"):
+            _check_mask(graph, var)
         if kind(value):
             _check_constants(var, value)
             _check_activation(var, value)
@@ -141,7 +144,7 @@ def _rank(value: Any) -> int:
 
 def _check_inputs(graph: Graph, attributes: dict[str, Any]) -> None:
     has_length = LENGTH_INPUT_ATTRIBUTE in attributes
-    ids = {trace(graph, value.args[0]).root for _, value in graph if kind(value) == "embed"}
+    ids = {trace(graph, expr).root for _, value in graph for expr, _ in id_tables(value)}
     data = graph.params[:-1] if has_length else graph.params
     _check_names(
         [param.name for param in data] + ([attributes[LENGTH_INPUT_ATTRIBUTE]] if has_length else [])
@@ -167,6 +170,18 @@ def _check_names(inputs: list[str]) -> None:
             raise UserError(
                 f"An input of the model is named '{name}', which in data files is the {meaning}.",
                 "Rename the input and export the model again.",
+            )
+
+
+def _check_mask(graph: Graph, var: Any) -> None:
+    """A mask that no attention has taken in would leave int8 scores no precision beside its large values."""
+    for arg in getattr(graph.producer(var), "args", []):
+        array = as_array(graph.producer(arg))
+        if array is not None and np.any(array <= REMOVED):
+            raise UserError(
+                f"Node '{var.name}' adds a constant mask that is no window of keys around each token.",
+                "Causal and local attention are supported: each token attends to those from some number before it to "
+                "some number after it, itself included, in all heads.",
             )
 
 

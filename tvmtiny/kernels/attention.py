@@ -8,9 +8,14 @@ channel, so that the sum over tokens runs along memory.
 In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and the keys of all
 heads are the tokens. Where keys lie in pairs, a copy of x does, made once; else x is read as a whole until the last
 block of the last head, so the output may not overwrite it.
+
+With a window (attributes `before` and `after`) token i attends to tokens i - before to i + after only: causal and local
+attention. Rows go one by one then, each with the keys of its window, so that what is masked costs nothing.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
@@ -29,23 +34,31 @@ def _infer(o: Operands) -> relax.TensorType:
 
 def _reference(o: Operands, n: int) -> Array:
     x, a = o["x"][:n], o.attrs
+    n = len(x)  # a model whose tokens become fewer on the way has rows of several numbers
     heads, width = a["heads"], o.shape("wv")[0] // a["heads"]
     context = np.zeros((n, heads * width), np.int8)
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         q, v = (_projected(o, x, letter, head) for letter in "qv")
         k = x if _folded(o) else _projected(o, x, "k", head)
-        scores = integer.scores_s32(q, k)
-        p, total = integer.softmax_u8(
-            scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
-        )
-        context[:, part] = integer.values_s8(
-            p, np.ascontiguousarray(v.T), total, int(o["ratio"][head]), a["value_shift"], 0
-        )
+        for rows, keys in _windows(a, n) if "before" in a else [(slice(0, n), slice(0, n))]:
+            scores = integer.scores_s32(q[rows], k[keys])
+            p, total = integer.softmax_u8(
+                scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
+            )
+            context[rows, part] = integer.values_s8(
+                p, np.ascontiguousarray(v[keys].T), total, int(o["ratio"][head]), a["value_shift"], 0
+            )
     t = integer.dense_s32(
         context, weights.weight_values(o, "wo", heads * width), o["bo"], o["mo"], a["o_shift"]
     )
     return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
+
+
+def _windows(attrs: dict[str, Any], n: int) -> list[tuple[slice, slice]]:
+    """Each token with the tokens that it attends to."""
+    before, after = attrs["before"], attrs["after"]
+    return [(slice(i, i + 1), slice(max(0, i - before), min(n, i + after + 1))) for i in range(n)]
 
 
 def _folded(o: Operands) -> bool:
@@ -60,6 +73,19 @@ def _projected(o: Operands, x: Array, letter: str, head: int) -> Array:
 
 
 @T.inline
+def _attend_window(
+    k, v, q, sums, exp_table, score_multiplier, ratio, workspace, context, row, col, head, i, first, end,
+    query_width, width, shifts,
+):  # fmt: skip
+    """Row i of a block: its scores with the keys from `first` to before `end`, their softmax times V."""
+    tile.scores_window_s32(q, i, k, first, sums, workspace, end - first, query_width)
+    tile.attend_window_s8(
+        sums, exp_table, score_multiplier, v, first, ratio, head, context, row + i, col, width, end - first,
+        shifts["score_shift"], shifts["value_shift"], 0,
+    )  # fmt: skip
+
+
+@T.inline
 def _attend(
     x, wq, gq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace,
     context, row, col, head, start, rows, n, query_width, width, depth, shifts, w4,
@@ -69,11 +95,19 @@ def _attend(
         w4, x, start, wq, gq, bq, mq, head * query_width, q, 0, 0, workspace, rows, query_width, depth,
         shifts["q_shift"], 0,
     )  # fmt: skip
-    tile.scores_s32(q, k, sums, workspace, rows, n, query_width)
-    tile.attend_s8(
-        sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
-        shifts["score_shift"], shifts["value_shift"], 0,
-    )  # fmt: skip
+    if "before" in shifts:
+        for i in T.serial(rows):
+            _attend_window(
+                k, v, q, sums, exp_table, score_multiplier, ratio, workspace, context, row, col, head, i,
+                T.max(0, start + i - shifts["before"]), T.min(n, start + i + shifts["after"] + 1),
+                query_width, width, shifts,
+            )  # fmt: skip
+    else:
+        tile.scores_s32(q, k, sums, workspace, rows, n, query_width)
+        tile.attend_s8(
+            sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
+            shifts["score_shift"], shifts["value_shift"], 0,
+        )  # fmt: skip
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
@@ -174,7 +208,12 @@ def macs(n: int, embedding: int, outputs: int, queries: int, keys: int, values: 
 
 def _macs(o: Operands, n: int) -> int:
     keys = 0 if _folded(o) else o.shape("wk")[0]
-    return macs(n, o.shape("x")[1], o.shape("wo")[0], o.shape("wq")[0], keys, o.shape("wv")[0])
+    queries, values = o.shape("wq")[0], o.shape("wv")[0]
+    total = macs(n, o.shape("x")[1], o.shape("wo")[0], queries, keys, values)
+    if "before" not in o.attrs:
+        return total
+    attended = sum(k.stop - k.start for _, k in _windows(o.attrs, n))
+    return total - (n * n - attended) * (queries + values)
 
 
 def _inplace(o: Operands) -> tuple[str, ...]:
@@ -187,8 +226,10 @@ def _inplace(o: Operands) -> tuple[str, ...]:
 
 
 def _pairable(o: Operands) -> bool:
-    """Every head begins with a pair of columns of Q, K and V."""
-    return all(o.shape(name)[0] // o.attrs["heads"] % 2 == 0 for name in ("wq", "wv"))
+    """Every head begins with a pair of columns of Q, K and V, and no window begins within a pair of keys."""
+    return "before" not in o.attrs and all(
+        o.shape(name)[0] // o.attrs["heads"] % 2 == 0 for name in ("wq", "wv")
+    )
 
 
 KERNEL = Kernel(
@@ -223,7 +264,9 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=_macs,
     inplace=_inplace,
-    variant=lambda o: "folded" if _folded(o) else "",
+    variant=lambda o: " ".join(
+        [*(["folded"] if _folded(o) else []), *(["window"] if "before" in o.attrs else [])]
+    ),
     columns=("wq", "wk", "wv", "wo"),
     pairable=_pairable,
 )

@@ -1,4 +1,4 @@
-"""What follows a sum in int32: the residual, then a LayerNorm or one rounding to int8.
+"""What follows a sum in int32: the residual, then a LayerNorm, a factor a column or one rounding to int8.
 
 Logits are int16, and so is the residual stream of models that were compiled with `residual="int16"`.
 """
@@ -25,7 +25,9 @@ class Epilogue:
     Attributes:
         residual: whether a tensor is added, as (x - residual_zero_point) << residual_shift, saturated to `bits`.
         wide_residual: that tensor is int16, with zero point 0, instead of int8.
-        norm: whether a LayerNorm follows, with root_extent and epsilon; otherwise multiplier, shift and zero_point
+        norm: whether a LayerNorm follows, with root_extent and epsilon.
+        uncentred: whether the LayerNorm does not subtract the mean (RMSNorm).
+        scaled: whether a factor and an offset a column follow, with shift; otherwise multiplier, shift and zero_point
             requantize the sum.
         wide: int16 output instead of int8.
     """
@@ -36,6 +38,8 @@ class Epilogue:
     residual_shift: int = 0
     bits: int = 32
     norm: bool = False
+    uncentred: bool = False
+    scaled: bool = False
     root_extent: int = 0
     epsilon: int = 1
     multiplier: int = IDENTITY[0]
@@ -76,8 +80,12 @@ def finish(t, residual, gamma, beta, out, row, rows, cols, e):
         tile.add_residual_s16_s32(t, residual, row, rows, cols, e.residual_shift, e.bits)
     elif e.residual:
         tile.add_residual_s32(t, residual, row, rows, cols, e.residual_zero_point, e.residual_shift, e.bits)
-    if e.norm:
+    if e.norm and e.uncentred:
+        tile.rms_norm_s8(t, gamma, beta, out, row, rows, cols, e.root_extent, e.epsilon)
+    elif e.norm:
         tile.layer_norm_s8(t, gamma, beta, out, row, rows, cols, e.root_extent, e.epsilon)
+    elif e.scaled:
+        tile.scale_s8(t, gamma, beta, out, row, rows, cols, e.shift)
     elif e.wide:
         tile.requantize_s32_s16(t, out, row, rows, cols, e.multiplier, e.shift, e.zero_point)
     else:
@@ -90,7 +98,10 @@ def finish_reference(t: Array, operands: Operands, e: Epilogue) -> Array:
         x = operands["residual"][: len(t)]
         t = integer.add_residual_s32(t, x, e.residual_zero_point, e.residual_shift, e.bits)
     if e.norm:
-        return integer.layer_norm_s8(t, operands["gamma"], operands["beta"], e.epsilon)
+        norm = integer.rms_norm_s8 if e.uncentred else integer.layer_norm_s8
+        return norm(t, operands["gamma"], operands["beta"], e.epsilon)
+    if e.scaled:
+        return integer.scale_s8(t, operands["gamma"], operands["beta"], e.shift)
     if e.wide:
         return integer.requantize_s32_s16(t, e.multiplier, e.shift, e.zero_point)
     return integer.requantize_s32_s8(t, e.multiplier, e.shift, e.zero_point)

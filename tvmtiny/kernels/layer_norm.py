@@ -1,4 +1,7 @@
-"""LayerNorm on its own (pre-LayerNorm models); x (S, E) int8 or int16 -> (S, E) int8."""
+"""LayerNorm on its own (pre-LayerNorm models), RMSNorm, or a factor and an offset a column.
+
+x (S, E) int8 or int16 -> (S, E) int8.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,11 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     return layer_norm
 
 
+def _variant(o: Operands) -> str:
+    e = Epilogue.of(o.attrs)
+    return "scale" if e.scaled else "rms" if e.uncentred else ""
+
+
 KERNEL = Kernel(
     name="layer_norm",
     arguments=("residual", "gamma", "beta"),
@@ -59,4 +67,5 @@ KERNEL = Kernel(
     prim_func=_prim_func,
     macs=lambda o, n: 0,
     inplace=lambda o: ("residual",),
+    variant=_variant,
 )

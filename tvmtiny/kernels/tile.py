@@ -296,23 +296,24 @@ def requantize_s32_s16(t, out, out_row, rows, cols, multiplier, shift, zero_poin
 
 
 @T.inline
-def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon):
-    """LayerNorm of each row; see tvmtiny.quant.integer.layer_norm_s8 for every step."""
-    with T.sblock("layer_norm_s8"):
+def _normalize(name, factor, t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon):
+    """factor * t, less the sum of the row in a LayerNorm, over its root mean square; times gamma, plus beta."""
+    with T.sblock(name):
         T.reads(t[0:rows, 0:cols], gamma[0:cols], beta[0:cols])
         T.writes(out[out_row : out_row + rows, 0:cols])
-        T.sblock_attr({"tvmtiny.tile": "layer_norm_s8", "tvmtiny.scalars": [root_extent, T.int64(epsilon)]})
+        T.sblock_attr({"tvmtiny.tile": name, "tvmtiny.scalars": [root_extent, T.int64(epsilon)]})
         total = T.sblock_alloc_buffer((1,), "int32")
         value = T.sblock_alloc_buffer((1,), "int32")
         wide = T.sblock_alloc_buffer((4,), "uint64")
         bits = T.sblock_alloc_buffer((3,), "int32")
         for i in T.serial(rows):
             total[0] = 0
-            for j in T.serial(cols):
-                total[0] = total[0] + t[i, j]
+            if name == "layer_norm_s8":
+                for j in T.serial(cols):
+                    total[0] = total[0] + t[i, j]
             wide[0] = T.uint64(epsilon)
             for j in T.serial(cols):
-                value[0] = cols * t[i, j] - total[0]
+                value[0] = factor * t[i, j] - total[0]
                 wide[0] = wide[0] + T.Cast("uint64", T.Cast("int64", value[0]) * T.Cast("int64", value[0]))
             # bits[0]: an even number of leading zeros of the sum of squares, wide[1]: its 32 leading bits
             bits[0] = 0
@@ -340,7 +341,7 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
             wide[2] = T.shift_right(wide[2], T.uint64(32))
             bits[2] = 64 - bits[1] - (30 + T.shift_right(64 - bits[0], 1))
             for j in T.serial(cols):
-                value[0] = cols * t[i, j] - total[0]
+                value[0] = factor * t[i, j] - total[0]
                 if bits[2] >= 0:
                     value[0] = T.shift_left(value[0], bits[2])
                 else:
@@ -349,6 +350,18 @@ def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon
                 multiply_high(value, value[0], gamma[j])
                 value[0] = T.shift_right(value[0] + beta[j], 8)
                 out[out_row + i, j] = saturated(value[0], "int8")
+
+
+@T.inline
+def layer_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon):
+    """LayerNorm of each row; see tvmtiny.quant.integer.layer_norm_s8 for every step."""
+    _normalize("layer_norm_s8", cols, t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon)
+
+
+@T.inline
+def rms_norm_s8(t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon):
+    """RMSNorm of each row: a LayerNorm that does not subtract the mean."""
+    _normalize("rms_norm_s8", 1, t, gamma, beta, out, out_row, rows, cols, root_extent, epsilon)
 
 
 @T.inline
@@ -368,6 +381,19 @@ def product_s8(a, b, out, batch, workspace, rows, cols, depth, multiplier, shift
 
 
 @T.inline
+def scale_s8(t, gamma, beta, out, out_row, rows, cols, shift):
+    """out[r, c] = clamp8((multiply_high(t[r, c] << shift, gamma[c]) + beta[c]) >> NORM_OUTPUT_BITS)."""
+    with T.sblock("scale_s8"):
+        T.reads(t[0:rows, 0:cols], gamma[0:cols], beta[0:cols])
+        T.writes(out[out_row : out_row + rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "scale_s8", "tvmtiny.scalars": [shift]})
+        value = T.sblock_alloc_buffer((1,), "int32")
+        for i, j in T.grid(rows, cols):
+            multiply_high(value, T.shift_left(t[i, j], shift), gamma[j])
+            out[out_row + i, j] = saturated(T.shift_right(value[0] + beta[j], 8), "int8")
+
+
+@T.inline
 def scores_s32(q, keys, out, workspace, rows, cols, depth):
     """out[r, c] = q[r, :] . key c."""
     with T.sblock("scores_s32"):
@@ -379,6 +405,60 @@ def scores_s32(q, keys, out, workspace, rows, cols, depth):
             acc[0] = 0
             add_products(acc, q, i, keys, j, depth)
             out[i, j] = acc[0]
+
+
+@T.inline
+def scores_window_s32(q, row, keys, first, out, workspace, cols, depth):
+    """out[0, c] = q[row, :] . key first + c: the scores of a token that attends to some keys only; plain columns."""
+    with T.sblock("scores_window_s32"):
+        T.reads(q[row : row + 1, 0:depth], keys[first : first + cols, 0:depth])
+        T.writes(out[0:1, 0:cols], workspace[0:1])
+        T.sblock_attr({"tvmtiny.tile": "scores_s32", "tvmtiny.scalars": []})
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        for j in T.serial(cols):
+            acc[0] = 0
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", q[row, k]) * T.Cast("int32", keys[first + j, k])
+            out[0, j] = acc[0]
+
+
+@T.inline
+def attend_window_s8(
+    scores, table, multiplier, values, first, ratio, head, out, out_row, out_col, cols, depth, score_shift,
+    shift, zero_point,
+):  # fmt: skip
+    """attend_s8 of one row of scores, of the tokens from `first` on; plain columns."""
+    with T.sblock("attend_window_s8"):
+        T.reads(
+            scores[0:1, 0:depth],
+            table[0:256],
+            multiplier[head : head + 1],
+            values[0:cols, first : first + depth],
+            ratio[head : head + 1],
+        )
+        T.writes(out[out_row : out_row + 1, out_col : out_col + cols], scores[0:1, 0:depth])
+        T.sblock_attr({"tvmtiny.tile": "attend_s8", "tvmtiny.scalars": [score_shift, shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        peak = T.sblock_alloc_buffer((1,), "int32")
+        total = T.sblock_alloc_buffer((1,), "int32")
+        peak[0] = scores[0, 0]
+        for j in T.serial(depth):
+            peak[0] = T.max(peak[0], scores[0, j])
+        total[0] = 0
+        for j in T.serial(depth):
+            multiply_high(acc, T.shift_left(peak[0] - scores[0, j], score_shift), multiplier[head])
+            scores[0, j] = T.Cast("int32", table[T.min(acc[0], 255)])
+            total[0] = total[0] + scores[0, j]
+        for j in T.serial(cols):
+            acc[0] = 0
+            for k in T.serial(depth):
+                acc[0] = acc[0] + scores[0, k] * T.Cast("int32", values[j, first + k])
+            multiply_high(
+                acc,
+                T.shift_left(acc[0], shift),
+                T.Cast("int32", T.truncdiv(ratio[head], T.Cast("uint32", total[0]))),
+            )
+            out[out_row, out_col + j] = saturated(acc[0] + zero_point, "int8")
 
 
 @T.inline
@@ -444,6 +524,17 @@ def embed_s32(ids, token_table, position_table, first, out, rows, cols, token_fa
                 T.Cast("int32", token_table[T.Cast("int32", ids[first + i]), j]) * token_factor
                 + T.Cast("int32", position_table[first + i, j]) * position_factor
             )
+
+
+@T.inline
+def add_embedding_s32(t, ids, table, first, rows, cols, factor):
+    """t[r, c] += table[ids[first + r], c] * factor."""
+    with T.sblock("add_embedding_s32"):
+        T.reads(ids[first : first + rows], table[0:1, 0:cols], t[0:rows, 0:cols])
+        T.writes(t[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "add_embedding_s32", "tvmtiny.scalars": [factor]})
+        for i, j in T.grid(rows, cols):
+            t[i, j] = t[i, j] + T.Cast("int32", table[T.Cast("int32", ids[first + i]), j]) * factor
 
 
 @T.inline

@@ -14,7 +14,7 @@ from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import attributes, kind, parts
+from tvmtiny.passes.operators import NORMS, attributes, kind, parts
 
 op = relax.op
 MASKED = -1e9
@@ -87,9 +87,9 @@ def expand(call: relax.Call, emit: Emit) -> dict[str, Any]:
             total = values["sum"] = emit(op.add(total, residual))
         values["out"] = total
         if norm is not None:
-            epsilon = attributes(call)["epsilon"]
             values["sum"] = values.pop("out")
-            values["out"] = emit(op.nn.layer_norm(total, norm[0], norm[1], axes=[-1], epsilon=epsilon))
+            (follow,) = [name for name, value in NORMS.items() if value == attributes(call)["norm"]]
+            values |= _EXPAND[follow]([total, *norm], attributes(call), emit)
     return values
 
 
@@ -104,6 +104,12 @@ def _dense(x: Any, weight: Any, bias: Any, emit: Emit) -> Any:
 def _expand_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     ids, tokens, positions = core
     return {"out": emit(op.add(emit(op.take(tokens, ids, axis=0, mode="clip")), positions))}
+
+
+def _expand_segment_embed(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    *first, segment_ids, segments = core
+    rows = emit(op.take(segments, segment_ids, axis=0, mode="clip"))
+    return {"out": emit(op.add(_expand_embed(first, attrs, emit)["out"], rows))}
 
 
 def _expand_dense(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -138,6 +144,12 @@ def _heads(value: Any, heads: int, axes: list[int], emit: Emit) -> Any:
     return emit(op.permute_dims(emit(op.reshape(value, (tokens, heads, columns // heads))), axes))
 
 
+def _outside(tokens: int, before: int, after: int) -> Any:
+    """(S, S), what is added to scores: MASKED outside of each token's window."""
+    distance = np.arange(tokens) - np.arange(tokens)[:, None]
+    return np.where((distance < -before) | (distance > after), MASKED, 0.0).astype(np.float32)
+
+
 def _attend(
     values: dict[str, Any], keys: Any, rest: list[Any], attrs: dict[str, Any], emit: Emit
 ) -> dict[str, Any]:
@@ -146,6 +158,8 @@ def _attend(
     tokens, columns = shape_of(values["v"])
     q, v = (_heads(values[name], attrs["heads"], [1, 0, 2], emit) for name in "qv")
     scores = emit(op.multiply(emit(op.matmul(q, keys)), _scalar(attrs["scale"])))
+    if "before" in attrs:
+        scores = emit(op.add(scores, constant(_outside(tokens, attrs["before"], attrs["after"]))))
     masked = emit(op.where(_present(n, tokens, emit), scores, _scalar(MASKED)))
     mixed = emit(op.matmul(emit(op.nn.softmax(masked, axis=-1)), v))
     context = emit(op.reshape(emit(op.permute_dims(mixed, [1, 0, 2])), (tokens, columns)))
@@ -161,6 +175,18 @@ def _expand_ffn(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str,
 
 def _expand_layer_norm(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {"out": emit(op.nn.layer_norm(*core, axes=[-1], epsilon=attrs["epsilon"]))}
+
+
+def _expand_rms_norm(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, gamma, beta = core
+    mean = emit(op.mean(emit(op.multiply(x, x)), axis=[-1], keepdims=True))
+    rate = emit(op.rsqrt(emit(op.add(mean, _scalar(attrs["epsilon"])))))
+    return _expand_scale([emit(op.multiply(x, rate)), gamma, beta], attrs, emit)
+
+
+def _expand_scale(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, gamma, beta = core
+    return {"out": emit(op.add(emit(op.multiply(x, gamma)), beta))}
 
 
 def _expand_mean(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -183,11 +209,14 @@ def _expand_first(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[st
 
 _EXPAND = {
     "embed": _expand_embed,
+    "segment_embed": _expand_segment_embed,
     "dense": _expand_dense,
     "attention": _expand_attention,
     "folded_attention": _expand_folded_attention,
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
+    "scale": _expand_scale,
+    "rms_norm": _expand_rms_norm,
     "mean": _expand_mean,
     "softmax": _expand_softmax,
     "first": _expand_first,

@@ -17,6 +17,7 @@ from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, rebuild, shape_of
 from tvmtiny.passes.operators import attributes, call, kind
+from tvmtiny.passes.recognize_length import REMOVED
 from tvmtiny.passes.views import View, is_identity, trace
 
 Array = npt.NDArray[Any]
@@ -54,7 +55,7 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     columns = _output_columns(context, heads, tokens, width)
     if parts is None or v is None or columns is None:
         return None
-    q, k, scale = parts
+    q, k, scale, window = parts
     if q.weight.shape != v.weight.shape:
         return None  # Q, K and V of one width a head
     v = dataclasses.replace(v, weight=v.weight * v_view.scale.flat[0], bias=v.bias * v_view.scale.flat[0])
@@ -69,7 +70,11 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     ordered = np.empty_like(wo)
     ordered[:, columns] = wo
     return call(
-        "attention", [q.x, *weights, constant(ordered), bo, softmax.args[1]], heads=heads, scale=scale
+        "attention",
+        [q.x, *weights, constant(ordered), bo, softmax.args[1]],
+        heads=heads,
+        scale=scale,
+        **window,
     )
 
 
@@ -79,19 +84,18 @@ def _flat(weight: Array) -> Array:
 
 def _score_parts(
     graph: Graph, scores: Any, heads: int, tokens: int
-) -> tuple[_Projection, _Projection, float] | None:
-    """Q, K and the factor on Q K^T from the argument of a softmax."""
+) -> tuple[_Projection, _Projection, float, dict[str, int]] | None:
+    """Q, K, the factor on Q K^T and the window from the argument of a softmax."""
     view = trace(graph, scores, affine=True)
     product = graph.producer(view.root)
-    if (
-        not graph.is_call(product, "matmul")
-        or np.any(view.offset != 0)
-        or np.any(view.scale != view.scale.flat[0])
-    ):
+    if not graph.is_call(product, "matmul") or np.any(view.scale != view.scale.flat[0]):
         return None
     if view.index.size != heads * tokens * tokens or not np.array_equal(
         view.index.reshape(-1), np.arange(view.index.size)
     ):
+        return None
+    window = _window(view.offset.reshape(heads, tokens, tokens))
+    if window is None:
         return None
     q_view, k_view = (trace(graph, arg, affine=True) for arg in product.args)
     width = shape_of(product.args[0])[-1]
@@ -100,7 +104,27 @@ def _score_parts(
     if q is None or k is None:
         return None
     factor = float(view.scale.flat[0]) * float(q_view.scale.flat[0]) * float(k_view.scale.flat[0])
-    return q, k, factor
+    return q, k, factor, window
+
+
+def _window(offset: Array) -> dict[str, int] | None:
+    """How far back and ahead each token attends when a constant mask (H, S, S) is that: causal or local attention.
+
+    Returns:
+        `before` and `after`; {} where nothing is masked; None for any other mask.
+    """
+    if not np.any(offset):
+        return {}
+    kept, tokens = offset[0] == 0, offset.shape[-1]
+    if np.any(offset != offset[:1]) or np.any(offset[0][~kept] > REMOVED) or not np.all(np.diagonal(kept)):
+        return None
+    distance = np.arange(tokens) - np.arange(tokens)[:, None]
+    before, after = -int(distance[kept].min()), int(distance[kept].max())
+    return (
+        {"before": before, "after": after}
+        if np.array_equal(kept, (distance >= -before) & (distance <= after))
+        else None
+    )
 
 
 def _projection(graph: Graph, view: View, shape: tuple[int, int, int], order: str) -> _Projection | None:

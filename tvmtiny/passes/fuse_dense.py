@@ -14,7 +14,6 @@ from tvm import ir, relax
 from tvmtiny.passes.graph import (
     Emit,
     Graph,
-    array_of,
     as_array,
     column_vector,
     constant,
@@ -76,11 +75,13 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     product, bias = _product_and_bias(graph, value)
     if product is None:
         return None
-    args = [
-        as_matrix(graph, product.args[0], emit),
-        constant(array_of(product.args[1]).T),
-        constant(bias.astype(np.float32)),
-    ]
+    weight = as_array(product.args[1])
+    if weight is None or weight.ndim < 2:
+        return None
+    if weight.ndim > 2 and np.any(weight != weight[(slice(0, 1),) * (weight.ndim - 2)]):
+        return None  # another weight for each row of a batch
+    weight = weight[(0,) * (weight.ndim - 2)]
+    args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
     return reshaped(call("dense", args, activation="none"), value, emit)
 
 

@@ -8,14 +8,56 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
-from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, rebuild, shape_of
-from tvmtiny.passes.operators import call
+from tvmtiny.passes.graph import Emit, Graph, array_of, as_array, constant, function_pass, rebuild, shape_of
+from tvmtiny.passes.operators import call, kind
 from tvmtiny.passes.views import is_identity, matrix_of, reshaped, trace
 
 
 def FuseEmbedding() -> tvm.transform.Pass:  # noqa: N802
     """`take(table, ids) * scale + positions`: the scale goes into the table, constants into positions."""
     return function_pass("FuseEmbedding", lambda function: rebuild(function, _rewrite))
+
+
+def FuseSegments() -> tvm.transform.Pass:  # noqa: N802
+    """A sum of two embeddings of different ids, and constants, becomes `tvmtiny.segment_embed`.
+
+    That is how token types come in that are an input. Constants go into the table of positions. Of more than two
+    embeddings the rest stays as it is. Run it after FuseEmbedding.
+    """
+    return function_pass("FuseSegments", lambda function: rebuild(function, _segments))
+
+
+def _segments(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
+    is_sum = isinstance(value, relax.Call) and graph.is_call(value, "add")
+    terms = _terms(graph, var) if is_sum else None
+    if terms is None:
+        return None
+    embeds = [graph.producer(term) for term in terms if kind(graph.producer(term)) == "embed"]
+    shape, (rows, cols) = shape_of(value), matrix_of(graph, value)
+    if len(embeds) != 2 or any(shape_of(embed) != (rows, cols) for embed in embeds):
+        return None
+    first, second = sorted(embeds, key=lambda embed: -shape_of(embed.args[1])[0])
+    constants = [array for term in terms if (array := as_array(term)) is not None]
+    added = sum(np.broadcast_to(array, shape).reshape(rows, cols) for array in constants)
+    positions = array_of(first.args[2]) + array_of(second.args[2]) + added
+    args = [*first.args[:2], constant(positions.astype(np.float32)), *second.args[:2]]
+    return reshaped(call("segment_embed", args), value, emit)
+
+
+def _terms(graph: Graph, expr: Any) -> list[Any] | None:
+    """Embeddings (variables of shape (S, E)) and constants that `expr` is the sum of; None when it is anything else."""
+    if as_array(expr) is not None:
+        return [expr]
+    view = trace(graph, expr)
+    if not is_identity(view):
+        return None
+    value = graph.producer(view.root)
+    if kind(value) == "embed":
+        return [view.root]
+    if not graph.is_call(value, "add"):
+        return None
+    parts = [_terms(graph, arg) for arg in value.args]
+    return None if any(part is None for part in parts) else [term for part in parts if part for term in part]
 
 
 def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:

@@ -10,7 +10,7 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
-from tvmtiny.passes.operators import attributes, call, kind
+from tvmtiny.passes.operators import EMBEDDINGS, NORMS, attributes, call, kind
 from tvmtiny.passes.views import as_matrix, is_identity, matrix_of, reshaped, trace
 
 _HOSTS = ("attention", "ffn", "dense")
@@ -22,7 +22,7 @@ def FuseResidual() -> tvm.transform.Pass:  # noqa: N802
 
 
 def FuseNorm() -> tvm.transform.Pass:  # noqa: N802
-    """`layer_norm(f(x))` becomes f with a normalization; f may also be an embedding."""
+    """`layer_norm(f(x))` becomes f with a normalization, `rms_norm` and `scale` likewise; f may be an embedding."""
     return function_pass("FuseNorm", lambda function: rebuild(function, _norm))
 
 
@@ -50,14 +50,14 @@ def _residual(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | Non
 
 
 def _norm(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-    if kind(value) != "layer_norm":
+    if kind(value) not in NORMS:
         return None
-    host = _host(graph, value.args[0], (*_HOSTS, "embed"))
+    host = _host(graph, value.args[0], (*_HOSTS, *EMBEDDINGS))
     if host is None:
         return None
     if kind(host) == "dense" and attributes(host)["activation"] != "none":
         return None
-    attrs = {**attributes(host), "norm": 1, "epsilon": attributes(value)["epsilon"]}
+    attrs = {**attributes(host), **attributes(value), "norm": NORMS[kind(value)]}
     return call(kind(host), [*host.args, value.args[1], value.args[2]], **attrs)
 
 

@@ -30,9 +30,10 @@ def _take(call: relax.Call, data: Array, index: Array) -> Array:
     axis = call.attrs.axis
     rows = data.size if axis is None else data.shape[int(axis)]
     if index.size and (index.min() < -rows or index.max() >= rows):
+        fit = int(np.count_nonzero(index < rows))  # RoBERTa's positions do not begin with row 0
         raise UserError(
             f"The model reads row {index.max()} of a table of {rows} rows.",
-            f"If that is its table of positions, it takes at most {rows} tokens: give --max-tokens {rows} or less.",
+            f"If that is its table of positions, it takes at most {fit} tokens: give --max-tokens {fit} or less.",
         )
     if axis is None:
         return np.take(data.reshape(-1), index, mode="wrap")
@@ -112,6 +113,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
+    "square": np.square,
     "erf": _erf,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "nn.relu": lambda x: np.maximum(x, 0),

@@ -6,17 +6,23 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | operator | arguments | attributes |
 |---|---|---|
 | embed | ids (S,), token_table (V, E), position_table (S, E) | residual, norm |
+| segment_embed | the same, segment_ids (S,), segment_table (G, E) | likewise |
 | dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
 | attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | heads, scale, residual, norm |
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
+| rms_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
+| scale | x (S, E), gamma (E,), beta (E,): x * gamma + beta | - |
 | mean | x (S, E), n | - |
 | first | x (S, E) | - |
 | softmax | scores (..., S), n | where attention does not absorb it |
 
+An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only.
+
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
-the LayerNorm (attribute `epsilon`) that follows.
+the LayerNorm or RMSNorm (`norm` is LAYER_NORM or RMS_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE)
+that follows.
 """
 
 from __future__ import annotations
@@ -28,20 +34,28 @@ from tvm import ir, relax
 
 PREFIX = "relax.tvmtiny."
 
+LAYER_NORM, SCALE, RMS_NORM = 1, 2, 3
+NORMS = {"layer_norm": LAYER_NORM, "scale": SCALE, "rms_norm": RMS_NORM}
+"""Operators that an operator before them can take in, and the value of its attribute `norm` then; else it is 0."""
+
 _CORE_ARGUMENTS = {
     "embed": 3,
+    "segment_embed": 5,
     "dense": 3,
     "attention": 10,
     "folded_attention": 8,
     "ffn": 5,
     "layer_norm": 3,
+    "scale": 3,
+    "rms_norm": 3,
     "mean": 2,
     "first": 1,
     "softmax": 2,
 }
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    name: {"residual": 0, "norm": 0} for name in ("embed", "dense", "attention", "folded_attention", "ffn")
+    name: {"residual": 0, "norm": 0}
+    for name in ("embed", "segment_embed", "dense", "attention", "folded_attention", "ffn")
 }
 
 
@@ -75,11 +89,14 @@ def _infer_row(call: Any, _: Any) -> relax.TensorType:
 
 _INFER = {
     "embed": _infer_embed,
+    "segment_embed": _infer_embed,
     "dense": _infer_dense,
     "attention": _infer_same,
     "folded_attention": _infer_same,
     "ffn": _infer_same,
     "layer_norm": _infer_same,
+    "scale": _infer_same,
+    "rms_norm": _infer_same,
     "mean": _infer_row,
     "first": _infer_row,
     "softmax": _infer_same,
@@ -117,6 +134,17 @@ def kind(expr: Any) -> str:
 def attributes(expr: relax.Call) -> dict[str, Any]:
     """The attributes of a call as Python values."""
     return {} if expr.attrs is None else {str(key): value for key, value in expr.attrs.items()}
+
+
+EMBEDDINGS = ("embed", "segment_embed")
+
+
+def id_tables(expr: relax.Call) -> list[tuple[Any, Any]]:
+    """The inputs of ids of an embedding, each with the table that it selects from; [] for other operators."""
+    if kind(expr) not in EMBEDDINGS:
+        return []
+    ids, table, _, *second = parts(expr)[0]
+    return [(ids, table), *([(second[0], second[1])] if second else [])]
 
 
 MAX_TOKENS_ATTRIBUTE = "tvmtiny.max_tokens"

@@ -7,15 +7,19 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmtiny.passes.convolution import PatchConvolution
 from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
-from tvmtiny.passes.fuse_embedding import FuseEmbedding
+from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
+from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
+from tvmtiny.passes.fuse_scale import FuseScale
 from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
+from tvmtiny.passes.recognize_positions import RecognizePositions
 from tvmtiny.passes.simplify import Simplify
 from tvmtiny.passes.strip_views import FuseFirstToken, StripViews
 
@@ -28,12 +32,18 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
     """
     return [
         Simplify(),
+        RecognizePositions(),
+        PatchConvolution(),
+        Simplify(),
         RecognizeLength(),
         FuseFirstToken(),
         FuseLayerNorm(),
+        FuseRmsNorm(),
         FuseEmbedding(),
+        FuseSegments(),
         FuseDense(),
         FuseActivation(),
+        FuseScale(),
         FoldScaling(),
         FuseAttention(),
         FuseFeedForward(),

@@ -16,7 +16,16 @@ from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
-from tvmtiny.passes.operators import WEIGHTED, attributes, kind, parts, token_rows
+from tvmtiny.passes.operators import (
+    RMS_NORM,
+    SCALE,
+    WEIGHTED,
+    attributes,
+    id_tables,
+    kind,
+    parts,
+    token_rows,
+)
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
 from tvmtiny.passes.token_axes import TokenAxes
@@ -104,9 +113,10 @@ class Quantization:
     def input(self, param: relax.Var) -> relax.Var:
         """The parameter of the integer module: ids (S,) uint16, or features (rows, F) int8 scaled a column."""
         reader, shape = self._first_reader(param)
-        if kind(reader) == "embed":
-            self._check_vocabulary(param, shape_of(reader.args[1])[0])
-            return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
+        for ids, table in id_tables(reader):
+            if trace(self.graph, ids).root.same_as(param):
+                self._check_vocabulary(param, shape_of(table)[0])
+                return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
         values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
         low, high = values.min(axis=0), values.max(axis=0)
         if not self._only_projected(param):
@@ -134,7 +144,9 @@ class Quantization:
             param.same_as(root)
             for _, value in self.graph
             if isinstance(value, relax.Call) and not kind(value) and op_name(value) not in VIEWS
-            for root in (trace(self.graph, arg).root for arg in value.args if isinstance(arg, ir.Var))
+            for arg in value.args
+            for field in (arg.fields if isinstance(arg, relax.Tuple) else [arg])
+            for root in ([trace(self.graph, field).root] if isinstance(field, ir.Var) else [])
         )
 
     def _first_reader(self, param: relax.Var) -> tuple[Any, tuple[int, ...]]:
@@ -143,10 +155,10 @@ class Quantization:
             for arg in value.args if kind(value) else []:
                 if hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param):
                     return value, shape_of(arg)
-        for _, value in self.graph:
-            if isinstance(value, relax.Call) and any(param.same_as(arg) for arg in value.args):
+        for user in self.graph.users(param):
+            if isinstance(self.graph.bound(user), relax.Call):
                 shape = shape_of(param)
-                return value, (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
+                return self.graph.bound(user), (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
     def operand(self, expr: Any) -> Value:
@@ -291,9 +303,16 @@ class Quantization:
         if norm is not None:
             out = self.range_of(var.name, "out")
             gamma, beta = (array_of(part) for part in norm)
-            g, b, epsilon = qparams.norm_constants(gamma, beta, attributes(call)["epsilon"], scale, out)
+            if attributes(call)["norm"] == SCALE:
+                g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
+                epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)
+                return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
+            uncentred = attributes(call)["norm"] == RMS_NORM
+            g, b, epsilon = qparams.norm_constants(
+                gamma, beta, attributes(call)["epsilon"], scale, out, uncentred
+            )
             epilogue = dataclasses.replace(
-                epilogue, norm=True, root_extent=root_extent(len(gamma)), epsilon=epsilon
+                epilogue, norm=True, uncentred=uncentred, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
         in_stream = self.is_wide(var)
@@ -335,7 +354,9 @@ class Quantization:
     def _sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
-        return qparams.SUM_BITS if norm is None else qparams.norm_bits(shape_of(norm[0])[0])
+        if norm is None or attributes(call)["norm"] == SCALE:
+            return qparams.SUM_BITS
+        return qparams.norm_bits(shape_of(norm[0])[0])
 
     def is_last(self, var: relax.Var) -> bool:
         """Whether a variable is a result of the model that no operator reads: logits, which may be int16."""

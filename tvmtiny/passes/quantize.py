@@ -104,8 +104,8 @@ def quantize(
 
 
 def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    (ids, tokens, positions), _, _ = parts(call)
-    arrays = [array_of(tokens), array_of(positions)]
+    (ids, tokens, positions, *second), _, _ = parts(call)
+    arrays = [array_of(table) for table in (tokens, positions, *second[1:])]
     needed = [float(np.abs(array).max()) / 127 for array in arrays]
     unit = (max(needed) or 1.0) / 128
     factors = [max(1, int(np.ceil(scale / unit - 1e-9))) for scale in needed]
@@ -116,6 +116,9 @@ def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     epilogue, operands, out = c.finish(var, call, Epilogue(), unit)
     tensors = {"ids": c.operand(ids).expr, "tokens": tables[0], "positions": tables[1], **operands}
     attrs = {"token_factor": factors[0], "position_factor": factors[1], **epilogue.attrs()}
+    if second:
+        tensors |= {"segment_ids": c.operand(second[0]).expr, "segments": tables[2]}
+        attrs["segment_factor"] = factors[2]
     return emit_call("embed", tensors, c.length(var, call), **attrs), out
 
 
@@ -205,7 +208,8 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     value, heads = c.operand(x), attributes(call)["heads"]
     arrays = [array_of(array).astype(np.float64) for array in weights]
     tensors: dict[str, Any] = {"x": value.expr}
-    attrs: dict[str, int] = {"heads": heads}
+    window = {key: value for key, value in attributes(call).items() if key in ("before", "after")}
+    attrs: dict[str, int] = {"heads": heads, **window}
     scales = {}
     folded = kind(call) == "folded_attention"
     for index, part in enumerate("qv" if folded else "qkv"):
@@ -220,7 +224,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         attrs[f"{part}_shift"] = dense.shift
     scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
     attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], len(arrays[0]) // heads, var.name)
-    context = np.maximum(c.head_scales(var.name, "context", heads), scales["v"] / 32)
+    context = _context_scales(c, var, call, scales["v"] / 32)
     tensors["ratio"], attrs["value_shift"] = _ratio(scales["v"] / context, 255)
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
@@ -231,6 +235,21 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     attrs["o_shift"] = dense.shift
     tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
+
+
+def _context_scales(c: Quantization, var: relax.Var, call: relax.Call, floor: Array) -> Array:
+    """A scale for each head of what the output projection reads; in the same proportions where layers share it."""
+    heads, projection = attributes(call)["heads"], array_of(parts(call)[0][-3])
+    own = c.head_scales(var.name, "context", heads)
+    sharing = [
+        c.head_scales(other.name, "context", heads)
+        for other, value in c.graph
+        if kind(value) == kind(call)
+        and not other.same_as(var)
+        and attributes(value)["heads"] == heads
+        and np.array_equal(array_of(parts(value)[0][-3]), projection)
+    ]
+    return qparams.shared_scales(own, sharing, floor) if sharing else np.maximum(own, floor)
 
 
 def _key_steps(x: Value, heads: int) -> Array:
@@ -277,6 +296,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         attributes(call)["epsilon"],
         float(value.params.scale) / 2**shift,
         out,
+        kind(call) == "rms_norm",
     )
     epilogue = Epilogue(
         residual=True,
@@ -285,8 +305,33 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
         residual_shift=shift,
         bits=bits,
         norm=True,
+        uncentred=kind(call) == "rms_norm",
         root_extent=root_extent(len(g)),
         epsilon=epsilon,
+    )
+    tensors = {"residual": value.expr, "gamma": constant(g), "beta": constant(b)}
+    return emit_call("layer_norm", tensors, c.length(var, call), **epilogue.attrs()), out
+
+
+def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
+    x, gamma, beta = call.args
+    value = c.operand(x)
+    shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
+    g, b, out_shift, out = qparams.scale_constants(
+        array_of(gamma),
+        array_of(beta),
+        float(value.params.scale) / 2**shift,
+        c.range_of(var.name, "out"),
+        var.name,
+    )
+    epilogue = Epilogue(
+        residual=True,
+        wide_residual=value.bits == 16,
+        residual_zero_point=int(value.params.zero_point),
+        residual_shift=shift,
+        bits=qparams.SUM_BITS,
+        scaled=True,
+        shift=out_shift,
     )
     tensors = {"residual": value.expr, "gamma": constant(g), "beta": constant(b)}
     return emit_call("layer_norm", tensors, c.length(var, call), **epilogue.attrs()), out
@@ -346,11 +391,14 @@ def _ratio(real: Array, divisor: int) -> tuple[Any, int]:
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {
     "embed": _embed,
+    "segment_embed": _embed,
     "dense": _dense,
     "attention": _attention,
     "folded_attention": _attention,
     "ffn": _ffn,
     "layer_norm": _layer_norm,
+    "rms_norm": _layer_norm,
+    "scale": _scale,
     "mean": _mean,
     "first": _first,
 }

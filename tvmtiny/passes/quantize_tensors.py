@@ -16,7 +16,7 @@ from tvm import ir, relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
-from tvmtiny.passes.graph import Graph, constant, op_name, shape_of
+from tvmtiny.passes.graph import Graph, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS, evaluate, literal
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.quantization import Quantization
@@ -274,6 +274,11 @@ def _reduce(c: Quantization, var: relax.Var, value: relax.Call, name: str) -> tu
     return emit_call("reduce", {"x": c.shaped(x.expr, extents)}, c.n, **attrs), out
 
 
+def _is_zero(expr: Any) -> bool:
+    array = as_array(expr)
+    return array is not None and not np.any(array)
+
+
 def _concat(c: Quantization, var: relax.Var, value: relax.Call) -> tuple[Any, QuantParams]:
     fields = list(value.args[0].fields)
     shape = shape_of(var)
@@ -281,13 +286,14 @@ def _concat(c: Quantization, var: relax.Var, value: relax.Call) -> tuple[Any, Qu
     rows = int(np.prod(shape[:axis], dtype=np.int64))
     parts = [c.tensor(field) for field in fields]
     out = c.range_of(var.name, "out")
-    largest = max(float(part.params.scale) for part in parts)
+    scales = [0.0 if _is_zero(part.expr) else float(part.params.scale) for part in parts]
+    largest = max(scales)
     out = dataclasses.replace(out, scale=max(float(out.scale), largest / qparams.MAX_REAL_MULTIPLIER))
     attrs: dict[str, Any] = {"zero_point": int(out.zero_point)}
     tensors = {}
     for i in range(_MOST_PARTS):
         part = parts[i] if i < len(parts) else None
-        real = float(part.params.scale) / float(out.scale) if part else 0.0
+        real = scales[i] / float(out.scale) if part else 0.0
         (multiplier,), shift = qparams.fixed_point(real)
         zero = int(part.params.zero_point) if part else 0
         attrs |= {f"z{i}": zero, f"m{i}": int(multiplier), f"s{i}": shift}

@@ -112,7 +112,7 @@ class _MaskFinder:
             return None
         name = op_name(value)
         if name == "nn.softmax":
-            return self._softmax(graph, var, value)
+            return self._softmax(graph, var, value, emit)
         if name in ("divide", "sum", "mean"):
             return self._mean(graph, value, emit)
         return None
@@ -130,14 +130,14 @@ class _MaskFinder:
             values.append((n, value))
         return values
 
-    def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call) -> Any:
+    def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call, emit: Emit) -> Any:
         scores = value.args[0]
         tokens = shape_of(scores)[-1]
         if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or _is_one_row(shape_of(scores)):
             return None
         if self.mask is None:
             return call("softmax", [scores, self._n(tokens)])
-        unmasked = self._unmasked_scores(graph, scores)
+        unmasked = self._unmasked_scores(graph, scores, emit)
         if unmasked is None:
             raise UserError(
                 f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length.",
@@ -145,7 +145,7 @@ class _MaskFinder:
             )
         return call("softmax", [unmasked, self._n(tokens)])
 
-    def _unmasked_scores(self, graph: Graph, scores: Any) -> Any | None:
+    def _unmasked_scores(self, graph: Graph, scores: Any, emit: Emit) -> Any | None:
         producer = graph.producer(scores)
         if not isinstance(producer, relax.Call):
             return None
@@ -155,24 +155,25 @@ class _MaskFinder:
         if name == "add":
             for other, mask in ((args[0], args[1]), (args[1], args[0])):
                 values = self._values(graph, mask)
-                if values is not None and all(_removes_keys(v, n, shape) for n, v in values):
-                    return other
+                if values is not None and _removes_absent_keys(values, shape):
+                    return _with_constant_mask(other, values, shape, emit)
         if name == "where":
-            return self._where_scores(graph, args, shape)
+            return self._where_scores(graph, args, shape, emit)
         if name in ("reshape", "squeeze", "expand_dims") and shape_of(args[0])[-1] == shape[-1]:
-            inner = self._unmasked_scores(graph, args[0])
-            return None if inner is None else relax.op.reshape(inner, shape)
+            inner = self._unmasked_scores(graph, args[0], emit)
+            return None if inner is None else emit(relax.op.reshape(inner, shape))
         return None
 
-    def _where_scores(self, graph: Graph, args: list[Any], shape: tuple[int, ...]) -> Any | None:
+    def _where_scores(self, graph: Graph, args: list[Any], shape: tuple[int, ...], emit: Emit) -> Any | None:
         """`where(keep, scores, -inf)` or `where(drop, -inf, scores)`."""
         keep = self._values(graph, args[0])
         for scores, removed, kept_when in ((args[1], args[2], True), (args[2], args[1], False)):
             fill = literal(graph.producer(removed))
             if keep is None or fill is None or np.any(np.asarray(fill) > REMOVED):
                 continue
-            if all(_removes_keys(np.where(v == kept_when, 0.0, fill), n, shape) for n, v in keep):
-                return scores
+            masks = [(n, np.where(v == kept_when, 0.0, fill)) for n, v in keep]
+            if _removes_absent_keys(masks, shape):
+                return _with_constant_mask(scores, masks, shape, emit)
         return None
 
     def _mean(self, graph: Graph, value: relax.Call, emit: Emit) -> Any | None:
@@ -217,11 +218,34 @@ def _is_one_row(shape: tuple[int, ...]) -> bool:
     return len(shape) <= 2 and int(np.prod(shape[:-1])) == 1
 
 
-def _removes_keys(value: Array, n: int, shape: tuple[int, ...]) -> bool:
-    """Whether an additive mask leaves keys below n alone and removes the others, for the queries below n."""
-    full = np.broadcast_to(value, shape)
-    rows = full[..., : min(n, shape[-2]), :]
-    return bool(np.all(rows[..., :n] == 0) and np.all(rows[..., n:] <= REMOVED))
+def _removes_absent_keys(masks: list[tuple[int, Array]], shape: tuple[int, ...]) -> bool:
+    """Whether an additive mask, for each probed n, removes the keys from n on, for the queries below n.
+
+    Of the keys below n it may remove some, the same whatever n is (causal and local attention), but not a query's own.
+    """
+    whole = np.broadcast_to(masks[-1][1], shape)
+    square = shape[-1] == shape[-2]
+    if np.any((whole != 0) & (whole > REMOVED)) or np.any(np.diagonal(whole, axis1=-2, axis2=-1) != 0):
+        return False
+    for n, mask in masks:
+        rows = np.broadcast_to(mask, shape)[..., : min(n, shape[-2]), :]
+        expected = whole[..., : min(n, shape[-2]), :n]
+        kept = expected == 0 if square else np.ones_like(expected, bool)
+        if np.any((rows[..., :n] == 0) != kept) or np.any(rows[..., :n][~kept] > REMOVED):
+            return False
+        if np.any(rows[..., n:] > REMOVED):
+            return False
+    return True
+
+
+def _with_constant_mask(
+    scores: Any, masks: list[tuple[int, Array]], shape: tuple[int, ...], emit: Emit
+) -> Any:
+    """Scores with what a mask removes whatever the length is."""
+    whole = np.broadcast_to(masks[-1][1], shape)
+    if not np.any(whole):
+        return scores
+    return emit(relax.op.add(scores, constant(np.where(whole == 0, 0.0, 10 * REMOVED).astype(np.float32))))
 
 
 def _is_mean(weight: Array, divisor: Array, n: int, shape: tuple[int, ...]) -> bool:

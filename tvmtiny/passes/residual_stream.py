@@ -13,11 +13,11 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import WEIGHTED, attributes, kind, parts
+from tvmtiny.passes.operators import EMBEDDINGS, NORMS, WEIGHTED, attributes, kind, parts
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
-_SUMS = ("embed", *WEIGHTED)
+_SUMS = (*EMBEDDINGS, *WEIGHTED)
 _POOLS = ("mean", "first")
 
 
@@ -57,7 +57,7 @@ def use(graph: Graph, reader: relax.Var, var: relax.Var) -> str:
         return OTHER if any(_reads(graph, arg, var) for arg in core) else ADDED
     if not _is(graph, core[0], var):
         return OTHER
-    return NORMALIZED if kind(value) == "layer_norm" else POOLED if kind(value) in _POOLS else OTHER
+    return NORMALIZED if kind(value) in NORMS else POOLED if kind(value) in _POOLS else OTHER
 
 
 def _is_sum(value: Any) -> bool:

@@ -3,9 +3,9 @@
 - every expression of constants becomes a constant (weights transposed, position tables gathered, shapes)
 - `where(isnan(p), 0, p)` after a softmax, or `where(all scores are -inf, 0, p)`: at least one token is present
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
-- dropout, which does nothing in inference
-- casts to the type that a value already has
-- `split` becomes slices, `concat` of one tensor nothing
+- dropout, which does nothing in inference; BatchNorm, which is a factor and an offset a channel then
+- casts to the type that a value already has; additions of zeros, such as a mask that removes nothing
+- `split` becomes slices, `concat` of one tensor nothing, zeros around a tensor a `concat`
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ def Simplify() -> tvm.transform.Pass:  # noqa: N802 - passes are named like TVM'
 def _simplify(function: relax.Function) -> relax.Function:
     known: dict[Any, Any] = {}
 
-    def rewrite(graph: Graph, var: relax.Var, value: Any, _emit: Emit) -> Any | None:
+    def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
         if isinstance(value, relax.TupleGetItem):
             part = _slice_of_split(graph, value)
-            return part if part is not None else _value_of_dropout(graph, value)
+            part = part if part is not None else _value_of_dropout(graph, value)
+            return part if part is not None else _value_of_batch_norm(graph, value, emit)
         if not isinstance(value, relax.Call):
             return None
         array = evaluate(graph, var, known)
         if array is not None:
             return constant(array)
-        return _drop_guard(graph, value)
+        return _padded(value, emit) if op_name(value) == "nn.pad" else _drop_guard(graph, value)
 
     return rebuild(function, rewrite)
 
@@ -45,6 +46,22 @@ def _simplify(function: relax.Function) -> relax.Function:
 def _value_of_dropout(graph: Graph, item: relax.TupleGetItem) -> Any | None:
     dropout = graph.producer(item.tuple_value)
     return dropout.args[0] if item.index == 0 and graph.is_call(dropout, "nn.dropout") else None
+
+
+def _value_of_batch_norm(graph: Graph, item: relax.TupleGetItem, emit: Emit) -> Any | None:
+    """A BatchNorm in evaluation mode is a factor and an offset for each channel."""
+    norm = graph.producer(item.tuple_value)
+    if item.index != 0 or not graph.is_call(norm, "nn.batch_norm"):
+        return None
+    arrays = [literal(graph.producer(arg)) for arg in norm.args[1:]]
+    if any(array is None for array in arrays) or bool(norm.attrs.training):
+        return None
+    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    factor = gamma / np.sqrt(variance + float(norm.attrs.epsilon))
+    x, axis = norm.args[0], int(norm.attrs.axis)
+    shape = [extent if i == axis % len(shape_of(x)) else 1 for i, extent in enumerate(shape_of(x))]
+    parts = [part.reshape(shape).astype(np.float32) for part in (factor, beta - mean * factor)]
+    return relax.op.add(emit(relax.op.multiply(x, constant(parts[0]))), constant(parts[1]))
 
 
 def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
@@ -57,10 +74,30 @@ def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
     return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + sizes[item.index]])
 
 
+def _padded(pad: relax.Call, emit: Emit) -> Any | None:
+    """Padding with zeros as a concatenation, axis by axis."""
+    if str(pad.attrs.pad_mode) != "constant" or float(pad.attrs.pad_value) != 0:
+        return None
+    result, shape = pad.args[0], list(shape_of(pad.args[0]))
+    widths = np.asarray([int(width) for width in pad.attrs.pad_width]).reshape(-1, 2)
+    for axis, (before, after) in enumerate(widths):
+        zeros = [
+            np.zeros([*shape[:axis], width, *shape[axis + 1 :]], str(pad.ty.dtype))
+            for width in (before, after)
+        ]
+        parts = [constant(zeros[0]), result, constant(zeros[1])]
+        kept = [part for part, width in zip(parts, (before, 1, after), strict=True) if width]
+        shape[axis] += int(before + after)
+        result = emit(relax.op.concat(kept, axis)) if len(kept) > 1 else result
+    return result
+
+
 def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
     name = op_name(call)
     if name == "astype" and str(call.args[0].ty.dtype) == str(call.attrs.dtype):
         return call.args[0]
+    if name == "add":
+        return _without_zeros(graph, call)
     if name == "concat" and len(call.args[0].fields) == 1:
         return call.args[0].fields[0]
     if name != "where":
@@ -77,6 +114,14 @@ def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:
         same = compared.same_as(otherwise) and graph.producer(taken).args[0].same_as(otherwise)
         if integer and from_end and same:
             return otherwise
+    return None
+
+
+def _without_zeros(graph: Graph, add: relax.Call) -> Any | None:
+    for operand, other in ((add.args[0], add.args[1]), (add.args[1], add.args[0])):
+        array = literal(graph.producer(other))
+        if array is not None and not np.any(array) and shape_of(operand) == shape_of(add):
+            return operand
     return None
 
 

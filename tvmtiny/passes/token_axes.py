@@ -14,7 +14,7 @@ from tvm import ir, relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
-from tvmtiny.passes.operators import kind, token_rows
+from tvmtiny.passes.operators import EMBEDDINGS, kind, token_rows
 from tvmtiny.passes.views import View, trace
 
 
@@ -56,7 +56,7 @@ def token_axes(graph: Graph, needed: set[Any]) -> dict[Any, TokenAxes]:
 
 
 def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any, TokenAxes]) -> TokenAxes:
-    if kind(value) == "embed":
+    if kind(value) in EMBEDDINGS:
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
     alone = kind(value) in ("attention", "folded_attention", "mean", "first") and axes.tokens != ROWS.tokens

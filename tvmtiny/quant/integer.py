@@ -135,6 +135,26 @@ def layer_norm_s8(t: Int32, gamma: Int32, beta: Int32, epsilon: int) -> Int8:
     return np.stack(rows).astype(np.int8) if rows else np.zeros(t.shape, np.int8)
 
 
+def scale_s8(t: Int32, gamma: Int32, beta: Int32, shift: int) -> Int8:
+    """A factor and an offset a column: clamp8((multiply_high(t << shift, gamma) + beta) >> NORM_OUTPUT_BITS).
+
+    Args:
+        t: (M, E), |t << shift| < 2**31. gamma, beta: int32 (E,), |beta| < 2**30.
+    """
+    shifted = multiply_high(np.asarray(t, np.int64) << shift, gamma).astype(np.int64) + beta
+    return saturate(shifted >> NORM_OUTPUT_BITS, 8).astype(np.int8)
+
+
+def rms_norm_s8(t: Int32, gamma: Int32, beta: Int32, epsilon: int) -> Int8:
+    """As layer_norm_s8 without the mean (RMSNorm, Zhang and Sennrich 2019): u = t, v = sum(t * t) + epsilon.
+
+    Args:
+        epsilon: round(eps_real * E / scale_t**2), at least 1.
+    """
+    rows = [_normalized(row, gamma, beta, epsilon) for row in np.asarray(t, np.int64)]
+    return np.stack(rows).astype(np.int8) if rows else np.zeros(t.shape, np.int8)
+
+
 def root_extent(extent: int) -> int:
     """sqrt(E) with 24 fractional bits, rounded down: the constant of layer_norm_s8 for rows of E values."""
     import math
@@ -145,8 +165,11 @@ def root_extent(extent: int) -> int:
 def _layer_norm_row(
     t: npt.NDArray[np.int64], gamma: Int32, beta: Int32, epsilon: int
 ) -> npt.NDArray[np.int64]:
-    extent = len(t)
-    u = extent * t - t.sum()
+    return _normalized(len(t) * t - t.sum(), gamma, beta, epsilon)
+
+
+def _normalized(u: npt.NDArray[np.int64], gamma: Int32, beta: Int32, epsilon: int) -> npt.NDArray[np.int64]:
+    extent = len(u)
     v = int((u * u).sum()) + epsilon
     mantissa, exponent = reciprocal_sqrt(v)
     # rate = sqrt(E) / sqrt(v) * 2**NORM_FRACTION_BITS = product * 2**(NORM_FRACTION_BITS - 24 - exponent)
@@ -196,6 +219,11 @@ def embed_s32(
     """token_table[ids] * token_factor + position_table[:n] * position_factor; result (n, E) int32."""
     token = token_table[ids].astype(np.int32) * token_factor
     return token + position_table[: len(ids)].astype(np.int32) * position_factor
+
+
+def add_embedding_s32(t: Int32, ids: Integers, table: Int8, factor: int) -> Int32:
+    """t + table[ids] * factor: a second table of an embedding, such as that of token types."""
+    return (t.astype(np.int64) + table[ids].astype(np.int64) * factor).astype(np.int32)
 
 
 def mean_s8(x: Int8, zero_point_in: int, ratio: int, shift: int, zero_point: int) -> Int8:

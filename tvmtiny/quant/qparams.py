@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,8 +172,30 @@ def floor_scale(scale: float, accumulator_scale: Array) -> float:
 
 def accumulator_scales(weight: Array, bias: Array, x: QuantParams) -> Array:
     """The real value of one unit of each channel's accumulator."""
-    scaled = weight * x.scale
-    return weight_scales(scaled, bias)
+    relative, largest = _relative(x)
+    return weight_scales(weight * relative, bias / largest) * largest
+
+
+def _relative(x: QuantParams) -> tuple[Any, float]:
+    """Scales of an input's columns as parts of the largest, and that.
+
+    Integer weights follow from the parts alone. Layers that share their weights then have the same bytes, which lie in
+    flash once, whatever the ranges of their inputs are.
+    """
+    largest = float(np.max(x.scale))
+    return np.asarray(x.scale) / largest, largest
+
+
+def shared_scales(own: Array, others: Sequence[Array], floor: Array) -> Array:
+    """Scales of columns in proportions that all layers with the same weights have, none below `own` or `floor`.
+
+    Args:
+        own, others: the scales that this layer and those with the same weights would take. floor: least ones.
+    """
+    parts = np.max([scales / scales.max() for scales in (own, *others)], axis=0)
+    parts = np.ceil(parts * 2.0**10) / 2.0**10  # few bits, and few of the factor: their product is exact
+    mantissa, exponent = np.frexp(np.max(np.maximum(own, floor) / parts))
+    return parts * np.ldexp(np.ceil(mantissa * 2.0**32), exponent - 32)
 
 
 def accumulator_bound(weight: Array, bias: Array) -> Array:
@@ -185,10 +207,12 @@ def int8_weights(
     weight: Array, bias: Array, x: QuantParams, _observed: Array | None = None
 ) -> IntegerWeights:
     """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them."""
-    scaled = weight * x.scale
-    unit = weight_scales(scaled, bias)
-    values = np.clip(np.round(scaled / unit[:, None]), -127, 127).astype(np.int8)
-    bound = (np.abs(scaled) / unit[:, None] + 0.5).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
+    relative, largest = _relative(x)
+    scaled = weight * relative
+    part = weight_scales(scaled, bias / largest)
+    values = np.clip(np.round(scaled / part[:, None]), -127, 127).astype(np.int8)
+    unit = part * largest
+    bound = (np.abs(scaled) / part[:, None] + 0.5).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
     return IntegerWeights(values, unit, bound, values)
 
 
@@ -347,13 +371,13 @@ def norm_shift(bits: int, value_bits: int) -> int:
 
 
 def norm_constants(
-    gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams
+    gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams, uncentred: bool = False
 ) -> tuple[Array, Array, int]:
-    """gamma, beta and epsilon of `integer.layer_norm_s8` for a sum in units of `scale`."""
-    extent = len(gamma)
-    if extent > NORM_MAX_EXTENT:
+    """gamma, beta and epsilon of `integer.layer_norm_s8`, or `rms_norm_s8`, for a sum in units of `scale`."""
+    extent, most = len(gamma), NORM_MAX_EXTENT - uncentred
+    if extent > most:
         raise UserError(
-            f"A LayerNorm over {extent} values: at most {NORM_MAX_EXTENT} are supported.",
+            f"A LayerNorm over {extent} values: at most {most} are supported.",
             "Use a narrower model.",
         )
     g = np.round(gamma / out.scale * 2.0 ** (32 - NORM_FRACTION_BITS + NORM_OUTPUT_BITS))
@@ -363,7 +387,26 @@ def norm_constants(
             "A LayerNorm's gamma or beta is too large for its output range.", "Check calibration data."
         )
     limit = 1 << 61
-    return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * extent**3 / scale**2)))
+    unit = extent if uncentred else extent**3
+    return g.astype(np.int32), b.astype(np.int32), max(1, min(limit, round(epsilon * unit / scale**2)))
+
+
+def scale_constants(
+    gamma: Array, beta: Array, scale: float, out: QuantParams, what: str
+) -> tuple[Array, Array, int, QuantParams]:
+    """gamma, beta and shift of `integer.scale_s8` for a sum of SUM_BITS in units of `scale`, and the result's scale.
+
+    The result is not finer than eight units of the sum, so that the shifted sum fits 32 bits.
+    """
+    floor = 8 * float(np.abs(gamma).max()) * scale
+    out = dataclasses.replace(out, scale=max(float(out.scale), floor))
+    real = gamma * scale / out.scale * 2.0**NORM_OUTPUT_BITS
+    multiplier, shift = fixed_point(np.abs(real), limit=np.inf)
+    check_shift(2.0 ** (SUM_BITS - 1), shift, what)
+    b = np.round((beta / out.scale + out.zero_point) * 2.0**NORM_OUTPUT_BITS) + 2 ** (NORM_OUTPUT_BITS - 1)
+    if np.abs(b).max() > INT32 // 2:
+        raise UserError(f"{what}: an offset is too large for its output range.", "Check calibration data.")
+    return np.where(real < 0, -multiplier, multiplier).astype(np.int32), b.astype(np.int32), shift, out
 
 
 def feature_multipliers(scale: Array) -> tuple[Array, int]:

@@ -121,6 +121,11 @@ def _requantize(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
     return [r[0].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s]
 
 
+def _normalized(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    pointers = [part.pointer for part in (*r, *w)]
+    return [*pointers, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s]
+
+
 ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "dense_s8": ("dense_s8", _dense_s8),
     "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
@@ -142,18 +147,9 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     ),
     "requantize_s32_s8": ("requantize_s32_s8", _requantize),
     "requantize_s32_s16": ("requantize_s32_s16", _requantize),
-    "layer_norm_s8": (
-        "layer_norm_s8",
-        lambda r, w, s: [
-            *(part.pointer for part in r),
-            w[0].pointer,
-            w[0].rows,
-            w[0].cols,
-            r[0].stride,
-            w[0].stride,
-            *s,
-        ],
-    ),
+    "layer_norm_s8": ("layer_norm_s8", _normalized),
+    "rms_norm_s8": ("rms_norm_s8", _normalized),
+    "scale_s8": ("scale_s8", _normalized),
     "dense_table_s8": ("dense_table_s8", _dense_s32),
     "dense_s8_pairs": ("dense_s8_pairs", _dense_pairs),
     "dense_table_s8_pairs": ("dense_table_s8_pairs", _dense_pairs),
@@ -193,6 +189,10 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
             w[0].stride,
             *s,
         ],
+    ),
+    "add_embedding_s32": (
+        "add_embedding_s32",
+        lambda r, w, s: [w[0].pointer, r[0].pointer, r[1].pointer, w[0].rows, w[0].cols, w[0].stride, *s],
     ),
     "mean_s8": (
         "mean_s8",

@@ -1,0 +1,34 @@
+/* RMSNorm of rows of int32 sums to int8, in integers: a LayerNorm that does not subtract the mean. */
+#ifndef TVMT_RMS_NORM_S8_H
+#define TVMT_RMS_NORM_S8_H
+
+#include "tvmt_norm_rate.h"
+
+/* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = t * sqrt(cols / sum(t * t)) * 2**24.
+ *
+ * t: rows of `cols` int32 with cols * |t| <= 2**25. cols: at most 1023. gamma, beta: [cols], |beta| <= 2**30.
+ * root_extent: floor(sqrt(cols) * 2**24). epsilon, added to the sum: at least 1. Strides in elements. out must not
+ * overlap t.
+ */
+TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_rms_norm_s8(const int32_t *t, const int32_t *gamma, const int32_t *beta,
+                                                      int8_t *out, int32_t rows, int32_t cols, int32_t t_stride,
+                                                      int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
+  for (int32_t i = 0; i < rows; i++) {
+    const int32_t *row = t + i * t_stride;
+    int8_t *y = out + i * out_stride;
+    int64_t squares = epsilon;
+    int32_t left;
+    for (int32_t j = 0; j < cols; j++) {
+      squares += (int64_t)row[j] * row[j];
+    }
+    const int32_t multiplier = tvmt_norm_rate((uint64_t)squares, root_extent, &left);
+    const int32_t up = left > 0 ? left : 0, down = up - left;
+    for (int32_t j = 0; j < cols; j++) {
+      const int32_t value = (int32_t)((uint32_t)row[j] << up) >> down;
+      const int32_t normalized = tvmt_multiply_high(value, multiplier);
+      y[j] = tvmt_shift_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]));
+    }
+  }
+}
+
+#endif
