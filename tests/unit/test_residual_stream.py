@@ -144,6 +144,6 @@ class TestSwitch:
         assert not (tmp_path / "model").exists()
 
     def test_is_refused_when_its_type_is_unknown(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="'int32' of the residual stream") as caught:
+        with pytest.raises(UserError, match="type of the residual stream 'int32'") as caught:
             compile_model("absent.onnx", target="host", residual="int32", output=tmp_path / "model")
         assert "int8, int16" in caught.value.remedy

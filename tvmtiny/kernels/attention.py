@@ -21,7 +21,7 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
-from tvmtiny.kernels import tile, weights
+from tvmtiny.kernels import products, tile, weights
 from tvmtiny.kernels.base import PLAIN, Array, Blocking, Kernel, Operands, padded
 from tvmtiny.kernels.columns import columns_shape, fours
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
@@ -78,8 +78,8 @@ def _attend_window(
     query_width, width, shifts,
 ):  # fmt: skip
     """Row i of a block: its scores with the keys from `first` to before `end`, their softmax times V."""
-    tile.scores_window_s32(q, i, k, first, sums, workspace, end - first, query_width)
-    tile.attend_window_s8(
+    products.scores_window_s32(q, i, k, first, sums, workspace, end - first, query_width)
+    products.attend_window_s8(
         sums, exp_table, score_multiplier, v, first, ratio, head, context, row + i, col, width, end - first,
         shifts["score_shift"], shifts["value_shift"], 0,
     )  # fmt: skip
@@ -103,8 +103,8 @@ def _attend(
                 query_width, width, shifts,
             )  # fmt: skip
     else:
-        tile.scores_s32(q, k, sums, workspace, rows, n, query_width)
-        tile.attend_s8(
+        products.scores_s32(q, k, sums, workspace, rows, n, query_width)
+        products.attend_s8(
             sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
             shifts["score_shift"], shifts["value_shift"], 0,
         )  # fmt: skip
@@ -157,7 +157,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         sums = T.sblock_alloc_buffer((R, fours(max(S, N))), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         if folded and not tokens_are_keys:
-            tile.columns_s8(x, k, n, E)
+            products.columns_s8(x, k, n, E)
         for head in T.serial(H - 1):
             if not folded:
                 weights.dense_s8_keys(

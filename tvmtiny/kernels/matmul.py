@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
-from tvmtiny.kernels import tile
+from tvmtiny.kernels import products
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands
 from tvmtiny.quant import integer
 from tvmtiny.quant.tensor_arithmetic import product_acc
@@ -32,7 +32,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for batch in T.serial(B):
-            tile.product_s8(a, b, out, batch, workspace, M, N, K, multiplier, shift, zero_point)
+            products.product_s8(a, b, out, batch, workspace, M, N, K, multiplier, shift, zero_point)
 
     return matmul
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tvm.script import tirx as T
 
-from tvmtiny.kernels import tile
+from tvmtiny.kernels import products, tile
 from tvmtiny.kernels.base import Array, Blocking, Operands
 from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.quant import int4
@@ -173,7 +173,7 @@ def dense_s8(
             depth, shift, zero_point,
         )  # fmt: skip
     else:
-        tile.dense_s8(
+        products.dense_s8(
             x, x_row, weight, bias, multiplier, w_row, out, out_row, out_col, workspace, rows, cols, depth,
             shift, zero_point,
         )  # fmt: skip
@@ -205,7 +205,7 @@ def dense_table_s8(
         )  # fmt: skip
         tile.lookup_s8(out, table, rows, cols)
     else:
-        tile.dense_table_s8(
+        products.dense_table_s8(
             x, x_row, weight, bias, multiplier, table, out, workspace, rows, cols, depth, shift, zero_point
         )
 
@@ -218,7 +218,7 @@ def dense_s8_keys(w4, x, weight, groups, bias, multiplier, w_row, keys, workspac
             x, 0, weight, groups, bias, multiplier, w_row, keys, 0, 0, workspace, rows, cols, depth, shift, 0
         )
     else:
-        tile.dense_s8_keys(x, weight, bias, multiplier, w_row, keys, workspace, rows, cols, depth, shift)
+        products.dense_s8_keys(x, weight, bias, multiplier, w_row, keys, workspace, rows, cols, depth, shift)
 
 
 @T.inline
@@ -231,7 +231,7 @@ def dense_s8_channels(
             x, 0, weight, groups, bias, multiplier, w_row, values, workspace, rows, cols, depth, shift, 0
         )
     else:
-        tile.dense_s8_channels(
+        products.dense_s8_channels(
             x, weight, bias, multiplier, w_row, values, workspace, rows, cols, depth, shift
         )
 
@@ -242,4 +242,4 @@ def dense_s32(w4, x, x_row, weight, groups, bias, multiplier, out, workspace, ro
     if w4:
         dense_w4_s32(x, x_row, weight, groups, bias, multiplier, out, workspace, rows, cols, depth, shift)
     else:
-        tile.dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift)
+        products.dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift)
