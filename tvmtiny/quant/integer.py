@@ -1,7 +1,7 @@
 """The integer arithmetic of the generated code, exactly, in NumPy.
 
-Every function here has three twins that give the same bytes: the TIR definition in `tvmtiny.kernels.tile` or `products`, the
-portable C and the DSP C in schedules/microkernels. Python's and NumPy's 64-bit integers are wide enough for every
+Every function here has twins that give the same bytes: the TIR definition in `tvmtiny.kernels.tile` or `.products`, and
+the C of every family in schedules/microkernels. Python's and NumPy's 64-bit integers are wide enough for every
 intermediate value. Docs: docs/integer-arithmetic.md.
 
 Shapes use M rows, N columns, K depth. int32 accumulators never overflow: `tvmtiny.quant.qparams` proves a bound for
