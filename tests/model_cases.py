@@ -221,7 +221,7 @@ CASES = {
         _case(
             "int4_folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20), weights="int4"
         ),
-        _wide("wide_folded", tokens=8, embedding=11, heads=1, hidden=12),
+        _wide("wide_folded", tokens=8, embedding=13, heads=1, hidden=12),
         _case("int16_weights", Encoder(tokens=9, embedding=18, heads=3, hidden=22), weights="int16"),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
