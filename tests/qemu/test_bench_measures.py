@@ -65,9 +65,9 @@ def test_calls_are_counted_apart_from_the_program_around_them(tmp_path: Path) ->
     assert instructions("qemu-m4", tmp_path, once, twice) == 3 * count
     # The whole runs differ by the same and a turn of the benchmark's loop.
     totals = []
-    for step in (once, twice):
-        work, arena_bytes = kernels._layout(step)
-        artifact = kernels._program(tmp_path, load_target("qemu-m4"), arena_bytes)
+    for calls in (1, 2):
+        work, arena_bytes = kernels._layout(Step("dense_s8_pairs", 4, 8, 16, calls))
+        artifact = kernels._program(tmp_path, load_target("qemu-m4"), "dsp", arena_bytes)
         totals.append(run(artifact, "qemu", [Sample({"work": work}, 1)]).instructions or 0)
     assert count < totals[1] - totals[0] < count + 12
 
