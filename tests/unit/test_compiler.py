@@ -117,7 +117,7 @@ class TestErrors:
         self, compile_case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target = _small_target(tmp_path / "targets", monkeypatch, 262_144, 2048 + 256)
-        with pytest.raises(UserError, match=r"arena 0\.5 KB > 0\.2 KB RAM of tiny") as caught:
+        with pytest.raises(UserError, match=r"arena 0\.6 KB > 0\.2 KB RAM of tiny") as caught:
             compile_case(ENCODER, target=target)
         assert "--max-tokens" in caught.value.remedy
 
