@@ -79,7 +79,9 @@ def test_macs_and_instructions_follow_the_number_of_tokens(encoder: Artifact, fo
     assert half.macs is not None
     assert full.macs is not None
     assert half.macs < full.macs / 2 + 100
-    assert half.instructions < full.instructions * 0.6
+    # Tokens are taken four at a time: half of twelve are two blocks of three, of which each takes the time of four.
+    assert encoder.max_tokens == 12
+    assert half.instructions < full.instructions * 0.67
     rows = zip(full.operators[1:], half.operators[1:], encoder.metadata["operators"], strict=True)
     for all_tokens, fewer, row in rows:
         a, b, c = row["macs_by_tokens"]

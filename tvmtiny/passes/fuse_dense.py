@@ -75,19 +75,15 @@ def _dense(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
     product, bias = _product_and_bias(graph, value)
     if product is None:
         return None
-    weight = as_array(product.args[1])
-    if weight is None or weight.ndim < 2:
-        return None
-    if weight.ndim > 2 and np.any(weight != weight[(slice(0, 1),) * (weight.ndim - 2)]):
-        return None  # another weight for each row of a batch
-    weight = weight[(0,) * (weight.ndim - 2)]
+    weight = _matrix(graph, product)
+    assert weight is not None
     args = [as_matrix(graph, product.args[0], emit), constant(weight.T), constant(bias.astype(np.float32))]
     return reshaped(call("dense", args, activation="none"), value, emit)
 
 
 def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Array]:
     """The matmul by constants (K, N) behind `value` and its bias (N,), with `add` on either side, reshapes between."""
-    if _by_a_matrix(graph, value):
+    if _matrix(graph, value) is not None:
         return value, np.zeros(shape_of(value)[-1])
     if op_name(value) == "add":
         for operand, other in ((value.args[0], value.args[1]), (value.args[1], value.args[0])):
@@ -95,7 +91,7 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
             if array is None:
                 continue
             root = graph.producer(trace(graph, operand).root)
-            if not _by_a_matrix(graph, root):
+            if _matrix(graph, root) is None:
                 continue
             shape = shape_of(value)
             vector = column_vector(np.asarray(array, np.float64), shape)
@@ -105,10 +101,13 @@ def _product_and_bias(graph: Graph, value: relax.Call) -> tuple[Any | None, Arra
     return None, np.zeros(0)
 
 
-def _by_a_matrix(graph: Graph, value: Any) -> bool:
-    """Whether a value is a product with a constant matrix."""
+def _matrix(graph: Graph, value: Any) -> Array | None:
+    """The constant matrix (K, N) that a value is a product with, once or the same for each row of a batch; or None."""
     weight = as_array(value.args[1]) if graph.is_call(value, "matmul") else None
-    return weight is not None and weight.ndim == 2
+    if weight is None or weight.ndim < 2:
+        return None
+    matrix: Array = weight[(0,) * (weight.ndim - 2)]
+    return matrix if np.array_equal(weight, np.broadcast_to(matrix, weight.shape), equal_nan=True) else None
 
 
 def _fold(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
