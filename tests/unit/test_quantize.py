@@ -265,10 +265,10 @@ DEGENERATE = {
 
 REFUSED = {
     ("enormous", False): "is not finite",
-    # The residual disappears beside the branch (or both beside the least scale): there is no scale for both.
+    # The residual disappears beside the branch: there is no scale for both.
     **{
         (name, False): "the residual .* too small beside the sum"
-        for name in ("one outlier", "huge", "huge biases", "subnormal")
+        for name in ("one outlier", "huge", "huge biases")
     },
 }
 
