@@ -344,7 +344,7 @@ def test_the_pattern_of_float_calls_finds_them() -> None:
 
 @pytest.mark.qemu
 def test_work_is_proportional_to_the_tokens(encoder: Artifact) -> None:
-    """Tokens are taken four at a time: a third of twelve are one block of three."""
+    """Tokens are taken four at a time: a third of twelve is one of three blocks."""
     counts = {}
     for n in (encoder.max_tokens // 3, encoder.max_tokens):
         sample = Sample(samples(encoder, 1)[0].inputs, n)

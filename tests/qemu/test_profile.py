@@ -79,9 +79,10 @@ def test_macs_and_instructions_follow_the_number_of_tokens(encoder: Artifact, fo
     assert half.macs is not None
     assert full.macs is not None
     assert half.macs < full.macs / 2 + 100
-    # Tokens are taken four at a time: half of twelve are two blocks of three, of which each takes the time of four.
+    # Tokens are taken four at a time: a third of twelve is one of three blocks.
+    third = profile(encoder, Sample(whole.inputs, encoder.max_tokens // 3))
     assert encoder.max_tokens == 12
-    assert half.instructions < full.instructions * 0.67
+    assert third.instructions < full.instructions * 0.4
     rows = zip(full.operators[1:], half.operators[1:], encoder.metadata["operators"], strict=True)
     for all_tokens, fewer, row in rows:
         a, b, c = row["macs_by_tokens"]

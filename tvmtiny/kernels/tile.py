@@ -20,6 +20,9 @@ from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS
 TILE = "tvmtiny.tile"
 SCALARS = "tvmtiny.scalars"
 
+TILE_ROWS = 4
+"""Rows that the micro-kernels of every family but those of strips take at once, at most."""
+
 assert (NORM_FRACTION_BITS, NORM_OUTPUT_BITS) == (24, 8), "layer_norm_s8 below is written for these"
 
 
@@ -29,13 +32,19 @@ def blocks_of(n: Any, rows: int) -> Any:
 
 
 def block_start(block: Any, n: Any, rows: int) -> Any:
-    """First row of a block; blocks differ by one row at most, as a short one at the end would cost most of a long."""
-    return T.truncdiv(block * n, blocks_of(n, rows))
+    """First row of a block.
+
+    Blocks of up to TILE_ROWS rows are full but for the last one: a micro-kernel takes so many at once, and three in the
+    same time. Longer ones differ by one row at most: their micro-kernels take any number of rows in proportion, but a
+    short block at the end would cost most of a long one.
+    """
+    return block * rows if rows <= TILE_ROWS else T.truncdiv(block * n, blocks_of(n, rows))
 
 
 def block_rows(block: Any, n: Any, rows: int) -> Any:
     """Rows of a block. The bound is there for TVM, which does not derive it from the quotients."""
-    return T.min(rows, block_start(block + 1, n, rows) - block_start(block, n, rows))
+    end = n if rows <= TILE_ROWS else block_start(block + 1, n, rows)
+    return T.min(rows, end - block_start(block, n, rows))
 
 
 def saturated(value: Any, dtype: str) -> Any:

@@ -126,6 +126,14 @@ def _normalized(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
     return [*pointers, w[0].rows, w[0].cols, r[0].stride, w[0].stride, *s]
 
 
+def _add_residual(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    return [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s]
+
+
+def _mean(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    return [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s]
+
+
 ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "dense_s8": ("dense_s8", _dense_s8),
     "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
@@ -137,14 +145,8 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
         "lookup_s8",
         lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride],
     ),
-    "add_residual_s32": (
-        "add_residual_s32",
-        lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
-    ),
-    "add_residual_s16_s32": (
-        "add_residual_s16_s32",
-        lambda r, w, s: [w[0].pointer, r[0].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
-    ),
+    "add_residual_s32": ("add_residual_s32", _add_residual),
+    "add_residual_s16_s32": ("add_residual_s16_s32", _add_residual),
     "requantize_s32_s8": ("requantize_s32_s8", _requantize),
     "requantize_s32_s16": ("requantize_s32_s16", _requantize),
     "layer_norm_s8": ("layer_norm_s8", _normalized),
@@ -194,14 +196,8 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
         "add_embedding_s32",
         lambda r, w, s: [w[0].pointer, r[0].pointer, r[1].pointer, w[0].rows, w[0].cols, w[0].stride, *s],
     ),
-    "mean_s8": (
-        "mean_s8",
-        lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
-    ),
-    "mean_s16_s32": (
-        "mean_s16_s32",
-        lambda r, w, s: [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s],
-    ),
+    "mean_s8": ("mean_s8", _mean),
+    "mean_s16_s32": ("mean_s16_s32", _mean),
 }
 """Tile operator -> (micro-kernel, arguments from the block's reads, writes and integer parameters)."""
 
