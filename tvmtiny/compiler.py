@@ -42,6 +42,7 @@ from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
@@ -90,7 +91,8 @@ def compile(  # noqa: A001 - the verb of the command line
     Args:
         model: path of an .onnx or .pt2 file, or a torch ExportedProgram.
         target: name of a target (`tvmtiny targets`).
-        calibration: .npz file, or arrays by input name, samples along the first axis.
+        calibration: .npz file, or arrays by input name, samples along the first axis. A model that its author has
+            quantized, with a scale for every tensor, needs none.
         name: C prefix; the output directory's name when None.
         labels: file with a class name a line, or the names: of the first output, or of outputs by name.
         tokenizer: tokenizer.json that the model was trained with; the C then takes text.
@@ -125,20 +127,24 @@ def compile(  # noqa: A001 - the verb of the command line
     microkernels = family(board, weights)
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
-    if calibration is None:
-        raise UserError(
-            "A float model needs calibration data to become an integer model.",
-            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
-        )
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
+    if calibration is None and not is_given(module):
+        raise UserError(
+            "A float model needs calibration data to become an integer model.",
+            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
+        )
     with stages("fuse"):
         fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
-        batch = _batch(calibration, specs, length_input, tokens)
+        inputs = input_params(module) if is_given(module) else {}
+        if calibration is None:
+            batch = random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
+        else:
+            batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
         text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None)
@@ -146,8 +152,13 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
+        given = {}
+        if is_given(module):
+            probes = random_batch(specs, inputs, tokens, PROBES)
+            given = given_parameters(module, fused, float_model, probes)
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
+        statistics = Statistics([] if calibration is None else traces, given, inputs)
+        quantized = quantize(fused, statistics, range_method, residual, types)
         stages.dump("quantized", quantized.module)
     program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
@@ -155,6 +166,7 @@ def compile(  # noqa: A001 - the verb of the command line
         source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
         quality["source"] = source
+        quality["data"] = "random" if calibration is None else "calibration"
         quality["verification"] = None
         if checked is not None:
             how = verification.setup(fused, range_method, residual, len(batch))

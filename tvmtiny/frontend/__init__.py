@@ -16,6 +16,9 @@ def import_model(
 ) -> tvm.IRModule:
     """Import an ONNX file, a .pt2 file or a torch ExportedProgram, in float32.
 
+    Of a model that its author has quantized comes the float model, with its scales in an attribute
+    (`passes.strip_quantization`).
+
     Args:
         model: a path (.onnx, .pt2), or an ExportedProgram.
         shapes: sizes of dynamic inputs by name, batch included.
@@ -26,8 +29,9 @@ def import_model(
         EnvironmentProblem: torch is needed and missing.
     """
     from tvmtiny.frontend.supported import check_types
+    from tvmtiny.passes.strip_quantization import StripQuantization
 
-    module = _import(model, shapes, max_tokens)
+    module = StripQuantization()(_import(model, shapes, max_tokens))
     check_types(module)
     return module
 

@@ -117,12 +117,20 @@ class Quantization:
             if trace(self.graph, ids).root.same_as(param):
                 self._check_vocabulary(param, shape_of(table)[0])
                 return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
-        values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
+        self.inputs[param.name] = self._feature_params(param, shape[-1])
+        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+
+    def _feature_params(self, param: relax.Var, columns: int) -> QuantParams:
+        given = self.statistics.inputs.get(param.name)
+        if given is not None:
+            params = qparams.given_columns(given, columns)
+            if params is not None and (self._only_projected(param) or qparams.is_uniform(params)):
+                return params
+        values = self.statistics[f"{param.name}.input"].reshape(-1, columns)
         low, high = values.min(axis=0), values.max(axis=0)
         if not self._only_projected(param):
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-        self.inputs[param.name] = qparams.columns(low, high)
-        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+        return qparams.columns(low, high)
 
     def _check_vocabulary(self, param: relax.Var, rows: int) -> None:
         if rows > MAX_VOCABULARY:
@@ -182,8 +190,8 @@ class Quantization:
         array = as_array(self.graph.producer(expr))
         if array is None:
             return self.operand(expr)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array.astype(np.float64), params)), params)
+        values, params = qparams.quantized_constant(array, offset=False)
+        return Value(constant(values), params)
 
     def broadcast(self, expr: Any, shape: tuple[int, ...], *, swap: bool = False) -> Value:
         """A tensor repeated to `shape`; with `swap` its last two axes change places then."""
@@ -251,13 +259,23 @@ class Quantization:
         return self.copies[key]
 
     def range_of(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
-        """Parameters for the observed value `<name>.<key>` of an operator."""
+        """Parameters for the observed value `<name>.<key>` of an operator: those that the model came with, if any."""
         symmetric = symmetric or (key == "out" and name in self.symmetric_names)
+        given = self.statistics.given.get(f"{name}.{key}")
+        if given is not None:
+            return qparams.made_symmetric(given) if symmetric else given
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
         return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
 
+    def is_clamp(self, name: str, activation: str) -> bool:
+        """Whether an activation changes nothing within the range of its result, and all that is known is that."""
+        return activation == "relu6" and not self.statistics.knows(f"{name}.pre")
+
     def head_scales(self, name: str, key: str, heads: int, factors: Array | float = 1.0) -> Array:
         """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
+        given = self.statistics.given.get(f"{name}.{key}")
+        if given is not None and np.all(factors == np.asarray(1.0)):
+            return np.full(heads, float(qparams.made_symmetric(given).scale))
         rows = self.statistics[f"{name}.{key}"] * factors
         return np.array(
             [
@@ -273,7 +291,7 @@ class Quantization:
     ) -> tuple[Epilogue, float, dict[str, Any], QuantParams]:
         """The epilogue after a sum: its parameters, the sum's scale, its operands, the result's parameters."""
         _, residual, _ = parts(call)
-        bits = self._sum_bits(call)
+        bits = self.sum_bits(call)
         operands: dict[str, Any] = {}
         if residual is None:
             total = qparams.branch_sum(accumulator, bound, bits)
@@ -319,7 +337,7 @@ class Quantization:
         wide = in_stream or (self.is_last(var) and kind(call) == "dense")
         if wide:
             floor = max(self._floors(var), default=0.0) if in_stream else 0.0
-            out = qparams.wide(float(np.abs(self.statistics[f"{var.name}.out"]).max()), floor)
+            out = qparams.wide(self.statistics.magnitude(f"{var.name}.out"), floor)
         else:
             out = self.range_of(var.name, "out")
         out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
@@ -340,18 +358,18 @@ class Quantization:
 
     def _largest_sum(self, var: relax.Var) -> float:
         """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
-        return max(float(np.abs(self.statistics[f"{var.name}.{key}"]).max()) for key in ("branch", "sum"))
+        return max(self.statistics.magnitude(f"{var.name}.{key}") for key in ("branch", "sum"))
 
     def _floors(self, var: relax.Var) -> list[float]:
         """The finest scale that each sum to which `var` is added takes of it."""
         sums = [reader for reader in readers(self.graph, var) if use(self.graph, reader, var) == ADDED]
         return [
-            qparams.wide_residual_floor(self._largest_sum(reader), self._sum_bits(self.graph.bound(reader)))
+            qparams.wide_residual_floor(self._largest_sum(reader), self.sum_bits(self.graph.bound(reader)))
             for reader in sums
         ]
 
     @staticmethod
-    def _sum_bits(call: relax.Call) -> int:
+    def sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
         if norm is None or attributes(call)["norm"] == SCALE:
@@ -368,8 +386,8 @@ class Quantization:
         array = as_array(expr)
         if array is None:
             return self.operand(expr)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array, params)), params)
+        values, params = qparams.quantized_constant(array, offset=True)
+        return Value(constant(values), params)
 
 
 def _wide_stream(graph: Graph) -> list[relax.Var]:
