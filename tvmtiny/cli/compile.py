@@ -175,10 +175,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
 
 
 def command(
-    model: Annotated[
-        Path,
-        typer.Argument(help="ONNX file, or an ExportedProgram (.pt2).", exists=True, dir_okay=False),
-    ],
+    model: console.ModelArgument,
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],
@@ -199,7 +196,7 @@ def command(
         typer.Option(
             metavar="[OUTPUT=]FILE",
             help="Text file with one class name a line, of the first or the named output; may be repeated.",
-            show_default=False,
+            show_default="those of hf:DIR",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -208,7 +205,7 @@ def command(
             help="tokenizer.json of the model: the C takes text.",
             exists=True,
             dir_okay=False,
-            show_default=False,
+            show_default="that of hf:DIR",
         ),
     ] = None,
     max_tokens: Annotated[
@@ -273,6 +270,7 @@ def command(
     shapes = parse_shapes(shape or [])
 
     from tvmtiny.cli import figures as figures_of
+    from tvmtiny.frontend.opening import model_stem
     from tvmtiny.target import load_target
 
     board = load_target(target)  # an unknown target is reported before TVM is imported
@@ -301,7 +299,7 @@ def command(
             layer_weights=parse_layer_weights(layer_weights or []),
             verify=verify,
             dump_dir=dump_dir,
-            output=output or DEFAULT_PARENT / (name or model.stem),
+            output=output or DEFAULT_PARENT / (name or model_stem(model)),
             on_stage=on_stage,
         )
     if verbose:
