@@ -37,9 +37,10 @@ from tvmtiny.frontend.opening import model_stem, open_model
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
+from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
@@ -81,6 +82,7 @@ def compile(  # noqa: A001 - the verb of the command line
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
+    int16: Sequence[str] = (),
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -104,6 +106,7 @@ def compile(  # noqa: A001 - the verb of the command line
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -155,7 +158,7 @@ def compile(  # noqa: A001 - the verb of the command line
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
+        quantized = quantize(fused, Statistics(traces), range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
     program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
@@ -165,7 +168,7 @@ def compile(  # noqa: A001 - the verb of the command line
         quality["source"] = source
         quality["verification"] = None
         if checked is not None:
-            how = verification.setup(fused, range_method, residual, len(batch))
+            how = verification.setup(fused, quantized.int16, range_method, len(batch))
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(prefix, board, microkernels, quantized, specs, names, references, opened.title, text)
