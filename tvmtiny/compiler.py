@@ -17,6 +17,7 @@ import tvm
 
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
+from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
     check_output,
@@ -178,6 +179,7 @@ def compile(  # noqa: A001 - the verb of the command line
         if text is not None:
             files |= text.files(prefix)
             data |= text.metadata(prefix, data["sources"])
+        files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
 
