@@ -1,4 +1,4 @@
-"""ONNX files, opset 13 to 22, through TVM's importer. torch is not needed."""
+"""ONNX files, from opset 13 on, through TVM's importer. torch is not needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
 from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 
-OPSETS = range(13, 23)
+OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
+"""Up to the newest that the installed onnx knows."""
+
+SCHEMA_FUNCTIONS = ("Attention", "RotaryEmbedding")
+"""Operators of opset 23 and later that onnx defines by others, which the importer knows."""
+
 CONTROL_FLOW = ("If", "Loop", "Scan")
 NODES_SHOWN = 4
 _CONTROL_FLOW_REMEDY = (
@@ -39,7 +44,7 @@ def import_onnx(
         max_tokens: the size of a dynamic axis 1.
 
     Raises:
-        UserError: no such model, damaged, outside opset 13 to 22, or dynamic.
+        UserError: no such model, damaged, outside OPSETS, or dynamic.
         UnsupportedOperators: an operator is not known.
     """
     model = _load(Path(path))
@@ -94,11 +99,14 @@ def _check_opset(model: onnx.ModelProto) -> int:
 
 
 def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Local functions (some exporters write one a module) become plain nodes."""
-    if not model.functions:
-        return model
+    """Local functions (some exporters write one a module) and SCHEMA_FUNCTIONS become plain nodes."""
+    standard = [("", name) for name in SCHEMA_FUNCTIONS]
     try:
-        return onnx.inliner.inline_local_functions(model)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        if any((node.domain, node.op_type) in standard for node in model.graph.node):
+            model = onnx.inliner.inline_selected_functions(model, standard, inline_schema_functions=True)
+        return model
     except Exception as error:
         raise UserError(
             f"The functions inside the model cannot be inlined: {_first_line(error)}",

@@ -67,10 +67,22 @@ def _pad(inputs: Any, attributes: dict[str, Any]) -> Any | None:
     return relax.op.nn.pad(data, [int(width) for width in pairs])
 
 
+def _rms_normalization(inputs: Any, attributes: dict[str, Any]) -> Any | None:
+    """As torch spells it, over the last axis; TVM makes one operator of it, which no pass knows."""
+    data, scale = inputs[0], inputs[1]
+    axis, rank = int(attributes.get("axis", -1)), len(data.ty.shape)
+    if axis not in (-1, rank - 1):
+        return None
+    mean = relax.op.mean(relax.op.multiply(data, data), axis=[-1], keepdims=True)
+    epsilon = relax.const(np.float32(attributes.get("epsilon", 1e-5)))
+    return relax.op.multiply(relax.op.multiply(data, relax.op.rsqrt(relax.op.add(mean, epsilon))), scale)
+
+
 OVERRIDES: dict[str, Callable[[Any, dict[str, Any]], Any | None]] = {
     "Clip": _clip,
     "ConstantOfShape": _constant_of_shape,
     "Pad": _pad,
+    "RMSNormalization": _rms_normalization,
 }
 """Converters (inputs, attributes) in place of TVM's; None leaves the node to TVM."""
 

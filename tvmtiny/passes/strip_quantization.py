@@ -1,12 +1,12 @@
 """A model that its author has quantized becomes the float model that it stands for, with its scales kept beside it.
 
 Importers write such models with `quantize` and `dequantize` around float operators: ONNX in QDQ format, TensorFlow Lite
-through TVM's importer, torch's PT2E. Fusion wants the plain float graph. So quantized constants become the real
-numbers that they are, each pair of quantize and dequantize becomes its operand, and what the pair knew of the tensor goes
-into an attribute of the function. `quant.given` finds these tensors again after fusion.
+through TVM's importer, torch's PT2E. Fusion wants the plain float graph. So quantized constants become the real numbers
+that they are, each pair of quantize and dequantize becomes its operand, and what the pair knew of the tensor goes into
+an attribute of the function. `quant.given` finds these tensors again after fusion.
 
-Between the two an exporter may move integers about (reshape, transpose, gather, clamp): the same is then done to the real
-numbers.
+Between the two an exporter may move integers about (reshape, transpose, gather, clamp): the same is then done to the
+real numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class _Grid:
     def real(self, values: Array) -> Array:
         """float32 values, as the operator dequantize gives them."""
         scale, zero = (self._shaped(part, values.ndim) for part in (self.scale, self.zero_point))
-        return ((values.astype(np.int64) - zero.astype(np.int64)) * scale.astype(np.float64)).astype(np.float32)
+        return ((values.astype(np.int64) - zero.astype(np.int64)) * scale.astype(np.float64)).astype(
+            np.float32
+        )
 
     def integers(self, values: Array) -> Array:
         """The integers of real values, as the operator quantize gives them."""

@@ -1,9 +1,9 @@
 """The scales of a model that its author has quantized, found again behind fusion by what tensors hold.
 
-`passes.strip_quantization` leaves the float graph and a list of its tensors that have a scale. Fusion rewrites that graph,
-in ways that need not be known here: the imported and the fused module run on the same random inputs, and a value of the
-fused one has the scale of the tensor of the imported one that holds the same numbers, in whatever order. A tensor that
-fusion has removed (scores of attention, steps of a GELU) is found nowhere, and its scale has no use.
+`passes.strip_quantization` leaves the float graph and a list of its tensors that have a scale. Fusion rewrites that
+graph, in ways that need not be known here: the imported and the fused module run on the same random inputs, and a value
+of the fused one has the scale of the tensor of the imported one that holds the same numbers, in whatever order. A
+tensor that fusion has removed (scores of attention, steps of a GELU) is found nowhere, and its scale has no use.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ def input_params(imported: tvm.IRModule) -> dict[str, QuantParams]:
     return found
 
 
-def given_parameters(
-    imported: tvm.IRModule, fused: tvm.IRModule, float_model: FloatModel, batch: Batch
-) -> dict[str, QuantParams]:
+def given_parameters(imported: tvm.IRModule, float_model: FloatModel, batch: Batch) -> dict[str, QuantParams]:
     """The parameters of the values of a fused module, by the names `<variable>.<value>` of `quant.calibrate`.
 
     Args:
-        float_model: of `fused`. batch: PROBES random inputs with all tokens present.
+        float_model: of the fused module. batch: PROBES random inputs with all tokens present.
     """
     given = _given(imported)
+    if not given:
+        return {}
     runs = _run(imported, list(given), batch)
     whole = {name: [np.sort(run[name], axis=None) for run in runs] for name in given}
     traces = [
@@ -120,7 +120,7 @@ def _random(
 
 
 def _given(imported: tvm.IRModule) -> dict[str, QuantParams]:
-    rows = dict(imported["main"].attrs[GIVEN_ATTRIBUTE])
+    rows = dict(dict(imported["main"].attrs or {}).get(GIVEN_ATTRIBUTE, {}))
     return {str(name): QuantParams(float(row[0]), int(row[1])) for name, row in rows.items()}
 
 
@@ -134,11 +134,15 @@ def _run(imported: tvm.IRModule, names: list[str], batch: Batch) -> list[dict[st
     runs = []
     for row in range(len(batch)):
         arrays = [
-            batch.arrays[param.name][row : row + 1] if param.name in batch.arrays else np.ones(shape_of(param))
+            batch.arrays[param.name][row : row + 1]
+            if param.name in batch.arrays
+            else np.ones(shape_of(param))
             for param in main.params
         ]
         types = [str(param.ty.dtype) for param in main.params]
-        arguments = [tvm.runtime.tensor(array.astype(dtype)) for array, dtype in zip(arrays, types, strict=True)]
+        arguments = [
+            tvm.runtime.tensor(array.astype(dtype)) for array, dtype in zip(arrays, types, strict=True)
+        ]
         results = [value.numpy() for value in machine["main"](*arguments)]
         runs.append(dict(zip(names, results[len(results) - len(names) :], strict=True)))
     return runs
@@ -172,6 +176,8 @@ def _equal(part: Array, whole: Array) -> bool:
 
 def _contained(part: Array, whole: Array) -> bool:
     """Whether each element of a sorted array is one of another; 0 of a ReLU would be, of many."""
-    after = np.searchsorted(whole, part).clip(1, len(whole) - 1) if len(whole) > 1 else np.zeros(len(part), int)
+    after = (
+        np.searchsorted(whole, part).clip(1, len(whole) - 1) if len(whole) > 1 else np.zeros(len(part), int)
+    )
     nearest = np.minimum(np.abs(whole[after] - part), np.abs(whole[after - 1] - part))
     return bool(nearest.max() <= TOLERANCE * np.abs(whole).max())

@@ -126,8 +126,8 @@ def made_symmetric(params: QuantParams) -> QuantParams:
 def given_columns(params: QuantParams, count: int) -> QuantParams | None:
     """Parameters of the elements of a feature input as those of its columns; None where rows differ.
 
-    Zero points are rounded: the grid moves by up to half a step, which the bias of the reading layer makes up for. Those
-    that int8 does not hold are brought into it, with a scale that keeps the range.
+    Zero points are rounded: the grid moves by up to half a step, which the bias of the reading layer makes up for.
+    Those that int8 does not hold are brought into it, with a scale that keeps the range.
     """
     scale, zero = params.scale.reshape(-1, count), params.zero_point.reshape(-1, count)
     if not (np.allclose(scale, scale[0]) and np.allclose(zero, zero[0], atol=1e-3)):
@@ -245,14 +245,16 @@ def quantized_constant(array: Array, *, offset: bool) -> tuple[Array, QuantParam
     if not np.isnan(grid):
         steps = np.round(array.astype(np.float64) / grid).astype(np.int64)
         low, high = int(steps.min()), int(steps.max())
-        zero_point = 0 if -128 <= low and high <= 127 else -128 - low
+        zero_point = 0 if low >= -128 and high <= 127 else -128 - low
         if high + zero_point <= 127 and (offset or zero_point == 0):
             return (steps + zero_point).astype(np.int8), QuantParams(grid, zero_point)
     params = symmetric(float(array.min()), float(array.max()))
     return quantize(array.astype(np.float64), params), params
 
 
-def embedding_tables(arrays: Sequence[Array], bits: int, *, offset: bool) -> tuple[list[Array], list[int], float]:
+def embedding_tables(
+    arrays: Sequence[Array], bits: int, *, offset: bool
+) -> tuple[list[Array], list[int], float]:
     """Real tables in int8, the factor of each in a sum of one row of each, and the unit of the sum.
 
     Factors are whole. Tables on a grid (`quantized_constant`) keep it: factors are then as fine as `bits`, the width of
@@ -262,7 +264,10 @@ def embedding_tables(arrays: Sequence[Array], bits: int, *, offset: bool) -> tup
         offset: whether a table may have a zero point, which is left to what follows the sum.
     """
     found = [quantized_constant(array, offset=offset) for array in arrays]
-    scales = [float(params.scale) if np.any(array) else 0.0 for array, (_, params) in zip(arrays, found, strict=True)]
+    scales = [
+        float(params.scale) if np.any(array) else 0.0
+        for array, (_, params) in zip(arrays, found, strict=True)
+    ]
     exact = [not np.isnan(grid_scales(array.reshape(1, -1), 255)[0]) for array in arrays]
     fine = bits - 1 - 7 - math.ceil(math.log2(len(arrays))) if any(exact) else 7
     unit = (max(scales) or 1.0) / 2**fine
