@@ -68,7 +68,9 @@ def test_firmware_of_another_model_is_refused(tmp_path: Path) -> None:
     other = write_fake(tmp_path / "other", weight=4)
     with (
         emulated_board(elf, machine) as port,
-        pytest.raises(EnvironmentProblem, match=r"holds another model: fake \(\w{16}, built for qemu-m4") as raised,
+        pytest.raises(
+            EnvironmentProblem, match=r"holds another model: fake \(\w{16}, built for qemu-m4"
+        ) as raised,
     ):
         run(other, f"serial:{port}", [sample()], target="qemu-m4")
     assert "board flash" in raised.value.remedy

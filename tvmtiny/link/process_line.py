@@ -56,6 +56,11 @@ class ProcessLine:
             self._process.kill()
             self._process.wait()
 
+    def kill(self) -> None:
+        """End the program at once."""
+        self._process.kill()
+        self.close()
+
     def _ended(self) -> EnvironmentProblem:
         status = self._process.wait(_END_S)
         return EnvironmentProblem(f"{self.name} ended with status {status}.")

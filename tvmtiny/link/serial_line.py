@@ -70,7 +70,7 @@ class SerialLine:
         )
 
 
-def pyserial():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def pyserial():  # type: ignore[no-untyped-def]
     """The module `serial` of pyserial, not of another package; raises EnvironmentProblem."""
     remedy = "Install it: pip install pyserial"
     try:

@@ -127,8 +127,8 @@ def check_model(artifact: Artifact, info: Info) -> None:
     expected = (artifact.name[:63], sum(t.bytes for t in artifact.inputs), output_bytes(artifact))
     if found != expected:
         raise EnvironmentProblem(
-            f"The program's answers are not for {artifact.name}: its model is {found[0]} with {found[1]} bytes of inputs and "
-            f"{found[2]} of outputs, not {expected[1]} and {expected[2]}.",
+            f"The program's answers are not for {artifact.name}: its model is {found[0]} with {found[1]} "
+            f"bytes of inputs and {found[2]} of outputs, not {expected[1]} and {expected[2]}.",
             "Compile the model again: its C and its metadata do not belong together.",
         )
 
@@ -188,7 +188,9 @@ def _take(answers: Iterator[Frame], kind: Kind) -> bytes:
     if frame is None:
         raise EnvironmentProblem("The program's answers end early.")
     if frame.kind == Kind.ERROR:
-        raise EnvironmentProblem(f"The program {messages.refusal_text(messages.parse_refusal(frame.payload))}.")
+        raise EnvironmentProblem(
+            f"The program {messages.refusal_text(messages.parse_refusal(frame.payload))}."
+        )
     if frame.kind != kind | messages.ANSWER:
         raise EnvironmentProblem(f"The program answered {frame.kind:#x} where {kind.name} was asked.")
     return frame.payload

@@ -16,7 +16,6 @@ from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import EXIT_MEANINGS, Sample, decode_batch
 from tvmtiny.target import HOST, load_target
 
-
 PARALLEL = True
 
 

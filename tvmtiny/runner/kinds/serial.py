@@ -23,7 +23,9 @@ PARALLEL = False
 def prepare(job: Job) -> Project:
     """Build, to know what the device must have."""
     if not job.argument:
-        raise UserError("--on serial needs a port.", "For example --on serial:/dev/ttyACM0; tvmtiny board list.")
+        raise UserError(
+            "--on serial needs a port.", "For example --on serial:/dev/ttyACM0; tvmtiny board list."
+        )
     return build(job.artifact, job.target, job.build_dir)
 
 
