@@ -22,7 +22,9 @@ Write = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_
 # Zeros and long runs without one are what stuffing is about.
 contents = st.one_of(
     st.binary(max_size=300),
-    st.lists(st.sampled_from([b"\0", b"\x01", b"x" * 253, b"y" * 254, b"\xff" * 255]), max_size=4).map(b"".join),
+    st.lists(st.sampled_from([b"\0", b"\x01", b"x" * 253, b"y" * 254, b"\xff" * 255]), max_size=4).map(
+        b"".join
+    ),
 )
 frames = st.builds(Frame, st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1), contents)
 
@@ -44,7 +46,16 @@ class CFrames:
 
     def __init__(self, directory: Path) -> None:
         path = directory / "frame.so"
-        command = [host_compiler(), "-std=c11", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-shared"]
+        command = [
+            host_compiler(),
+            "-std=c11",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-Wconversion",
+            "-Werror",
+            "-shared",
+        ]
         subprocess.run([*command, "-fPIC", str(COMMON / "tvmt_frame.c"), "-o", str(path)], check=True)
         self._library = ctypes.CDLL(str(path))
         self._library.tvmt_frame_receive.restype = ctypes.c_uint32
@@ -53,7 +64,11 @@ class CFrames:
     def send(self, frame: Frame) -> bytes:
         """The bytes that the C puts on the line."""
         memory = (ctypes.c_uint8 * (len(frame.payload) + EXTRA_BYTES))()
-        head = bytes([0, frame.kind]) + frame.sequence.to_bytes(2, "little") + frame.session.to_bytes(4, "little")
+        head = (
+            bytes([0, frame.kind])
+            + frame.sequence.to_bytes(2, "little")
+            + frame.session.to_bytes(4, "little")
+        )
         ctypes.memmove(memory, head + frame.payload, 8 + len(frame.payload))
         line = bytearray()
 

@@ -221,7 +221,7 @@ def command(
         console.show_json({**report, "bit_exact": None if expected is None else not difference})
     else:
         _show(artifact, where, figures, rows, target)
-        if times:
+        if times and times.runs > 1:
             console.show(times.text())
     if difference:
         raise ResultMismatch(
