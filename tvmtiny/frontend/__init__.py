@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmtiny.errors import UserError
+from tvmtiny.frontend.opening import HF_PREFIX, open_model
 
 if TYPE_CHECKING:
     import tvm
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 def import_model(
     model: Any, shapes: dict[str, tuple[int, ...]] | None = None, max_tokens: int | None = None
 ) -> tvm.IRModule:
-    """Import an ONNX file, a .pt2 file or a torch ExportedProgram, in float32.
+    """Import an ONNX file, a .pt2 file, a Hugging Face directory or a torch ExportedProgram, in float32.
 
     Args:
-        model: a path (.onnx, .pt2), or an ExportedProgram.
+        model: a path (.onnx, .pt2), `hf:DIR`, or an ExportedProgram.
         shapes: sizes of dynamic inputs by name, batch included.
         max_tokens: the size of a dynamic axis 1.
 
@@ -27,7 +28,7 @@ def import_model(
     """
     from tvmtiny.frontend.supported import check_types
 
-    module = _import(model, shapes, max_tokens)
+    module = _import(open_model(model, shapes, max_tokens).model, shapes, max_tokens)
     check_types(module)
     return module
 
@@ -42,11 +43,12 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
         if path.suffix.lower() != ".pt2":
             raise UserError(
                 f"{path} is neither an ONNX file (.onnx) nor an ExportedProgram (.pt2).",
-                "Export the model with torch.onnx.export or torch.export.save.",
+                "Export the model with torch.onnx.export or torch.export.save; a Hugging Face model directory is "
+                f"{HF_PREFIX}DIR.",
             )
     elif type(model).__name__ != "ExportedProgram":  # by name: looking at the type must not import torch
         raise UserError(
-            f"A model is a path (.onnx, .pt2) or an ExportedProgram, not {type(model).__name__}.",
+            f"A model is a path (.onnx, .pt2), {HF_PREFIX}DIR or an ExportedProgram, not {type(model).__name__}.",
             "Export a torch module first: torch.export.export(module, example_inputs).",
         )
     from tvmtiny.frontend.torch import import_exported

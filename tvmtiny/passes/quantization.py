@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.int16_layers import int16_layers
 from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import (
     RMS_NORM,
@@ -27,7 +29,7 @@ from tvmtiny.passes.operators import (
     token_rows,
 )
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
-from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
+from tvmtiny.passes.residual_stream import adds
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
@@ -51,7 +53,7 @@ class Value:
 
     @property
     def bits(self) -> int:
-        """Width of an element: 8, or 16 in an int16 residual stream."""
+        """Width of an element, 8 or 16."""
         return 16 if str(self.expr.ty.dtype) == "int16" else 8
 
 
@@ -65,16 +67,18 @@ class Quantization:
         method: str,
         residual: str = "int8",
         weights: WeightTypes | None = None,
+        int16: Sequence[str] = (),
     ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
-        self.stream = _wide_stream(self.graph) if residual == "int16" else []
+        self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
         self.builder = relax.BlockBuilder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
+        self.rounded: dict[Any, Value] = {}
         self.symmetric_names: set[str] = set()
         self.token_axes: dict[Any, TokenAxes] = {}
         self.inputs: dict[str, QuantParams] = {}
@@ -161,21 +165,41 @@ class Quantization:
                 return self.graph.bound(user), (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
-    def operand(self, expr: Any) -> Value:
-        """The integer tensor of an operand of the float module, in the operand's shape and order."""
+    def operand(self, expr: Any, *, int16: bool = False) -> Value:
+        """The integer tensor of an operand of the float module, in the operand's shape and order.
+
+        Args:
+            int16: whether its reader takes int16 as well; else it gets an int8 copy of what is int16.
+        """
         view = trace(self.graph, expr)
-        value = self._root(view.root)
+        value = self._root(view.root, int16=int16 and is_identity(view))
         if is_identity(view):
             return Value(self.shaped(value.expr, shape_of(expr)), value.params)
         return Value(self.shaped(self._copy(view, value), shape_of(expr)), value.params)
 
-    def _root(self, root: Any) -> Value:
+    def _root(self, root: Any, *, int16: bool = False) -> Value:
         if root in self.values:
-            return self.values[root]
+            return self._int8(root) if self.is_wide(root) and not int16 else self.values[root]
         params = self.inputs.get(root.name, QuantParams(1.0))
         if np.ndim(params.scale) > 0 and not self._only_projected(root):
             params = QuantParams(float(params.scale[0]), int(params.zero_point[0]))
         return Value(self.params[root.name], params)
+
+    def _int8(self, root: Any) -> Value:
+        """The int8 copy of an int16 tensor: rounded once, for all readers that take int8."""
+        if root not in self.rounded:
+            value = self.values[root]
+            shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
+            epilogue = Epilogue(
+                residual=True, wide_residual=True, residual_shift=shift, bits=qparams.SUM_BITS
+            )
+            epilogue, out = self._rounding(
+                root.name, epilogue, float(value.params.scale) / 2**shift, self.range_of(root.name, "out")
+            )
+            length = self.length(root, self.graph.bound(root))
+            call = emit_call("layer_norm", {"residual": value.expr}, length, **epilogue.attrs())
+            self.rounded[root] = Value(self.builder.emit(call, name_hint=f"{root.name}_int8"), out)
+        return self.rounded[root]
 
     def tensor(self, expr: Any) -> Value:
         """As `operand`; constants become int8, too."""
@@ -315,28 +339,31 @@ class Quantization:
                 epilogue, norm=True, uncentred=uncentred, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-        in_stream = self.is_wide(var)
-        wide = in_stream or (self.is_last(var) and kind(call) == "dense")
+        wide = self.is_wide(var) or (self.is_last(var) and kind(call) == "dense")
         if wide:
-            floor = max(self._floors(var), default=0.0) if in_stream else 0.0
+            floor = max(self._floors(var), default=0.0)
             out = qparams.wide(float(np.abs(self.statistics[f"{var.name}.out"]).max()), floor)
         else:
             out = self.range_of(var.name, "out")
-        out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
-        multiplier, shift = qparams.fixed_point(scale / out.scale)
-        qparams.check_shift(2.0 ** (epilogue.bits - 1) if epilogue.residual else 2.0**24, shift, var.name)
-        epilogue = dataclasses.replace(
-            epilogue,
-            multiplier=int(multiplier[0]),
-            shift=shift,
-            zero_point=int(out.zero_point),
-            wide=wide,
-        )
+        epilogue, out = self._rounding(var.name, dataclasses.replace(epilogue, wide=wide), scale, out)
         return epilogue, {}, out
 
+    @staticmethod
+    def _rounding(
+        name: str, epilogue: Epilogue, scale: float, out: QuantParams
+    ) -> tuple[Epilogue, QuantParams]:
+        """The one rounding of a sum in units of `scale` to a result that is not much finer than it."""
+        out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
+        multiplier, shift = qparams.fixed_point(scale / out.scale)
+        qparams.check_shift(2.0 ** (epilogue.bits - 1) if epilogue.residual else 2.0**24, shift, name)
+        epilogue = dataclasses.replace(
+            epilogue, multiplier=int(multiplier[0]), shift=shift, zero_point=int(out.zero_point)
+        )
+        return epilogue, out
+
     def is_wide(self, var: relax.Var) -> bool:
-        """Whether a variable belongs to a residual stream that is int16."""
-        return any(var.same_as(member) for member in self.stream)
+        """Whether the result of a layer is one of those that are int16."""
+        return any(var.same_as(member) for member in self.wide)
 
     def _largest_sum(self, var: relax.Var) -> float:
         """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
@@ -344,7 +371,7 @@ class Quantization:
 
     def _floors(self, var: relax.Var) -> list[float]:
         """The finest scale that each sum to which `var` is added takes of it."""
-        sums = [reader for reader in readers(self.graph, var) if use(self.graph, reader, var) == ADDED]
+        sums = [reader for reader in readers(self.graph, var) if adds(self.graph, reader, var)]
         return [
             qparams.wide_residual_floor(self._largest_sum(reader), self._sum_bits(self.graph.bound(reader)))
             for reader in sums
@@ -367,19 +394,6 @@ class Quantization:
     def _residual(self, expr: Any) -> Value:
         array = as_array(expr)
         if array is None:
-            return self.operand(expr)
+            return self.operand(expr, int16=True)
         params = qparams.symmetric(float(array.min()), float(array.max()))
         return Value(constant(qparams.quantize(array, params)), params)
-
-
-def _wide_stream(graph: Graph) -> list[relax.Var]:
-    """The residual stream, which the user wants in int16."""
-    stream = residual_stream(graph)
-    if not stream:
-        raise UserError(
-            "--residual int16: this model has no residual stream that could be int16. A tensor can when it is only "
-            "added, normalised and pooled, as between the LayerNorms of a pre-LayerNorm encoder; where LayerNorm "
-            "follows each sum (post-LayerNorm), matrix products read its result, and they take int8.",
-            "Compile with --residual int8: the sums of such a model are int32 up to their LayerNorm in any case.",
-        )
-    return stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class QuantizedModel:
         outputs: names of the results' variables, in order; `tensors` has their parameters.
         tensors: parameters of every operator's result by variable name, for reports.
         max_tokens: S.
-        stream: names of the tensors of the residual stream that are int16.
+        int16: names of the layers between others whose results are int16.
     """
 
     module: tvm.IRModule
@@ -49,11 +49,7 @@ class QuantizedModel:
     tensors: dict[str, QuantParams]
     max_tokens: int
     has_length: bool
-    stream: tuple[str, ...] = ()
-
-
-RESIDUALS = ("int8", "int16")
-"""Element types of the residual stream."""
+    int16: tuple[str, ...] = ()
 
 
 def quantize(
@@ -62,19 +58,21 @@ def quantize(
     method: str = "auto",
     residual: str = "int8",
     weights: WeightTypes | None = None,
+    int16: Sequence[str] = (),
 ) -> QuantizedModel:
     """Quantize a fused module.
 
     Args:
         statistics: from `quant.calibrate`, over this same module.
         method: one of `quant.ranges.METHODS`.
-        residual: one of RESIDUALS.
+        residual: one of `int16_layers.RESIDUALS`.
         weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
+        int16: names or patterns of layers whose results are to be int16.
 
     Raises:
-        UserError: an accumulator could overflow, or int16 is asked for a model without a residual stream.
+        UserError: an accumulator could overflow, or int16 is asked for what cannot be int16 (`passes.int16_layers`).
     """
-    c = Quantization(fused, statistics, method, residual, weights)
+    c = Quantization(fused, statistics, method, residual, weights, int16)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -99,7 +97,7 @@ def quantize(
         },
         max_tokens=c.max_tokens,
         has_length=c.has_length,
-        stream=tuple(var.name for var in c.stream),
+        int16=tuple(var.name for var in c.wide),
     )
 
 
@@ -286,7 +284,7 @@ def _softmax(
 
 def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     x, gamma, beta = call.args
-    value = c.operand(x)
+    value = c.operand(x, int16=True)
     bits = qparams.norm_bits(shape_of(gamma)[0])
     out = c.range_of(var.name, "out")
     shift = qparams.norm_shift(bits, value.bits)
@@ -315,7 +313,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
 
 def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     x, gamma, beta = call.args
-    value = c.operand(x)
+    value = c.operand(x, int16=True)
     shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
     g, b, out_shift, out = qparams.scale_constants(
         array_of(gamma),
@@ -338,7 +336,7 @@ def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
 
 
 def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    value = c.operand(call.args[0])
+    value = c.operand(call.args[0], int16=True)
     if value.bits == 16:
         return _wide_mean(c, var, call, value)
     out = c.range_of(var.name, "out")
@@ -365,7 +363,7 @@ def _wide_mean(c: Quantization, var: relax.Var, call: relax.Call, value: Value) 
 
 
 def _first(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    value = c.operand(call.args[0])
+    value = c.operand(call.args[0], int16=True)
     if value.bits == 8:
         return emit_call("first", {"x": value.expr}, c.length(var, call), epilogue=0), value.params
     epilogue, operands, out = c.finish(var, call, Epilogue(), float(value.params.scale))
