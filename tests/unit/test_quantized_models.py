@@ -13,7 +13,7 @@ import quantized_models
 import tvm
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from tvm import relax
 
 from tvmtiny.artifact import Artifact
