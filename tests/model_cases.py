@@ -222,6 +222,22 @@ CASES = {
             "int4_folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20), weights="int4"
         ),
         _wide("wide_folded", tokens=8, embedding=13, heads=1, hidden=12),
+        # int16 from int8, int8 from int16, and int16 that is added, pooled and, as an int8 copy, multiplied.
+        _case(
+            "int16_layers",
+            Encoder(
+                pre_norm=True,
+                outliers=50.0,
+                layers=2,
+                tokens=9,
+                embedding=15,
+                heads=5,
+                hidden=19,
+                final="",
+                tags=3,
+            ),
+            int16=("positions", "ffn*_sum"),
+        ),
         _case("int16_weights", Encoder(tokens=9, embedding=18, heads=3, hidden=22), weights="int16"),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENVIRONMENT_VARIABLE = "TVMTINY_TARGETS"
 TAG_PREFIX = "tvmtiny/"
 HOST = "host"
+NO_BOARD = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,10 @@ class Target:
         project: folder of microtvm_projects/ that builds its firmware.
         qemu_machine: -machine of QEMU; "" when the target is not an emulated machine.
         emulated_by: name of the target whose QEMU machine stands in for this board; "" when none does.
+        board: start-up code and serial port: a file of microtvm_projects/baremetal/boards/, without .c.
+        uart_base: address of the serial port, where `board` leaves that to the target; else 0.
+        usb: VID:PID of the board's own debug probe or USB port, lower case hexadecimal.
+        flash: by tool, what that needs to know to program the board; tvmtiny.boards.flash has the tools.
         stack_bytes: stack that a build reserves.
         power_ma: supply current in mA while running at `clock_hz`, or None when the file does not say.
         mpu, trustzone: whether the core has a memory protection unit, the security extension.
@@ -120,6 +125,10 @@ class Target:
     project: str
     qemu_machine: str
     emulated_by: str
+    board: str
+    uart_base: int
+    usb: tuple[str, ...]
+    flash: dict[str, str]
     stack_bytes: int
     power_ma: float | None
     mpu: bool
@@ -146,6 +155,11 @@ class Target:
         """RAM for hot code (an ITCM), if the target has one."""
         hot = (region for region in self.memory if region.kind == "ram" and "code" in region.uses)
         return next(hot, None)
+
+    @property
+    def has_uart(self) -> bool:
+        """Whether its firmware serves the link on a serial port."""
+        return self.board != NO_BOARD
 
     def emulator(self) -> Target:
         """The target whose QEMU machine runs this one: itself when it is such a machine.
@@ -304,7 +318,6 @@ def _check_regions(table: Table, target: Target) -> None:
 
 
 _RUNNERS = ("qemu", HOST)
-_PROJECTS = ("baremetal", HOST)
 _OPTIMIZE = ("-O0", "-O1", "-O2", "-O3", "-Os", "-Og")
 
 _TARGET_FIELDS: Fields = {
@@ -315,9 +328,13 @@ _TARGET_FIELDS: Fields = {
     "flags": Field(tuple, default=()),
     "optimize": Field(str, default="-O2", allowed=_OPTIMIZE),
     "runner": Field(str, required=True, allowed=_RUNNERS),
-    "project": Field(str, required=True, allowed=_PROJECTS),
+    "project": Field(str, required=True, pattern=r"[a-z0-9_]+"),
     "qemu_machine": Field(str, default=""),
     "emulated_by": Field(str, default=""),
+    "board": Field(str, default=NO_BOARD, pattern=r"[a-z0-9_]+"),
+    "uart_base": Field(int, default=0, minimum=0, multiple=4),
+    "usb": Field(tuple, default=(), pattern=r"[0-9a-f]{4}:[0-9a-f]{4}"),
+    "flash": Field(dict, default={}),
     "stack_bytes": Field(int, default=4096, minimum=256, multiple=8),
     "power_ma": Field(float, default=None, minimum=0),
     "mpu": Field(bool, default=False),

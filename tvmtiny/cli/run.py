@@ -46,6 +46,8 @@ def _place(where: str, target: Target) -> str:
     """Name what computed the outputs, for people."""
     if where == "host":
         return "this computer"
+    if where.startswith("serial:"):
+        return f"the device on {where.partition(':')[2]}"
     if where != "qemu":
         return where
     emulator = target.emulator()
@@ -108,7 +110,7 @@ def _only_text(data: Path | None, texts: Path | None) -> None:
 
 
 def _run_samples(
-    artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float
+    artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float, repeat: int
 ) -> tuple[RunResult, list[Sample], Truth]:
     """Run the samples of a file."""
     from tvmtiny.cli import predictions
@@ -123,7 +125,7 @@ def _run_samples(
         )
     samples = load_samples(artifact, data)
     truth = predictions.read_truth(artifact, data, texts, len(samples))
-    result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
+    result = run(artifact, on=where, samples=samples, timeout_s=timeout, repeat=repeat, jobs=0)
     _check_status(artifact, result.status)
     return result, samples, truth
 
@@ -170,8 +172,15 @@ def command(
     ] = None,
     where: Annotated[
         str,
-        typer.Option("--on", metavar="host|qemu", help="This computer, or the core of the target in QEMU."),
+        typer.Option(
+            "--on",
+            metavar="host|qemu|serial:PORT",
+            help="This computer, the core of the target in QEMU, or a board on a serial port.",
+        ),
     ] = "qemu",
+    repeat: Annotated[
+        int, typer.Option(help="Runs of each sample; all must give the same bytes.", min=1)
+    ] = 1,
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -187,6 +196,7 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
+    from tvmtiny.report.latency import latency
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
@@ -197,18 +207,22 @@ def command(
             _only_text(data, texts)
             result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
         else:
-            result, samples, truth = _run_samples(artifact, data, texts, where, timeout)
+            result, samples, truth = _run_samples(artifact, data, texts, where, timeout, repeat)
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
     difference = "" if expected is None else first_difference(result.outputs, expected)
 
     rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
+    times = latency(result.cycles, result.clock_hz, result.counter)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
     if as_json:
         report = _report(artifact, where, figures, rows, result.outputs)
+        report["latency"] = times.to_json() if times else None
         console.show_json({**report, "bit_exact": None if expected is None else not difference})
     else:
         _show(artifact, where, figures, rows, target)
+        if times and times.runs > 1:
+            console.show(times.text())
     if difference:
         raise ResultMismatch(
             f"{difference}.",

@@ -63,8 +63,8 @@ def c_type(dtype: str) -> str:
     return f"{dtype}_t"
 
 
-def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
-    """File name (relative to the model's directory) -> text."""
+def template_environment() -> jinja2.Environment:
+    """The templates of all emitted files."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tvmtiny.codegen"),
         undefined=jinja2.StrictUndefined,
@@ -74,6 +74,12 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         autoescape=False,  # C, not HTML
     )
     environment.filters.update(c_string=c_string, c_comment=c_comment)
+    return environment
+
+
+def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
+    """File name (relative to the model's directory) -> text."""
+    environment = template_environment()
     context = _context(program, info)
     name = info.name
     files = {

@@ -1,0 +1,199 @@
+"""The Fourier transform of tvmt_fft.h and tvmt_audio_power.c, bit for bit, for many frames at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.int64]
+Complex = tuple[Array, Array]
+"""Real and imaginary parts."""
+
+UNIT = 2**31
+_HEADROOM = 2**-10
+"""Rounding lets values grow by less than this share of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage of the transform: `radix` blocks of `m` points become one; `step`: of the table, as in tvmt_fft_stage."""
+
+    radix: int
+    m: int
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """The tables of a transform of `length` real samples.
+
+    Attributes:
+        stages: of the half as many complex points.
+        order: (length / 2,) where each pair of samples goes.
+        sine: 2**31 sin(2 pi k / length), saturated, as far as it is read.
+        peak_bits: bits of the largest sample that no stage can make too large.
+    """
+
+    length: int
+    stages: tuple[Stage, ...]
+    order: Array
+    sine: Array
+    peak_bits: int
+
+
+def build_transform(length: int) -> Transform:
+    """The tables for `length` samples: a multiple of 4 without prime factors above 5."""
+    radices = _radices(length // 2)
+    stages, m = [], 1
+    for radix in radices:
+        stages.append(Stage(radix, m, length // (radix * m)))
+        m *= radix
+    furthest = max([(s.radix - 1) * (s.m - 1) * s.step for s in stages] + [length // 4])
+    turns = np.arange(furthest + length // 4 + 1)
+    sine = np.minimum(np.rint(UNIT * np.sin(2 * np.pi * turns / length)), UNIT - 1).astype(np.int64)
+    order = np.empty(length // 2, np.int64)
+    order[_positions(np.arange(length // 2), radices)] = np.arange(length // 2)
+    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most; 2**30 is what
+    # the split into frequencies can take.
+    growth = math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
+    return Transform(length, tuple(stages), order, sine, math.floor(30 - math.log2(growth)))
+
+
+def _radices(points: int) -> list[int]:
+    """Odd factors first: the first stage has no twiddle factors, where they cost most."""
+    found = []
+    for radix in (5, 3, 4, 2):
+        while points % radix == 0:
+            found.append(radix)
+            points //= radix
+    assert points == 1
+    return sorted(found, key=lambda radix: (radix % 2 == 0, radix if radix % 2 == 0 else -radix))
+
+
+def _positions(samples: Array, radices: list[int]) -> Array:
+    """The samples in the order in which stages of these radices take them."""
+    if not radices:
+        return samples
+    last = radices[-1]
+    return np.concatenate([_positions(samples[q::last], radices[:-1]) for q in range(last)])
+
+
+def multiply_high(a: Array | int, b: Array | int) -> Array:
+    """tvmt_multiply_high: (a b + 2**31) >> 32."""
+    return (np.asarray(a, np.int64) * np.asarray(b, np.int64) + 2**31) >> 32
+
+
+def powers(transform: Transform, re: Array, im: Array) -> npt.NDArray[np.uint64]:
+    """Powers of all frequencies.
+
+    Args:
+        re, im: (frames, length / 2), the even and the odd samples, within `peak_bits`.
+
+    Returns:
+        (frames, length / 2 + 1).
+    """
+    points = transform.length // 2
+    z = (np.empty_like(re), np.empty_like(im))
+    for part, samples in zip(z, (re, im), strict=True):
+        part[:, transform.order] = samples
+    for stage in transform.stages:
+        z = _run_stage(transform, stage, z)
+    return _split(transform, points, z)
+
+
+def _run_stage(transform: Transform, stage: Stage, z: Complex) -> Complex:
+    shape = (len(z[0]), -1, stage.radix, stage.m)
+    re, im = (part.reshape(shape) for part in z)
+    turn = np.arange(stage.m) * stage.step
+    inputs = [_input(transform, re[:, :, q], im[:, :, q], q * turn) for q in range(stage.radix)]
+    outputs = _BUTTERFLIES[stage.radix](inputs)
+    parts = [np.stack([output[part] for output in outputs], axis=2) for part in (0, 1)]
+    return parts[0].reshape(z[0].shape), parts[1].reshape(z[1].shape)
+
+
+def _input(transform: Transform, re: Array, im: Array, turn: Array) -> Complex:
+    """tvmt_fft_input: halved, and turned where there is an angle."""
+    sine, cosine = transform.sine[turn], transform.sine[turn + transform.length // 4]
+    turned_re = multiply_high(im, sine) + multiply_high(re, cosine)
+    turned_im = multiply_high(im, cosine) + multiply_high(-re, sine)
+    return np.where(turn == 0, re >> 1, turned_re), np.where(turn == 0, im >> 1, turned_im)
+
+
+def _add(a: Complex, b: Complex, sign: int = 1) -> Complex:
+    return a[0] + sign * b[0], a[1] + sign * b[1]
+
+
+def _add_turned(a: Complex, b: Complex, sign: int = 1) -> Complex:
+    """a + sign i b."""
+    return a[0] - sign * b[1], a[1] + sign * b[0]
+
+
+def _scale(a: Complex, real: float) -> Complex:
+    factor = round(real * UNIT)
+    return multiply_high(2 * a[0], factor), multiply_high(2 * a[1], factor)
+
+
+def _radix2(x: list[Complex]) -> list[Complex]:
+    return [_add(x[0], x[1]), _add(x[0], x[1], -1)]
+
+
+def _radix3(x: list[Complex]) -> list[Complex]:
+    total = _add(x[1], x[2])
+    middle = _add(x[0], (total[0] >> 1, total[1] >> 1), -1)
+    side = _scale(_add(x[1], x[2], -1), math.sin(math.pi / 3))
+    return [_add(x[0], total), _add_turned(middle, side, -1), _add_turned(middle, side)]
+
+
+def _radix4(x: list[Complex]) -> list[Complex]:
+    total, difference = _add(x[0], x[2]), _add(x[0], x[2], -1)
+    odd, side = _add(x[1], x[3]), _add(x[1], x[3], -1)
+    return [
+        _add(total, odd),
+        _add_turned(difference, side, -1),
+        _add(total, odd, -1),
+        _add_turned(difference, side),
+    ]
+
+
+def _radix5(x: list[Complex]) -> list[Complex]:
+    cosine = [math.cos(2 * math.pi * k / 5) for k in (1, 2)]
+    sine = [math.sin(2 * math.pi * k / 5) for k in (1, 2)]
+    outer, inner = _add(x[1], x[4]), _add(x[2], x[3])
+    outer_side, inner_side = _add(x[1], x[4], -1), _add(x[2], x[3], -1)
+    middle = [_add(x[0], _add(_scale(outer, cosine[k]), _scale(inner, cosine[1 - k]))) for k in (0, 1)]
+    side_1 = _add(_scale(outer_side, sine[0]), _scale(inner_side, sine[1]))
+    side_2 = _add(_scale(outer_side, sine[1]), _scale(inner_side, -sine[0]))
+    return [
+        _add(x[0], _add(outer, inner)),
+        _add_turned(middle[0], side_1, -1),
+        _add_turned(middle[1], side_2, -1),
+        _add_turned(middle[1], side_2),
+        _add_turned(middle[0], side_1),
+    ]
+
+
+_BUTTERFLIES = {2: _radix2, 3: _radix3, 4: _radix4, 5: _radix5}
+
+
+def _split(transform: Transform, points: int, z: Complex) -> npt.NDArray[np.uint64]:
+    """The transform of real samples from that of their pairs, squared: tvmt_audio_power.c."""
+    found = np.empty((len(z[0]), points + 1), np.uint64)
+    found[:, 0] = _power(z[0][:, 0] + z[1][:, 0], np.int64(0))
+    found[:, points] = _power(z[0][:, 0] - z[1][:, 0], np.int64(0))
+    k = np.arange(1, points // 2 + 1)
+    (a_re, b_re), (a_im, b_im) = ((part[:, k], part[:, points - k]) for part in z)
+    sine, cosine = transform.sine[k], transform.sine[k + transform.length // 4]
+    even_re, even_im = (a_re + b_re) >> 1, (a_im - b_im) >> 1
+    re, im = a_re - b_re, a_im + b_im
+    odd_re = multiply_high(-re, sine) + multiply_high(im, cosine)
+    odd_im = multiply_high(im, sine) + multiply_high(re, cosine)
+    found[:, k] = _power(even_re + odd_re, even_im - odd_im)
+    found[:, points - k] = _power(even_re - odd_re, even_im + odd_im)
+    return found
+
+
+def _power(re: Array, im: Array | np.int64) -> npt.NDArray[np.uint64]:
+    return np.asarray(re * re + im * im).astype(np.uint64)
