@@ -15,7 +15,7 @@ from tvmtiny.codegen.program import Call, Constant, Program, Tensor
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
-from tvmtiny.schedule.microkernels import headers
+from tvmtiny.schedule.variants import Variant
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +39,7 @@ class ModelInfo:
         output_params: scaling of the outputs by name.
         labels: class names by output; may be empty.
         example: token ids or features of one calibration sample by input name, present tokens only.
-        family: of the micro-kernels.
+        family: of the micro-kernels of operators whose schedule names no variant.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
     """
 
@@ -91,21 +91,49 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     }
     if info.text_input is not None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
+    if context["variants"]:
+        files[f"{name}_operators.h"] = "operators.h.j2"
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
+    operators = environment.get_template("operators.c.j2")
+    for variant in context["variants"]:
+        texts[f"{name}_{variant['symbol']}.c"] = operators.render(context, variant=variant)
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
 
+def source_names(program: Program, name: str) -> list[str]:
+    """The C files of a model without its tokenizer: operators of further variants of micro-kernels have their own."""
+    others = (f"{name}_{Variant.parse(variant).symbol}.c" for variant in program.variants[1:])
+    return [f"{name}.c", *others, f"{name}_weights.c"]
+
+
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
-    common = {
+    """Those of the first variant lie flat, those of each other one in a folder, where they find each other."""
+    found = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
         for file in ("tvmt_model.h", "tvmt_classify.h")
     }
-    return common | headers(_kernel_headers(program, info), info.family)
+    main, *others = program.variants
+    found |= Variant.parse(main).headers(_kernel_headers(program, info))
+    for name in others:
+        variant = Variant.parse(name)
+        texts = variant.headers(program.microkernels(name) | {"tvmt_platform"})
+        found |= {f"{variant.symbol}/{file}": text for file, text in texts.items()}
+    return found
 
 
 def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
     quantizers = {"tvmt_quantize_q16_s8"} if info.input_params else set()
-    return program.microkernels | quantizers | {"tvmt_platform"}
+    return program.microkernels(program.variants[0]) | quantizers | {"tvmt_platform"}
+
+
+def _variant(name: str, program: Program, info: ModelInfo) -> dict[str, Any]:
+    calls = [call for call in program.calls if call.function.variant == name]
+    return {
+        "name": name,
+        "symbol": Variant.parse(name).symbol,
+        "headers": sorted(program.microkernels(name) | {"tvmt_platform"}),
+        "calls": [call_text(call, program, info.name) for call in calls],
+    }
 
 
 def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
@@ -118,7 +146,8 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
-        "calls": [_call(call, program, info) for call in program.calls],
+        "calls": [call_text(call, program, info.name) for call in program.calls],
+        "variants": [_variant(name, program, info) for name in program.variants[1:]],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
         "text_bytes": TEXT_BYTES,
@@ -181,7 +210,9 @@ def _tensor(tensor: Tensor, program: Program, symbols: dict[str, str]) -> dict[s
     }
 
 
-def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
+def call_text(call: Call, program: Program, name: str) -> dict[str, Any]:
+    """A call and its function as C: a function of a variant but the program's first has external linkage."""
+    main = call.function.variant == program.variants[0]
     arguments = []
     for argument in call.arguments:
         if argument.constant:
@@ -194,10 +225,11 @@ def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
             arguments.append("n_tokens")
     return {
         "signature": _wrapped(
-            f"TVMT_CODE_SECTION TVMT_OPERATOR static void {info.name}_{call.function.name}(",
+            f"TVMT_CODE_SECTION TVMT_OPERATOR {'static ' if main else ''}void {name}_{call.function.name}(",
             [argument.parameter.declaration for argument in call.arguments],
         ),
-        "statement": _wrapped(f"  {info.name}_{call.function.name}(", arguments),
+        "main": main,
+        "statement": _wrapped(f"  {name}_{call.function.name}(", arguments),
         "body": call.function.body,
         "comment": _describe(call, program),
     }
