@@ -48,7 +48,11 @@ from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
+from tvmtiny.passes.lower import Rule
+from tvmtiny.report.estimate import steps
+from tvmtiny.schedule.records import BORROWED, OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
+from tvmtiny.schedule.space import describe
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE
@@ -85,6 +89,7 @@ def compile(  # noqa: A001 - the verb of the command line
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
     int16: Sequence[str] = (),
+    tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -110,6 +115,8 @@ def compile(  # noqa: A001 - the verb of the command line
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
+        tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (also stores weights as
+            int16 where that is faster), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -128,6 +135,7 @@ def compile(  # noqa: A001 - the verb of the command line
         ("folding of Q K^T", fold_qk, fold_query_key.MODES),
         ("storage of weights", weights, WEIGHTS),
         ("type of the residual stream", residual, RESIDUALS),
+        ("objective of schedules", tuned, (*OBJECTIVES, RULES)),
     ):
         _check_choice(what, value, choices)
     microkernels = family(board, weights)
@@ -170,7 +178,7 @@ def compile(  # noqa: A001 - the verb of the command line
         statistics = Statistics([] if calibration is None else traces, given, inputs)
         quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
-    program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
+    program, rule = build_tuned(quantized, board, prefix, microkernels, stages, tuned)
     _check_flash(program, board)
     with stages("check"):
         source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
@@ -191,6 +199,7 @@ def compile(  # noqa: A001 - the verb of the command line
         if text is not None:
             files |= text.files(prefix)
             data |= text.metadata(prefix, data["sources"])
+        _add_schedules(data, quantized, rule)
         files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
@@ -230,6 +239,35 @@ class Stages:
         return module
 
 
+def build_tuned(
+    quantized: QuantizedModel, board: Target, prefix: str, microkernels: str, stages: Stages, tuned: str
+) -> tuple[Program, TunedRule]:
+    """`build` for a board with the records of an objective; without them where the arena fits only so.
+
+    Raises:
+        UserError: the arena does not fit the board with the rules' schedules either.
+    """
+    regions = arena_regions(board)
+    rule, plain = (TunedRule(board, objective, microkernels) for objective in (tuned, RULES))
+    if rule.empty:
+        return build(quantized, board, prefix, microkernels, stages, regions), plain
+    try:
+        return build(quantized, board, prefix, microkernels, stages, regions, rule), rule
+    except UserError:
+        return build(quantized, board, prefix, microkernels, stages, regions), plain
+
+
+def _add_schedules(data: dict[str, Any], quantized: QuantizedModel, rule: TunedRule) -> None:
+    """Note in metadata what each operator's schedule is and where it comes from."""
+    data["schedules"] = rule.objective
+    for row, (_, kernel, operands) in zip(data["operators"], steps(quantized.module), strict=True):
+        chosen = rule.choose(kernel, operands)
+        borrowed = chosen.record is not None and chosen.origin == BORROWED
+        row["schedule"] = describe(chosen.blocking)
+        row["schedule_origin"] = chosen.origin
+        row["schedule_from"] = chosen.record.signature.text if borrowed and chosen.record else None
+
+
 def build(
     quantized: QuantizedModel,
     board: Target,
@@ -237,18 +275,20 @@ def build(
     microkernels: str,
     stages: Stages,
     regions: Sequence[MemoryRegion] = (),
+    rule: Rule | None = None,
 ) -> Program:
     """From the integer module to C functions, constants and the plan of the arena.
 
     Args:
         microkernels: their family, by `schedule.rules.family`.
         regions: RAM for the arena; empty: no limit.
+        rule: chooses schedules; the family's own when None.
 
     Raises:
         UserError: the arena fits into none of the regions.
     """
     with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
+        lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(quantized.module))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
     with stages("generate"):

@@ -1,0 +1,257 @@
+"""One tuning run: MetaSchedule's scheduler over tasks, with this package's builder, runner and store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule as ms
+
+from tvmtiny.errors import TvmtinyError
+from tvmtiny.schedule import space
+from tvmtiny.target import Target
+from tvmtiny.tune import search
+from tvmtiny.tune.engine import Built, Engine, Limits
+from tvmtiny.tune.places import Place
+from tvmtiny.tune.results import default_of, score
+from tvmtiny.tune.store import Measurement, Store, key_of
+from tvmtiny.tune.tasks import Task
+
+ARTIFACT = "candidate.json"
+FAILED_SECONDS = 1e10
+"""What MetaSchedule's cost model takes for a candidate that failed."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far one task is.
+
+    Attributes:
+        curve: after each trial, the best score so far, relative to the rules' schedule.
+        failed, wrong: candidates without a figure, and those with other bytes than the reference.
+    """
+
+    task: Task
+    curve: list[float] = dataclasses.field(default_factory=list)
+    failed: int = 0
+    wrong: int = 0
+
+    @property
+    def trials(self) -> int:
+        """Candidates so far."""
+        return len(self.curve)
+
+    @property
+    def best(self) -> float:
+        """The best score so far; 1 is the rules' schedule."""
+        return self.curve[-1] if self.curve else 1.0
+
+    def add(self, found: Measurement, value: float) -> None:
+        """Note a trial."""
+        self.failed += bool(found.error)
+        self.wrong += bool(found.wrong) and not found.error
+        self.curve.append(min(self.best, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to search.
+
+    Attributes:
+        strategy: one of search.STRATEGIES.
+        trials: at most so many candidates, over all tasks.
+        batch: candidates that are built and measured at once.
+    """
+
+    objective: str
+    strategy: str
+    trials: int
+    batch: int
+    seed: int
+
+
+OnBatch = Callable[[Sequence[Progress], float], None]
+"""Called after each batch with the progress of all tasks and the seconds since the start."""
+
+
+class Session:
+    """Tunes tasks on a target at a place."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        target: Target,
+        place: Place,
+        store: Store,
+        limits: Limits,
+        options: Options,
+        on_batch: OnBatch = lambda progress, seconds: None,
+    ) -> None:
+        self.tasks, self.target, self.store, self.options = tasks, target, store, options
+        self._by_key = {key_of(task.signature): task for task in tasks}
+        self.progress = [Progress(task) for task in tasks]
+        self._place, self._limits, self._on_batch = place, limits, on_batch
+        self._started = time.monotonic()
+        self._failure: BaseException | None = None
+        self._built: dict[str, Built] = {}
+        self._defaults: dict[str, Measurement] = {}
+
+    def run(self) -> None:
+        """Measure the rules' schedules, then search.
+
+        Raises:
+            UserError, EnvironmentProblem: a tool fails; what was measured before is in the store.
+            OSError: the store cannot be written.
+        """
+        self._started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="tvmtiny-tune-") as folder:
+            engine = Engine(self.target, self._place, self.store, self._limits, Path(folder))
+            self._measure_defaults(engine)
+            left = self.options.trials - len(self.tasks)
+            if left > 0:
+                self._search(engine, Path(folder), left)
+
+    def _measure_defaults(self, engine: Engine) -> None:
+        """The rules' schedules, against which all others count; limits do not bind them."""
+        wanted = [(task, next(task.designs[0].points())) for task in self.tasks]
+        limits, engine.limits = engine.limits, Limits()
+        found = engine.measure(wanted)
+        engine.limits = limits
+        for task, measured, progress in zip(self.tasks, found, self.progress, strict=True):
+            if not measured.valid:
+                raise TvmtinyError(
+                    f"The rules' schedule of {task.name} does not run on {self._place.name}: "
+                    + (measured.error or f"{measured.wrong} bytes differ from the reference."),
+                )
+            self._defaults[key_of(task.signature)] = measured
+            progress.add(measured, 1.0)
+        self._report()
+
+    def _search(self, engine: Engine, folder: Path, trials: int) -> None:
+        logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
+        random.seed(self.options.seed)
+        np.random.seed(self.options.seed)  # MetaSchedule's XGBModel draws from it until it has data
+        options = self.options
+        scheduler = "gradient" if options.strategy == "xgb" else "round-robin"
+        database = ms.database.JSONDatabase(work_dir=str(self.store.directory))
+        try:
+            ms.tune.tune_tasks(
+                tasks=[
+                    search.context(task, self.target, options.strategy, options.seed) for task in self.tasks
+                ],
+                task_weights=[float(len(task.uses)) for task in self.tasks],
+                work_dir=str(self.store.directory),
+                max_trials_global=trials,
+                num_trials_per_iter=options.batch,
+                builder=_Builder(self, engine, folder),
+                runner=_Runner(self, engine),
+                database=database,
+                cost_model=search.cost_model(self.tasks, options.strategy, options.seed),
+                measure_callbacks=[
+                    ms.measure_callback.AddToDatabase(),
+                    ms.measure_callback.UpdateCostModel(),
+                    ms.measure_callback.RemoveBuildArtifact(),
+                ],
+                task_scheduler=scheduler,
+            )
+        except BaseException:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def built(self, engine: Engine, modules: Sequence[Any]) -> list[tuple[str, Built]]:
+        """Build a batch of scheduled modules; each with a name for its runner."""
+        wanted = [
+            (self._by_key[str(m["main"].attrs[search.TASK_ATTRIBUTE])], space.blocking_of(m)) for m in modules
+        ]
+        found = engine.build(wanted)
+        names = [f"{len(self._built) + index}" for index in range(len(found))]
+        self._built |= dict(zip(names, found, strict=True))
+        return list(zip(names, found, strict=True))
+
+    def measured(self, engine: Engine, names: Sequence[str]) -> list[float]:
+        """Run a batch; scores, infinite for what failed."""
+        built = [self._built.pop(name) for name in names]
+        scores = []
+        for one, found in zip(built, engine.run(built), strict=True):
+            default = self._defaults[key_of(one.task.signature)]
+            scores.append(score(found, default, self.options.objective))
+            self.progress[self.tasks.index(one.task)].add(found, scores[-1])
+        self._report()
+        return scores
+
+    def failed(self, error: BaseException) -> None:
+        """Remember what stopped the run: on its way through MetaSchedule an exception loses its type."""
+        self._failure = self._failure or error
+
+    def _report(self) -> None:
+        self._on_batch(self.progress, time.monotonic() - self._started)
+
+    def found(self, task: Task) -> list[Measurement]:
+        """Everything known of a task's schedules."""
+        points = {point for design in task.designs for point in design.points()}
+        return [found for found in self.store.known(task.signature) if found.point in points]
+
+
+@derived_object
+class _Builder(ms.builder.PyBuilder):
+    def __init__(self, session: Session, engine: Engine, folder: Path) -> None:
+        super().__init__()
+        self._session, self._engine, self._folder = session, engine, folder
+
+    def build(self, build_inputs: list[Any]) -> list[Any]:
+        try:
+            built = self._session.built(self._engine, [one.mod for one in build_inputs])
+        except BaseException as error:
+            self._session.failed(error)
+            raise
+        return [self._result(name) for name, _ in built]
+
+    def _result(self, name: str) -> Any:
+        # MetaSchedule removes the parent of every artifact: each has a folder of its own.
+        path = Path(tempfile.mkdtemp(prefix="candidate-", dir=self._folder)) / ARTIFACT
+        path.write_text(json.dumps(name))
+        return ms.builder.BuilderResult(str(path), None)
+
+
+@derived_object
+class _Measured(ms.runner.PyRunnerFuture):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        if self._value == float("inf"):
+            return ms.runner.RunnerResult([FAILED_SECONDS], None)
+        return ms.runner.RunnerResult([self._value], None)
+
+
+@derived_object
+class _Runner(ms.runner.PyRunner):
+    def __init__(self, session: Session, engine: Engine) -> None:
+        super().__init__()
+        self._session, self._engine = session, engine
+
+    def run(self, runner_inputs: list[Any]) -> list[Any]:
+        names = [json.loads(Path(str(one.artifact_path)).read_text()) for one in runner_inputs]
+        try:
+            scores = self._session.measured(self._engine, names)
+        except BaseException as error:
+            self._session.failed(error)
+            raise
+        return [_Measured(value) for value in scores]
+
+
+__all__ = ["OnBatch", "Options", "Progress", "Session", "default_of"]
