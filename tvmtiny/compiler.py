@@ -39,7 +39,7 @@ from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.int16_layers import RESIDUALS
-from tvmtiny.passes.lower import Lower
+from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import weight_types
@@ -48,7 +48,6 @@ from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
-from tvmtiny.passes.lower import Rule
 from tvmtiny.report.estimate import steps
 from tvmtiny.schedule.records import BORROWED, OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
@@ -115,8 +114,8 @@ def compile(  # noqa: A001 - the verb of the command line
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
-        tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (also stores weights as
-            int16 where that is faster), "flash", "balanced"; "none" for the rules alone.
+        tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
+            weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.

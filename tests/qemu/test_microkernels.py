@@ -74,7 +74,9 @@ def test_every_setting_of_the_knobs_gives_the_reference_bytes(
 
 
 def test_every_setting_of_a_knob_is_tested() -> None:
-    tested = {setting for names in VARIANTS.values() for name in names for setting in Variant.parse(name).settings}
+    tested = {
+        setting for names in VARIANTS.values() for name in names for setting in Variant.parse(name).settings
+    }
     assert tested == {(name, value) for name, knob in KNOBS.items() for value in knob.choices[1:]}
 
 

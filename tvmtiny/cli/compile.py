@@ -26,7 +26,7 @@ LAYER_WEIGHTS = ("int8", "int4")
 """Types of weights that a single layer can have."""
 
 
-class Tuned(str, Enum):
+class Tuned(enum.StrEnum):
     """Records of which objective choose schedules."""
 
     none = "none"

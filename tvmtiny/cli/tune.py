@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REMEDY = "Install it: pip install 'tvmtiny[tune]'"
 
 
-class Objective(str, Enum):
+class Objective(enum.StrEnum):
     """What a schedule is chosen for."""
 
     latency = "latency"
@@ -31,7 +31,7 @@ class Objective(str, Enum):
     balanced = "balanced"
 
 
-class Strategy(str, Enum):
+class Strategy(enum.StrEnum):
     """How schedules are looked for."""
 
     xgb = "xgb"
@@ -59,7 +59,9 @@ def command(
     ] = None,
     objective: Annotated[
         Objective,
-        typer.Option(help="latency may store weights as int16, twice the flash; balanced also weighs flash and RAM."),
+        typer.Option(
+            help="latency may store weights as int16, twice the flash; balanced also weighs flash and RAM."
+        ),
     ] = Objective.balanced,
     search: Annotated[
         Strategy,
@@ -80,21 +82,26 @@ def command(
         typer.Option(help="Keeps what was measured.", file_okay=False, show_default="build/tune/CORE"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--restart", help="Go on with what the work directory holds, or empty it.")
+        bool,
+        typer.Option("--resume/--restart", help="Go on with what the work directory holds, or empty it."),
     ] = True,
     report: Annotated[
-        Path | None, typer.Option(help="Write a page with convergence curves and operators here.", file_okay=False)
+        Path | None,
+        typer.Option(help="Write a page with convergence curves and operators here.", file_okay=False),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Show the kernels and leave.")] = False,
     export: Annotated[
-        Path | None, typer.Option(help="Write the records of a core and objective to this file.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Write the records of a core and objective to this file.", dir_okay=False),
     ] = None,
     imported: Annotated[
         Path | None, typer.Option("--import", help="Replace the records by those of a file.", dir_okay=False)
     ] = None,
     merge: Annotated[
         list[Path] | None,
-        typer.Option(help="Join a file's records with one's own, the faster of each; may be repeated.", dir_okay=False),
+        typer.Option(
+            help="Join a file's records with one's own, the faster of each; may be repeated.", dir_okay=False
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="QEMU processes at once; 0: one a processor.", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds until a candidate counts as hung.", min=1)] = 120,
@@ -110,7 +117,9 @@ def command(
         _records(board, objective.value, export, imported, merge or [])
         return
     if not models:
-        raise UserError("Nothing to tune.", "Give a compiled directory, a model, or an encoder of tvmtiny bench.")
+        raise UserError(
+            "Nothing to tune.", "Give a compiled directory, a model, or an encoder of tvmtiny bench."
+        )
     with tempfile.TemporaryDirectory(prefix="tvmtiny-models-") as folder:
         tasks = _tasks(models, board, calibration, Path(folder), objective.value)
         if list_only:
@@ -122,13 +131,30 @@ def command(
         options = Options(objective.value, search.value, trials, batch, seed)
         directory = work_dir or Path("build") / "tune" / board.cpu
         limits = (scratch_bytes, code_bytes)
-        _tune(tasks, board, on, options, limits, directory, timeout, jobs, report, resume=resume, as_json=as_json)
+        _tune(
+            tasks,
+            board,
+            on,
+            options,
+            limits,
+            directory,
+            timeout,
+            jobs,
+            report,
+            resume=resume,
+            as_json=as_json,
+        )
 
 
 def _check_installed(*, with_model: bool, with_report: bool) -> None:
     import importlib.util
 
-    needed = ["psutil", "cloudpickle", *(["xgboost"] if with_model else []), *(["matplotlib"] if with_report else [])]
+    needed = [
+        "psutil",
+        "cloudpickle",
+        *(["xgboost"] if with_model else []),
+        *(["matplotlib"] if with_report else []),
+    ]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(f"Tuning needs {', '.join(missing)}.", REMEDY)
@@ -165,7 +191,9 @@ def _list(tasks: Sequence[Task], *, as_json: bool) -> None:
     if as_json:
         console.show_json({"rows": rows})
         return
-    table = console.table("Kernels", "kernel and shapes", "runs", "schedules", "first use", right=("runs", "schedules"))
+    table = console.table(
+        "Kernels", "kernel and shapes", "runs", "schedules", "first use", right=("runs", "schedules")
+    )
     for task in tasks:
         table.add_row(task.signature.text, str(len(task.uses)), str(task.size), task.name)
     console.show(table)
@@ -199,7 +227,9 @@ def _tune(
         if not resume:
             store.forget()
         if store.dropped_lines:
-            console.message(f"{directory}: {store.dropped_lines} incomplete lines removed; a run was cut short there.")
+            console.message(
+                f"{directory}: {store.dropped_lines} incomplete lines removed; a run was cut short there."
+            )
         with _live(options) as on_batch:
             session = Session(tasks, board, place, store, Limits(*limits), options, on_batch)
             try:
@@ -250,7 +280,9 @@ def _table(progress: Sequence[Progress], seconds: float, trials: int) -> Any:
     numbers = ("trials", "best", "improvement", "failed", "wrong")
     done, _, _ = _totals(progress)
     left = seconds / max(1, done) * max(0, trials - done)
-    table = console.table(f"{done} of {trials} trials, about {left:.0f} s left", "kernel", *numbers, right=numbers)
+    table = console.table(
+        f"{done} of {trials} trials, about {left:.0f} s left", "kernel", *numbers, right=numbers
+    )
     for one in progress:
         table.add_row(
             one.task.signature.text,
@@ -327,5 +359,7 @@ def _records(
         if export is not None:
             write(export, board.cpu, objective, read(own))
     except OSError as error:
-        raise EnvironmentProblem(f"Cannot write records: {error}", "Make room, or choose another place.") from error
+        raise EnvironmentProblem(
+            f"Cannot write records: {error}", "Make room, or choose another place."
+        ) from error
     console.message(f"Records of {board.cpu}, {objective}: {export or own}")

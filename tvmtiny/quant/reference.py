@@ -39,7 +39,10 @@ class IntegerModel:
         """By the name of its result, what every operator is given, and which of it was computed: is no constant."""
         calls = {var.name: operands.tensors for var, _, operands in self._steps}
         return {
-            name: (arrays, {key for key in arrays if as_array(self._graph.producer(calls[name][key])) is None})
+            name: (
+                arrays,
+                {key for key in arrays if as_array(self._graph.producer(calls[name][key])) is None},
+            )
             for name, arrays, _ in self._results(inputs, n)
         }
 

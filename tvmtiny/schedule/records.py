@@ -127,7 +127,9 @@ def read(path: Path) -> list[Record]:
             raise ValueError(f"schema {data['schema']} instead of {SCHEMA}")
         return [Record.from_json(row) for row in data["records"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no records of schedules: {error}", "tvmtiny tune writes them.") from error
+        raise UserError(
+            f"{path} holds no records of schedules: {error}", "tvmtiny tune writes them."
+        ) from error
 
 
 def write(path: Path, cpu: str, objective: str, records: Iterable[Record]) -> None:

@@ -110,9 +110,7 @@ def blocking_of(module: tvm.IRModule) -> Blocking:
     """The point that a schedule's annotations say."""
     body = module["main"].body
     annotations = {str(key): value for key, value in body.block.annotations.items()}
-    said = {
-        key.removeprefix(_PREFIX): value for key, value in annotations.items() if key.startswith(_PREFIX)
-    }
+    said = {key.removeprefix(_PREFIX): value for key, value in annotations.items() if key.startswith(_PREFIX)}
     columns, name = str(said.pop("columns")), str(said.pop("family"))
     return _blocking(columns, name, {key: int(value) for key, value in said.items()})
 

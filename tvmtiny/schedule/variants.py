@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from tvmtiny.schedule.microkernels import line_of
 from tvmtiny.schedule.microkernels import headers as family_headers
+from tvmtiny.schedule.microkernels import line_of
 
 KNOBS_FILE = "tvmt_knobs.h"
 

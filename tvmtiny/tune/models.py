@@ -12,7 +12,9 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.schedule.records import RULES
 
 
-def artifacts_of(models: Sequence[str], target: str, calibration: Path | None, folder: Path) -> list[Artifact]:
+def artifacts_of(
+    models: Sequence[str], target: str, calibration: Path | None, folder: Path
+) -> list[Artifact]:
     """The integer models to tune, compiled to `folder` where they are not yet.
 
     Args:

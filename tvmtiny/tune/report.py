@@ -38,7 +38,11 @@ def rows(tasks: Sequence[Task], records: Sequence[Record]) -> list[Row]:
 
 
 def write_report(
-    directory: Path, title: str, tasks: Sequence[Task], progress: Sequence[Progress], records: Sequence[Record]
+    directory: Path,
+    title: str,
+    tasks: Sequence[Task],
+    progress: Sequence[Progress],
+    records: Sequence[Record],
 ) -> list[Path]:
     """Write the page and its picture; returns their paths. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -64,21 +68,25 @@ def _picture(path: Path, title: str, progress: Sequence[Progress]) -> None:
     pyplot.close(figure)
 
 
-def _page(
-    title: str, tasks: Sequence[Task], progress: Sequence[Progress], records: Sequence[Record]
-) -> str:
+def _page(title: str, tasks: Sequence[Task], progress: Sequence[Progress], records: Sequence[Record]) -> str:
     lines = [f"# {title}", "", f"![convergence]({PICTURE})", "", "## Tasks", ""]
-    lines += ["| kernel | uses | schedules | trials | failed | wrong | best score |", "|---|---:|---:|---:|---:|---:|---:|"]
+    lines += [
+        "| kernel | uses | schedules | trials | failed | wrong | best score |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
     lines += [
         f"| {p.task.signature.text} | {len(p.task.uses)} | {p.task.size} | {p.trials} | {p.failed} | {p.wrong} "
         f"| {p.best:.4f} |"
         for p in progress
     ]
     lines += ["", "## Operators, cycles before and after", ""]
-    lines += ["| model | operator | kernel | rules | tuned | change | schedule |", "|---|---|---|---:|---:|---:|---|"]
     lines += [
-        f"| {r.model} | {r.operator} | {r.kernel} | {r.before:,} | {r.after:,} | {100 * (r.after / r.before - 1):+.1f} % "
-        f"| {r.schedule} |"
+        "| model | operator | kernel | rules | tuned | change | schedule |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    lines += [
+        f"| {r.model} | {r.operator} | {r.kernel} | {r.before:,} | {r.after:,} "
+        f"| {100 * (r.after / r.before - 1):+.1f} % | {r.schedule} |"
         for r in rows(tasks, records)
     ]
     return "\n".join(lines) + "\n"

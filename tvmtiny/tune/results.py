@@ -103,9 +103,7 @@ def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedu
     variant = Variant.parse(point.variant)
     design = next(d for d in task.designs if (d.columns, d.family) == (point.weights, variant.family))
     defaults = {name: values[0] for name, values in design.choices.items()}
-    return design.sample(
-        s_tir.Schedule(module), {**defaults, **dict(variant.settings), "rows": point.rows}
-    )
+    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), "rows": point.rows})
 
 
 def trace(task: Task, point: Blocking) -> Any:

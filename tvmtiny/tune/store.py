@@ -1,9 +1,9 @@
 """The folder of a tuning run: one writer at a time, and nothing lost but the batch in flight.
 
-    measurements.jsonl           what every candidate took, a line each, appended and synchronised batch by batch
-    database_workload.json       MetaSchedule's own database
-    database_tuning_record.json
-    lock                         held by the tuner that is running
+measurements.jsonl           what every candidate took, a line each, appended and synchronised batch by batch
+database_workload.json       MetaSchedule's own database
+database_tuning_record.json
+lock                         held by the tuner that is running
 """
 
 from __future__ import annotations
