@@ -17,6 +17,7 @@ from tvm import relax
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
+from tvmtiny.frontend.onnx import OPSETS
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fuse_dense, operators
 from tvmtiny.passes.decompose import Decompose

@@ -30,6 +30,14 @@ _CONTROL_FLOW_REMEDY = (
     "Export the model for one shape (torch.onnx.export with dynamo=True), or fold it: onnxsim."
 )
 _OPERATOR_REMEDY = "Replace them in the model by standard ONNX operators, or compute them outside of it."
+INTEGER_OPERATORS = (
+    "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "MatMulInteger16", "QAttention", "QGemm", "QLinearAdd",
+    "QLinearConv", "QLinearMatMul",
+)  # fmt: skip
+_INTEGER_REMEDY = (
+    "Quantize in QDQ format with static scales (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ), "
+    "or give the float model and --calibration."
+)
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
@@ -120,6 +128,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
             unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
+        elif node.op_type in INTEGER_OPERATORS:
+            unknown.append(Unsupported(node_title(node), node.op_type, _INTEGER_REMEDY))
         elif node.op_type not in known or node.domain not in _DOMAINS:
             operator = f"{node.domain}.{node.op_type}".lstrip(".")
             unknown.append(Unsupported(node_title(node), operator, _OPERATOR_REMEDY))
@@ -138,7 +148,7 @@ def _unsupported(unknown: list[Unsupported]) -> UnsupportedOperators:
         more = f" and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
         found.append(f"{operator} (node {listed(nodes[:NODES_SHOWN])}{more})")
     return UnsupportedOperators(
-        f"The model uses operators that are not supported: {'; '.join(found)}.", _OPERATOR_REMEDY, unknown
+        f"The model uses operators that are not supported: {'; '.join(found)}.", unknown[0].remedy, unknown
     )
 
 
