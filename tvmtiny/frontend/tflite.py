@@ -73,14 +73,13 @@ class Importer(tflite_frontend.OperatorConverter):
     def check_unsupported_ops(self) -> None:
         """Raise UnsupportedOperators that names what has no converter."""
         operators = [self.subgraph.Operators(index) for index in range(self.subgraph.OperatorsLength())]
-        rows = [
-            Unsupported(self._title(op), self.get_op_code_str(op), _REMEDY)
-            for op in operators
-            if self.get_op_code_str(op) not in self.convert_map
-        ]
+        found = [(self._title(op), self._operator(op)) for op in operators]
+        rows = [Unsupported(node, name, _REMEDY) for node, name in found if name not in self.convert_map]
         if rows:
             names = listed(sorted({row.operator for row in rows}))
-            raise UnsupportedOperators(f"The model uses operators that are not supported: {names}.", _REMEDY, rows)
+            raise UnsupportedOperators(
+                f"The model uses operators that are not supported: {names}.", _REMEDY, rows
+            )
 
     def convert_op_to_relax(self) -> None:
         """Bind the result of each operator to a variable named after its tensor."""
@@ -110,10 +109,19 @@ class Importer(tflite_frontend.OperatorConverter):
         if tensor.given is not None:
             expr = self.bb.emit(expr, f"{identifier(tensor_name(tensor))}_given")
             self.given[expr.name] = list(tensor.given)
-        self.exp_tab.set_expr(tflite_frontend.get_tensor_name(self.subgraph, index), expr, force_override=True)
+        self.exp_tab.set_expr(
+            tflite_frontend.get_tensor_name(self.subgraph, index), expr, force_override=True
+        )
 
     def _title(self, op: Any) -> str:
         return tensor_name(self.subgraph.Tensors(op.Outputs(0))) if op.OutputsLength() else "operator"
+
+    def _operator(self, op: Any) -> str:
+        """The name of an operator; CUSTOM for those that are not of TensorFlow Lite."""
+        try:
+            return str(self.get_op_code_str(op))
+        except NotImplementedError:
+            return "CUSTOM"
 
     def _same_numbers(self, op: Any) -> Any:
         (source,) = self.get_input_tensors(op)
@@ -134,7 +142,9 @@ class Importer(tflite_frontend.OperatorConverter):
         pads = [(0, 0), (0, 0)]
         if _PADDINGS[options.Padding()] == "SAME":
             spans = [d * (k - 1) + 1 for d, k in zip(dilation, extents[1:3], strict=True)]
-            pads = [tflite_frontend.get_pad_value(*row) for row in zip(sizes[1:3], spans, strides, strict=True)]
+            pads = [
+                tflite_frontend.get_pad_value(*row) for row in zip(sizes[1:3], spans, strides, strict=True)
+            ]
         result = relax.op.nn.conv2d(
             x,
             relax.op.permute_dims(weight, [0, 3, 1, 2]),
