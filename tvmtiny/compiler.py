@@ -46,6 +46,7 @@ from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
+from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
@@ -55,6 +56,7 @@ from tvmtiny.verify import INTEGER_MODULE
 
 Array = npt.NDArray[Any]
 OnStage = Callable[[str, float], None]
+Data = Path | str | Mapping[str, Array]
 
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
@@ -123,36 +125,20 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    for what, value, choices in (
-        ("range method", range_method, ranges.METHODS),
-        ("folding of Q K^T", fold_qk, fold_query_key.MODES),
-        ("storage of weights", weights, WEIGHTS),
-        ("type of the residual stream", residual, RESIDUALS),
-    ):
-        _check_choice(what, value, choices)
+    _check_options(range_method, fold_qk, weights, residual, max_tokens)
     microkernels = family(board, weights)
-    if max_tokens is not None and max_tokens < 1:
-        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
-    if calibration is None and not is_given(module):
-        raise UserError(
-            "A float model needs calibration data to become an integer model.",
-            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
-        )
+    _require_data(calibration, module)
     with stages("fuse"):
         fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         inputs = input_params(module)
-        batch = (
-            random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
-            if calibration is None
-            else _batch(calibration, specs, length_input, tokens)
-        )
+        batch = _samples(calibration, inputs, specs, length_input, tokens)
         names = read_labels(labels if labels is not None else opened.labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
         text = attach_tokenizer(
@@ -175,10 +161,12 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("check"):
         source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
-        quality["source"] = source
-        quality["data"] = "random" if calibration is None else "calibration"
-        quality["scales"] = quantized.scales
-        quality["verification"] = None
+        quality |= {
+            "source": source,
+            "data": _data(calibration),
+            "scales": quantized.scales,
+            "verification": None,
+        }
         if checked is not None:
             samples = len(batch) if calibration is not None else verification.ENOUGH_SAMPLES
             how = verification.setup(fused, quantized.int16, range_method, samples)
@@ -291,6 +279,32 @@ def _references(
     return found, quality.report()
 
 
+def _require_data(calibration: Data | None, imported: tvm.IRModule) -> None:
+    if calibration is None and not is_given(imported):
+        raise UserError(
+            "A float model needs calibration data to become an integer model.",
+            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
+        )
+
+
+def _samples(
+    calibration: Data | None,
+    inputs: dict[str, QuantParams],
+    specs: list[InputSpec],
+    length_input: str | None,
+    tokens: int,
+) -> Batch:
+    """Calibration data; random inputs for a model that needs none, to have reference vectors and figures."""
+    if calibration is not None:
+        return _batch(calibration, specs, length_input, tokens)
+    return random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
+
+
+def _data(calibration: Data | None) -> str:
+    """What `quality` was measured on."""
+    return "random" if calibration is None else "calibration"
+
+
 def _batch(
     data: Path | str | Mapping[str, Array],
     specs: list[InputSpec],
@@ -301,6 +315,17 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
+
+
+def _check_options(
+    range_method: str, fold_qk: str, weights: str, residual: str, max_tokens: int | None
+) -> None:
+    _check_choice("range method", range_method, ranges.METHODS)
+    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
+    _check_choice("storage of weights", weights, WEIGHTS)
+    _check_choice("type of the residual stream", residual, RESIDUALS)
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

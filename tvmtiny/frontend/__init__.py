@@ -45,9 +45,13 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
             from tvmtiny.frontend.onnx import import_onnx
 
             return import_onnx(path, shapes=shapes, max_tokens=max_tokens)
+        if path.suffix.lower() == ".tflite":
+            from tvmtiny.frontend.tflite import import_tflite
+
+            return import_tflite(path, shapes=shapes, max_tokens=max_tokens)
         if path.suffix.lower() != ".pt2":
             raise UserError(
-                f"{path} is neither an ONNX file (.onnx) nor an ExportedProgram (.pt2).",
+                f"{path} is none of an ONNX file (.onnx), a TensorFlow Lite model (.tflite), an ExportedProgram (.pt2).",
                 "Export the model with torch.onnx.export or torch.export.save; a Hugging Face model directory is "
                 f"{HF_PREFIX}DIR.",
             )

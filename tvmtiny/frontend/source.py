@@ -109,14 +109,14 @@ def _without_rounding(constants: set[str]) -> list[Any]:
     """
     from onnx.reference.ops import op_dequantize_linear, op_quantize_linear
 
-    class QuantizeLinear(op_quantize_linear.QuantizeLinear_23):  # type: ignore[misc]
-        def _run(self, x: Any, *args: Any, **attributes: Any) -> tuple[Any]:
+    class QuantizeLinear(op_quantize_linear.QuantizeLinear_23):
+        def _run(self, *args: Any, **attributes: Any) -> Any:
             is_constant = self.onnx_node.input[0] in constants
-            return super()._run(x, *args, **_set(attributes)) if is_constant else (x,)
+            return super()._run(*args, **_set(attributes)) if is_constant else args[:1]
 
-    class DequantizeLinear(op_dequantize_linear.DequantizeLinear_23):  # type: ignore[misc]
-        def _run(self, x: Any, *args: Any, **attributes: Any) -> tuple[Any]:
-            return (x,) if x.dtype.kind == "f" else super()._run(x, *args, **_set(attributes))
+    class DequantizeLinear(op_dequantize_linear.DequantizeLinear_23):
+        def _run(self, *args: Any, **attributes: Any) -> Any:
+            return args[:1] if args[0].dtype.kind == "f" else super()._run(*args, **_set(attributes))
 
     return [QuantizeLinear, DequantizeLinear]
 

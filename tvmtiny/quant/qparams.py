@@ -223,11 +223,12 @@ def grid_scales(rows: Array, most: int = 128) -> Array:
     """
     peak = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
     found = np.full(len(rows), np.nan)
+    negative = 128 if most == 128 else 0  # int8 has -128 and no 128
     few = rows[:, :FEW_COLUMNS]
     most, least = (most, LEAST_STEPS) if rows.shape[1] > FEW_COLUMNS else (min(most, 127), 128)
     for steps in range(1, most + 1):
         scale = np.abs(peak) / steps
-        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != 128) | (peak < 0)))
+        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != negative) | (peak < 0)))
         for part in (few, rows):  # a few columns rule most scales out
             multiples = part[left] / scale[left, None]
             left = left[np.abs(multiples - np.round(multiples)).max(axis=1, initial=0) < GRID_TOLERANCE]
