@@ -24,27 +24,21 @@ typedef union {
   uint64_t power;
 } tvmt_bin;
 
-/* sine[k] = 2**31 sin(2 pi k / length), saturated; length / 4 further on stands the cosine. */
-typedef struct {
-  const int32_t *sine;
-  uint32_t quarter; /* length / 4 */
-} tvmt_turns;
-
 /* Combine all blocks of m points.
  *   points  of the transform
- *   m       points of a block
- *   step    angle of the first twiddle factor, in entries of the table */
-typedef void (*tvmt_fft_radix)(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
+ *   turns   for each point of a block but the first, cosine and sine of the angles of its radix - 1 twiddle factors,
+ *           in units of 2**-31 */
+typedef void (*tvmt_fft_radix)(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
 
-void tvmt_fft_radix2(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix3(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix5(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
+void tvmt_fft_radix2(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix3(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix5(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
 
 typedef struct {
   tvmt_fft_radix radix;
+  const tvmt_complex *turns; /* NULL if m is 1 */
   uint16_t m;
-  uint16_t step;
 } tvmt_fft_stage;
 
 TVMT_INLINE tvmt_complex tvmt_complex_add(tvmt_complex a, tvmt_complex b) {
@@ -79,19 +73,11 @@ TVMT_INLINE tvmt_complex tvmt_complex_scale(tvmt_complex a, int32_t factor) {
   return product;
 }
 
-/* Half of a, turned by -sin and cos of an angle: a (cos - i sin) / 2. */
-TVMT_INLINE tvmt_complex tvmt_complex_turn(tvmt_complex a, int32_t sine, int32_t cosine) {
-  const tvmt_complex product = {tvmt_multiply_high_add(tvmt_multiply_high(a.im, sine), a.re, cosine),
-                                tvmt_multiply_high_add(tvmt_multiply_high(a.im, cosine), -a.re, sine)};
+/* Half of a, turned by an angle of which `turn` has cosine and sine: a (cos - i sin) / 2. */
+TVMT_INLINE tvmt_complex tvmt_complex_turn(tvmt_complex a, tvmt_complex turn) {
+  const tvmt_complex product = {tvmt_multiply_high_add(tvmt_multiply_high(a.im, turn.im), a.re, turn.re),
+                                tvmt_multiply_high_add(tvmt_multiply_high(a.im, turn.re), -a.re, turn.im)};
   return product;
-}
-
-/* Input q of a butterfly whose first twiddle factor has the angle `turn`, halved and turned. */
-TVMT_INLINE tvmt_complex tvmt_fft_input(const tvmt_bin *from, uint32_t q, uint32_t m, uint32_t turn,
-                                        const tvmt_turns *turns) {
-  const tvmt_complex value = from[q * m].value;
-  const int32_t *sine = &turns->sine[q * turn];
-  return turn == 0U ? tvmt_complex_half(value) : tvmt_complex_turn(value, sine[0], sine[turns->quarter]);
 }
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny import __version__
-from tvmtiny.codegen.c_sources import c_values
+from tvmtiny.codegen.c_sources import LINE, c_values
 from tvmtiny.features.tables import LOG2, AudioTables, ScaleRows, Tables
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.microkernels import headers
@@ -114,6 +115,23 @@ def _array(ctype: str, symbol: str, values: Sequence[int] | Array) -> dict[str, 
     return {"ctype": ctype, "symbol": symbol, "count": array.size, "initializer": initializer}
 
 
+def _turns(symbol: str, cosine: Array, sine: Array) -> dict[str, Any]:
+    """Pairs of cosine and sine as tvmt_complex."""
+    limit = "(-2147483647 - 1)"
+    pairs = [
+        ", ".join(limit if value == -(2**31) else str(value) for value in pair)
+        for pair in zip(cosine.reshape(-1).tolist(), sine.reshape(-1).tolist(), strict=True)
+    ]
+    return {"ctype": "tvmt_complex", "symbol": symbol, "count": len(pairs), "initializer": _braces(pairs)}
+
+
+def _braces(rows: Sequence[str]) -> str:
+    """Structures between braces, as many as fit a line."""
+    words = [f"{{{row}}},".replace(" ", "\x00") for row in rows]
+    lines = textwrap.fill(" ".join(words), LINE, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return lines.replace("\x00", " ")
+
+
 def _scale_arrays(rows: ScaleRows) -> list[dict[str, Any]]:
     return [
         _array("int16_t", "scale_factor", rows.factor),
@@ -135,7 +153,12 @@ def _scale_fields(rows: ScaleRows, values: int) -> dict[str, Any]:
 def _audio_arrays(tables: AudioTables) -> list[dict[str, Any]]:
     transform, mel = tables.transform, tables.mel
     return [
-        _array("int32_t", "sine", transform.sine),
+        _turns("turns", transform.cosine[1:], transform.sine[1:]),
+        *(
+            _turns(f"turns_{stage.m}", stage.cosine[1:, 1:], stage.sine[1:, 1:])
+            for stage in transform.stages
+            if stage.m > 1
+        ),
         _array("uint16_t", "order", transform.order),
         _array("int32_t", "window", tables.window),
         _array("uint32_t", "log2_table", LOG2),
@@ -147,7 +170,8 @@ def _audio_arrays(tables: AudioTables) -> list[dict[str, Any]]:
             "symbol": "stages",
             "count": len(transform.stages),
             "initializer": "\n".join(
-                f"    {{&tvmt_fft_radix{stage.radix}, {stage.m}, {stage.step}}}," for stage in transform.stages
+                f"    {{&tvmt_fft_radix{stage.radix}, {f'turns_{stage.m}' if stage.m > 1 else 'NULL'}, {stage.m}}},"
+                for stage in transform.stages
             ),
         },
     ]
@@ -158,7 +182,7 @@ def _audio_fields(tables: AudioTables) -> dict[str, Any]:
     offsets = ("mel_offset", 0) if len(mel.offset) > 1 else ("NULL", int(mel.offset[0]))
     numbers = (*offsets, mel.floor, mel.centre, mel.first, spec.mels, mel.shift)
     return {
-        "turns": f"{{sine, {spec.fft // 4}}}",
+        "turns": "turns",
         "order": "order",
         "stages": "stages",
         "window": "window",

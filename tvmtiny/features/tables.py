@@ -94,7 +94,8 @@ class AudioTables:
     def bytes(self) -> int:
         """Flash that the arrays take, stages and structures apart."""
         small = [self.transform.order, self.mel.weight, self.mel.bins]
-        wide = [self.transform.sine, self.window, LOG2, *([self.mel.offset] if len(self.mel.offset) > 1 else [])]
+        turns = [self.transform.sine[1:], *(stage.sine[1:, 1:] for stage in self.transform.stages)]
+        wide = [*turns, *turns, self.window, LOG2, *([self.mel.offset] if len(self.mel.offset) > 1 else [])]
         return 2 * sum(a.size for a in small) + 4 * sum(a.size for a in wide) + self.scale.bytes
 
 
