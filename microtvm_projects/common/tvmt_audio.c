@@ -73,9 +73,10 @@ static int32_t normalize(const tvmt_audio_tables *tables, tvmt_bin *bins, uint32
       const tvmt_complex point = {tvmt_shift_left(bin->value.re, left), tvmt_shift_left(bin->value.im, left)};
       bin->value = point;
     }
-  } else {
+  } else if (left < 0) {
+    const int32_t half = 1 << (-left - 1);
     for (tvmt_bin *bin = bins; bin < end; bin++) {
-      const tvmt_complex point = {bin->value.re >> -left, bin->value.im >> -left};
+      const tvmt_complex point = {(bin->value.re + half) >> -left, (bin->value.im + half) >> -left};
       bin->value = point;
     }
   }

@@ -1,8 +1,8 @@
 /* Fourier transform in integers, in place, of any number of points that is a product of 2, 3, 4 and 5.
  *
  * Decimation in time: the samples lie in the order of their reversed digits, then a stage a factor combines blocks of m
- * points into blocks of radix * m. Each stage halves its inputs, so that a stage of radix r lets values grow by r / 2
- * at most: the caller leaves headroom for all stages. Products are rounded to 32 bits with tvmt_multiply_high: the same
+ * points into blocks of radix * m. Each stage but the first halves its inputs, so that values grow by r / 2 at most in a
+ * stage of radix r, by r in the first: the caller leaves headroom for all stages. Products are rounded to 32 bits with tvmt_multiply_high: the same
  * bits on every core. A stage is a function in a C file of its own; constant tables name those that a length needs.
  */
 #ifndef TVMT_FFT_H
@@ -65,6 +65,13 @@ TVMT_INLINE tvmt_complex tvmt_complex_subtract_turned(tvmt_complex a, tvmt_compl
 TVMT_INLINE tvmt_complex tvmt_complex_half(tvmt_complex a) {
   const tvmt_complex half = {a.re >> 1, a.im >> 1};
   return half;
+}
+
+/* Input of a butterfly without a twiddle factor. Halves are rounded to even numbers: rounded down they would add up, as
+ * these inputs all count for the lowest frequencies. */
+TVMT_INLINE tvmt_complex tvmt_fft_straight(tvmt_complex a, uint32_t m) {
+  const tvmt_complex half = {(a.re + ((a.re >> 1) & 1)) >> 1, (a.im + ((a.im >> 1) & 1)) >> 1};
+  return m == 1U ? a : half;
 }
 
 /* 2 a factor / 2**32, |a| < 2**30: the product with a factor in units of 2**-31. */

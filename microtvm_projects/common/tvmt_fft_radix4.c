@@ -14,8 +14,8 @@ TVMT_CODE_SECTION void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t
   for (tvmt_bin *block = bins; block < &bins[points]; block += 4U * m) {
     const tvmt_complex *turn = turns;
     tvmt_bin *at = block;
-    butterfly(at, m, tvmt_complex_half(at[0].value), tvmt_complex_half(at[m].value),
-              tvmt_complex_half(at[2U * m].value), tvmt_complex_half(at[3U * m].value));
+    butterfly(at, m, tvmt_fft_straight(at[0].value, m), tvmt_fft_straight(at[m].value, m),
+              tvmt_fft_straight(at[2U * m].value, m), tvmt_fft_straight(at[3U * m].value, m));
     while (++at < &block[m]) {
       butterfly(at, m, tvmt_complex_half(at[0].value), tvmt_complex_turn(at[m].value, turn[0]),
                 tvmt_complex_turn(at[2U * m].value, turn[1]), tvmt_complex_turn(at[3U * m].value, turn[2]));

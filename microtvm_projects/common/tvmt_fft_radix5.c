@@ -32,9 +32,9 @@ TVMT_CODE_SECTION void tvmt_fft_radix5(tvmt_bin *bins, uint32_t points, uint32_t
     const tvmt_complex *turn = turns;
     for (tvmt_bin *at = block; at < &block[m]; at++) {
       tvmt_complex x[5];
-      x[0] = tvmt_complex_half(at[0].value);
+      x[0] = at == block ? tvmt_fft_straight(at[0].value, m) : tvmt_complex_half(at[0].value);
       for (uint32_t q = 1; q < 5U; q++) {
-        x[q] = at == block ? tvmt_complex_half(at[q * m].value) : tvmt_complex_turn(at[q * m].value, *turn++);
+        x[q] = at == block ? tvmt_fft_straight(at[q * m].value, m) : tvmt_complex_turn(at[q * m].value, *turn++);
       }
       butterfly(at, m, x);
     }

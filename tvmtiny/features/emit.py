@@ -54,13 +54,26 @@ def feature_sources(tables: Tables, window: Window, name: str, family: str) -> F
     library = library_sources(tables)
     templates, context = environment(), features_context(tables, window, name)
     files = {
-        f"{name}_features.{kind}": templates.get_template(f"features.{kind}.j2").render(context) for kind in "hc"
+        f"{name}_features.{kind}": templates.get_template(f"features.{kind}.j2").render(context)
+        for kind in "hc"
     }
     own = ("tvmt_audio", "tvmt_fft") if isinstance(tables, AudioTables) else ("tvmt_sensor",)
-    files |= {f"include/{file}.h": (common / f"{file}.h").read_text("utf-8") for file in (*own, "tvmt_rows", "tvmt_scale")}
+    files |= {
+        f"include/{file}.h": (common / f"{file}.h").read_text("utf-8")
+        for file in (*own, "tvmt_rows", "tvmt_scale")
+    }
     files |= {f"include/{file}": text for file, text in headers({"tvmt_arith"}, family).items()}
     files |= {source: (common / source).read_text("utf-8") for source in library}
     return FeatureSources(files, (f"{name}_features.c", *library))
+
+
+def state_bytes(tables: Tables, window: Window) -> int:
+    """RAM of `<name>_features`, at most: pointers may be of 64 bits."""
+    kept = window.rows * tables.spec.columns
+    if not isinstance(tables, AudioTables):
+        return -(-(kept + 24) // 8) * 8
+    spec = tables.spec
+    return -(-(8 * (spec.fft // 2 + 1) + 2 * (spec.window + 1) + 2 * spec.mels + kept + 96) // 8) * 8
 
 
 def library_sources(tables: Tables) -> tuple[str, ...]:
@@ -100,7 +113,9 @@ def features_context(tables: Tables, window: Window, name: str) -> dict[str, Any
         "columns": tables.spec.columns,
         "window": window,
         "arrays": arrays,
-        "scale": _scale_fields(tables.scale, tables.spec.mels if isinstance(tables, AudioTables) else tables.spec.columns),
+        "scale": _scale_fields(
+            tables.scale, tables.spec.mels if isinstance(tables, AudioTables) else tables.spec.columns
+        ),
         "tables": _audio_fields(tables) if isinstance(tables, AudioTables) else {},
         "pad": PADDING[tables.spec.pad] if isinstance(tables, AudioTables) else "",
     }
@@ -128,7 +143,9 @@ def _turns(symbol: str, cosine: Array, sine: Array) -> dict[str, Any]:
 def _braces(rows: Sequence[str]) -> str:
     """Structures between braces, as many as fit a line."""
     words = [f"{{{row}}},".replace(" ", "\x00") for row in rows]
-    lines = textwrap.fill(" ".join(words), LINE, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    lines = textwrap.fill(
+        " ".join(words), LINE, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
     return lines.replace("\x00", " ")
 
 

@@ -22,7 +22,7 @@ class Stage:
     """A stage of the transform: `radix` blocks of `m` points become one.
 
     Attributes:
-        cosine, sine: of the twiddle factors' angles, (m, radix), in units of 2**-31; the first row and column do not count: they are 1.
+        cosine, sine: of the twiddle factors' angles, (m, radix), in units of 2**-31; first row and column are not used.
     """
 
     radix: int
@@ -49,6 +49,11 @@ class Transform:
     sine: Array
     peak_bits: int
 
+    @property
+    def halvings(self) -> int:
+        """Bits by which results are smaller than the transform's definition has them."""
+        return len(self.stages) - 1
+
 
 def build_transform(length: int) -> Transform:
     """The tables for `length` samples: a multiple of 4 without prime factors above 5."""
@@ -60,9 +65,9 @@ def build_transform(length: int) -> Transform:
         m *= radix
     order = np.empty(length // 2, np.int64)
     order[_positions(np.arange(length // 2), radices)] = np.arange(length // 2)
-    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most; 2**30 is what
-    # the split into frequencies can take.
-    growth = math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
+    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most, the first by r;
+    # 2**30 is what the split into frequencies can take.
+    growth = 2 * math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
     turns = _turns(np.arange(length // 4 + 1) / length)
     return Transform(length, tuple(stages), order, *turns, math.floor(30 - math.log2(growth)))
 
@@ -125,12 +130,21 @@ def _run_stage(stage: Stage, z: Complex) -> Complex:
 
 
 def _input(stage: Stage, q: int, re: Array, im: Array) -> Complex:
-    """Input q of the butterflies: halved, and turned where there is an angle."""
+    """Input q of the butterflies: halved but in the first stage, and turned where there is an angle."""
     cosine, sine = stage.cosine[:, q], stage.sine[:, q]
     turned_re = multiply_high(im, sine) + multiply_high(re, cosine)
     turned_im = multiply_high(im, cosine) + multiply_high(-re, sine)
-    turns = (np.arange(stage.m) > 0) & (q > 0)
-    return np.where(turns, turned_re, re >> 1), np.where(turns, turned_im, im >> 1)
+    if stage.m == 1:
+        return re, im
+    straight = np.arange(stage.m) == 0
+    return (
+        np.where(straight, _half_even(re), turned_re if q else re >> 1),
+        np.where(straight, _half_even(im), turned_im if q else im >> 1),
+    )
+
+
+def _half_even(a: Array) -> Array:
+    return (a + ((a >> 1) & 1)) >> 1
 
 
 def _add(a: Complex, b: Complex, sign: int = 1) -> Complex:
@@ -174,9 +188,7 @@ def _radix5(x: list[Complex]) -> list[Complex]:
     sine = [math.sin(2 * math.pi * k / 5) for k in (1, 2)]
     outer, inner = _add(x[1], x[4]), _add(x[2], x[3])
     outer_side, inner_side = _add(x[1], x[4], -1), _add(x[2], x[3], -1)
-    middle = [
-        _add(x[0], _add(_scale(outer, cosine[k]), _scale(inner, cosine[1 - k]))) for k in (0, 1)
-    ]
+    middle = [_add(x[0], _add(_scale(outer, cosine[k]), _scale(inner, cosine[1 - k]))) for k in (0, 1)]
     side_1 = _add(_scale(outer_side, sine[0]), _scale(inner_side, sine[1]))
     side_2 = _add(_scale(outer_side, sine[1]), _scale(inner_side, -sine[0]))
     return [
