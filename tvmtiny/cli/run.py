@@ -104,9 +104,9 @@ def _show(
     console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
 
 
-def _only_text(data: Path | None, texts: Path | None) -> None:
+def _only(option: str, data: Path | None, texts: Path | None) -> None:
     if data is not None or texts is not None:
-        raise UserError("--text stands in place of --input and --texts.", "Leave these out.")
+        raise UserError(f"{option} stands in place of --input and --texts.", "Leave these out.")
 
 
 def _run_samples(
@@ -119,10 +119,9 @@ def _run_samples(
 
     if data is None:
         remedy = "Give samples with --input DATA.npz"
-        tokenizer = artifact.metadata.get("tokenizer") is not None
-        raise UserError(
-            "There is nothing to run on.", f"{remedy}, or --text TEXT." if tokenizer else f"{remedy}."
-        )
+        others = {"tokenizer": ", or --text TEXT.", "features": ", or --pcm FILE.wav."}
+        also = [other for key, other in others.items() if artifact.metadata.get(key) is not None]
+        raise UserError("There is nothing to run on.", remedy + (also[0] if also else "."))
     samples = load_samples(artifact, data)
     truth = predictions.read_truth(artifact, data, texts, len(samples))
     result = run(artifact, on=where, samples=samples, timeout_s=timeout, repeat=repeat, jobs=0)
@@ -148,6 +147,35 @@ def _run_texts(
     return done.result, done.samples, Truth(texts=texts)
 
 
+def _run_recordings(
+    artifact: Artifact, wavs: list[Path], data: Path | None, where: str, timeout: float, *, quiet: bool
+) -> tuple[RunResult, list[Sample], Truth]:
+    """Run recordings of which the device makes the features."""
+    from tvmtiny.cli import predictions
+    from tvmtiny.features.device_run import front_end, run_recordings
+    from tvmtiny.features.recordings import cut, read_recordings, read_wav
+
+    about = front_end(artifact)
+    if wavs and about["sample_rate"] is None:
+        raise UserError(
+            f"{artifact.name} takes samples of a sensor, not PCM.",
+            "Give them with --input DATA.npz, key `samples`.",
+        )
+    whole = [read_wav(path, about["sample_rate"]) for path in wavs]
+    whole += [] if data is None else read_recordings(data, about["channels"])
+    parts = [list(cut(item, about, has_length=artifact.has_length)) for item in whole]
+    done = run_recordings(
+        artifact, [part.samples for group in parts for part in group], where, timeout, jobs=0
+    )
+    if not quiet:
+        console.message(f"The features that were made on {where} are those of the NumPy twin.")
+    labels = None if data is None else predictions.read_truth(artifact, data, None, len(whole)).labels
+    names = [part.name for group in parts for part in group]
+    if labels is not None:
+        labels = [label for label, group in zip(labels, parts, strict=True) for _ in group]
+    return done.result, done.samples, predictions.Truth(texts=names, labels=labels)
+
+
 def command(
     directory: Annotated[
         Path,
@@ -157,8 +185,8 @@ def command(
         Path | None,
         typer.Option(
             "--input",
-            help="NPZ file keyed by the model's input names, batches along the first axis; "
-            "with `labels`, the accuracy is reported.",
+            help="NPZ file keyed by the model's input names, batches along the first axis, or of recordings with the "
+            "key `samples` for a model with a front end; with `labels`, the accuracy is reported.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -168,6 +196,15 @@ def command(
         list[str] | None,
         typer.Option(
             help="Text for a model that was compiled with --tokenizer; may be repeated.", show_default=False
+        ),
+    ] = None,
+    pcm: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Mono WAV file of 16-bit PCM for a model that was compiled with --features; may be repeated.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
         ),
     ] = None,
     where: Annotated[
@@ -196,6 +233,7 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
+    from tvmtiny.features.recordings import has_samples
     from tvmtiny.report.latency import latency
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
@@ -204,8 +242,13 @@ def command(
     target = load_target(artifact.target)
     with console.progress(f"running on {where}") as update:
         if text:
-            _only_text(data, texts)
+            _only("--text", data, texts)
             result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
+        elif pcm:
+            _only("--pcm", data, texts)
+            result, samples, truth = _run_recordings(artifact, pcm, None, where, timeout, quiet=as_json)
+        elif data is not None and artifact.metadata.get("features") and has_samples(data):
+            result, samples, truth = _run_recordings(artifact, [], data, where, timeout, quiet=as_json)
         else:
             result, samples, truth = _run_samples(artifact, data, texts, where, timeout, repeat)
         update("computing the integer reference")

@@ -26,6 +26,25 @@ TEXT_BYTES = 512
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureUse:
+    """What a model with a front end says of it.
+
+    Attributes:
+        input: the input that takes the rows.
+        samples: most samples of a recording that is given as data (`<name>_features_model`), each of `channels` values.
+        audio: PCM; else samples of a sensor. finish: the recording's end completes rows.
+        state_bytes: of the front end's state, at most.
+    """
+
+    input: str
+    samples: int
+    channels: int
+    audio: bool
+    finish: bool
+    state_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """What the C of a model says beyond its program.
 
@@ -41,6 +60,7 @@ class ModelInfo:
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
+        features: the front end that fills the input; None without one.
     """
 
     name: str
@@ -56,6 +76,7 @@ class ModelInfo:
     example: dict[str, Array]
     family: str
     text_input: str | None = None
+    features: FeatureUse | None = None
 
 
 def c_type(dtype: str) -> str:
@@ -91,6 +112,8 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     }
     if info.text_input is not None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
+    if info.features is not None:
+        files |= {f"{name}_run_features.{kind}": f"run_features.{kind}.j2" for kind in "hc"}
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
