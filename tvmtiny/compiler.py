@@ -178,7 +178,9 @@ def compile(  # noqa: A001 - the verb of the command line
             how = verification.setup(fused, quantized.int16, range_method, samples)
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
-        info = _info(prefix, board, microkernels, quantized, specs, names, references, opened.title, text, front_end)
+        info = _info(
+            prefix, board, microkernels, quantized, specs, names, references, opened.title, text, front_end
+        )
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvmtiny.artifact import Artifact
+    from tvmtiny.cli.enrolment import Examples, Match
     from tvmtiny.cli.figures import Figures
     from tvmtiny.cli.predictions import Prediction, Truth
     from tvmtiny.runner import RunResult, Sample
@@ -66,7 +67,7 @@ def _check_status(artifact: Artifact, status: Sequence[int]) -> None:
 
 
 def _report(
-    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
+    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction | Match], outputs: Outputs
 ) -> dict[str, Any]:
     import dataclasses
 
@@ -87,13 +88,13 @@ def _report(
 
 
 def _show(
-    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], target: Target
+    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction | Match], target: Target
 ) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
 
     if rows:
-        console.show(predictions.table(rows, _place(where, target)))
+        console.show(predictions.table(rows, f"Computed on {_place(where, target)}"))
         if len(rows) > predictions.ROWS_SHOWN:
             console.show(f"... and {len(rows) - predictions.ROWS_SHOWN} more samples (--json lists all)\n")
     share = predictions.accuracy(rows)
@@ -176,6 +177,28 @@ def _run_recordings(
     return done.result, done.samples, predictions.Truth(texts=names, labels=labels)
 
 
+def _run_examples(
+    artifact: Artifact, enrol: Path, where: str, timeout: float, *, as_text: bool
+) -> tuple[Examples, str]:
+    """Run what is to be enrolled; also says what differs from the integer reference."""
+    from tvmtiny.cli import enrolment
+    from tvmtiny.verify import expected_outputs
+
+    enrolment.check(artifact)
+    if as_text:
+        labels, texts = enrolment.read_text_examples(enrol)
+        result, samples, _ = _run_texts(artifact, texts, where, timeout, quiet=True)
+    else:
+        result, samples, truth = _run_samples(artifact, enrol, None, where, timeout, 1)
+        if truth.labels is None:
+            raise UserError(
+                f"{enrol} has no `labels`.", "Give a label, a name or a number, for each example."
+            )
+        labels = truth.labels
+    difference = first_difference(result.outputs, expected_outputs(artifact, samples))
+    return enrolment.Examples(labels, result.outputs), difference and f"examples: {difference}"
+
+
 def command(
     directory: Annotated[
         Path,
@@ -226,13 +249,29 @@ def command(
             dir_okay=False,
         ),
     ] = None,
+    enrol: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled examples, NPZ with `labels` (for --text: lines LABEL<TAB>TEXT): each sample gets the label "
+            "of the nearest one, for a model whose output is an embedding.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    by_mean: Annotated[
+        bool, typer.Option("--by-mean", help="With --enrol: compare with the mean of each label's examples.")
+    ] = False,
+    least_similarity: Annotated[
+        float, typer.Option(help="With --enrol: what is less near is unknown.", min=-1, max=1)
+    ] = -1,
     timeout: Annotated[float, typer.Option(help="Seconds until a run counts as hung.", min=1)] = 60,
     as_json: console.JsonOption = False,
 ) -> None:
     """Run a compiled model and compare its outputs, byte for byte, with the integer reference."""
     from tvmtiny.artifact import Artifact
+    from tvmtiny.cli import enrolment, predictions
     from tvmtiny.cli import figures as figures_of
-    from tvmtiny.cli import predictions
     from tvmtiny.features.recordings import has_samples
     from tvmtiny.report.latency import latency
     from tvmtiny.target import load_target
@@ -241,6 +280,9 @@ def command(
     artifact = Artifact.load(directory)
     target = load_target(artifact.target)
     with console.progress(f"running on {where}") as update:
+        examples, difference = None, ""
+        if enrol is not None:
+            examples, difference = _run_examples(artifact, enrol, where, timeout, as_text=bool(text))
         if text:
             _only("--text", data, texts)
             result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
@@ -253,15 +295,20 @@ def command(
             result, samples, truth = _run_samples(artifact, data, texts, where, timeout, repeat)
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
-    difference = "" if expected is None else first_difference(result.outputs, expected)
+    difference = difference or first_difference(result.outputs, expected)
 
-    rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
+    rows: Sequence[Prediction | Match] = []
+    if examples is not None:
+        rule = enrolment.Rule(by_mean, least_similarity)
+        rows = enrolment.matches(artifact, examples, result.outputs, truth, rule)
+    elif predictions.is_classifier(artifact):
+        rows = predictions.predict(artifact, result.outputs, truth)
     times = latency(result.cycles, result.clock_hz, result.counter)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
     if as_json:
         report = _report(artifact, where, figures, rows, result.outputs)
         report["latency"] = times.to_json() if times else None
-        console.show_json({**report, "bit_exact": None if expected is None else not difference})
+        console.show_json({**report, "bit_exact": not difference})
     else:
         _show(artifact, where, figures, rows, target)
         if times and times.runs > 1:
@@ -271,5 +318,5 @@ def command(
             f"{difference}.",
             "This is a defect of tvmtiny or of the C compiler: please report it with the model.",
         )
-    if expected is not None and not as_json:
+    if not as_json:
         console.show("All outputs equal the integer reference, byte for byte.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from tvmtiny import fewshot
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
@@ -121,14 +123,39 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
     common = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
-        for file in ("tvmt_model.h", "tvmt_classify.h")
+        for file in ("tvmt_model.h", "tvmt_classify.h", *(["tvmt_fewshot.h"] if _embeddings(program) else []))
     }
     return common | headers(_kernel_headers(program, info), info.family)
 
 
 def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
-    quantizers = {"tvmt_quantize_q16_s8"} if info.input_params else set()
-    return program.microkernels | quantizers | {"tvmt_platform"}
+    further = {"tvmt_quantize_q16_s8"} if info.input_params else set()
+    further |= {"tvmt_norm_rate"} if _embeddings(program) else set()  # tvmt_fewshot.h takes its square root
+    return program.microkernels | further | {"tvmt_platform"}
+
+
+def _is_row(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 2 and tensor.shape[0] == 1
+
+
+def _embeddings(program: Program) -> list[Tensor]:
+    """The outputs that are an embedding: one row of int8. A row of logits is int16."""
+    return [
+        tensor
+        for tensor in program.outputs
+        if _is_row(tensor) and tensor.dtype == "int8" and 1 < tensor.shape[1] <= fewshot.MOST
+    ]
+
+
+def _model_id(program: Program, info: ModelInfo) -> str:
+    """32 bits that differ between models: whose embeddings a store holds."""
+    digest = hashlib.sha256()
+    for constant in program.constants:
+        digest.update(constant.array.tobytes())
+    for tensor in program.outputs:
+        params = info.output_params[tensor.name]
+        digest.update(f"{tensor.name} {params.scale} {params.zero_point};".encode())
+    return f"0x{digest.hexdigest()[:8]}"
 
 
 def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
@@ -141,6 +168,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
+        "model_id": _model_id(program, info),
         "calls": [_call(call, program, info) for call in program.calls],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
@@ -183,7 +211,8 @@ def _output(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str
         "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
         + (", a row a token, 0 for absent tokens" if by_token else ""),
         "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
-        "classifier": len(tensor.shape) == 2 and tensor.shape[0] == 1 and tensor.dtype == "int16",
+        "classifier": _is_row(tensor) and tensor.dtype == "int16",
+        "embedding": tensor in _embeddings(program),
         "labels": info.labels.get(tensor.name, ()),
         "labels_symbol": f"{stem}_labels",
         "label_count": f"{stem.upper()}_LABEL_COUNT",

@@ -80,7 +80,9 @@ class Importer(tflite_frontend.OperatorConverter):
         ]
         if rows:
             names = listed(sorted({row.operator for row in rows}))
-            raise UnsupportedOperators(f"The model uses operators that are not supported: {names}.", _REMEDY, rows)
+            raise UnsupportedOperators(
+                f"The model uses operators that are not supported: {names}.", _REMEDY, rows
+            )
 
     def convert_op_to_relax(self) -> None:
         """Bind the result of each operator to a variable named after its tensor."""
@@ -110,7 +112,9 @@ class Importer(tflite_frontend.OperatorConverter):
         if tensor.given is not None:
             expr = self.bb.emit(expr, f"{identifier(tensor_name(tensor))}_given")
             self.given[expr.name] = list(tensor.given)
-        self.exp_tab.set_expr(tflite_frontend.get_tensor_name(self.subgraph, index), expr, force_override=True)
+        self.exp_tab.set_expr(
+            tflite_frontend.get_tensor_name(self.subgraph, index), expr, force_override=True
+        )
 
     def _title(self, op: Any) -> str:
         return tensor_name(self.subgraph.Tensors(op.Outputs(0))) if op.OutputsLength() else "operator"
@@ -134,7 +138,9 @@ class Importer(tflite_frontend.OperatorConverter):
         pads = [(0, 0), (0, 0)]
         if _PADDINGS[options.Padding()] == "SAME":
             spans = [d * (k - 1) + 1 for d, k in zip(dilation, extents[1:3], strict=True)]
-            pads = [tflite_frontend.get_pad_value(*row) for row in zip(sizes[1:3], spans, strides, strict=True)]
+            pads = [
+                tflite_frontend.get_pad_value(*row) for row in zip(sizes[1:3], spans, strides, strict=True)
+            ]
         result = relax.op.nn.conv2d(
             x,
             relax.op.permute_dims(weight, [0, 3, 1, 2]),

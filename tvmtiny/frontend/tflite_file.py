@@ -1,7 +1,7 @@
 """A .tflite file as TVM's importer reads it, but in float32: what is quantized shows its real numbers.
 
-TVM's importer takes few of the operators that a fully quantized model has, and all of a float one. So tensors are shown to
-it as float32: constants as the numbers that their integers stand for, computed tensors as such, with their scale kept
+TVM's importer takes few of the operators that a fully quantized model has, and all of a float one. So tensors are shown
+to it as float32: constants as the numbers that their integers stand for, computed tensors as such, with their scale kept
 apart. Field names are those of the TensorFlow Lite schema.
 """
 
@@ -28,8 +28,8 @@ _DAMAGED = "Convert the model again, or copy the file again."
 _TYPES = {2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
 _FLOAT32 = 0
 _REMEDY = (
-    "Convert with full integer quantization to int8 (representative_dataset, TFLITE_BUILTINS_INT8), or convert the float "
-    "model and give --calibration."
+    "Convert with full integer quantization to int8 (representative_dataset, TFLITE_BUILTINS_INT8), or convert the "
+    "float model and give --calibration."
 )
 
 
@@ -56,7 +56,8 @@ def read_tflite(path: Path) -> Any:
     if model.SubgraphsLength() != 1:
         count = model.SubgraphsLength()
         raise UserError(
-            f"{path} has {count} subgraphs: control flow is not supported.", "Convert one function without loops."
+            f"{path} has {count} subgraphs: control flow is not supported.",
+            "Convert one function without loops.",
         )
     graph = model.Subgraphs(0)
     for what, count in (
@@ -197,7 +198,9 @@ class FloatGraph:
     def Tensors(self, index: int) -> FloatTensor:  # noqa: N802
         """A tensor by its number."""
         if not 0 <= index < len(self._tensors):
-            raise UserError(f"An operator reads the tensor {index}, which is none: the file is damaged.", _DAMAGED)
+            raise UserError(
+                f"An operator reads the tensor {index}, which is none: the file is damaged.", _DAMAGED
+            )
         return self._tensors[index]
 
 
