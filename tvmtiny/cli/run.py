@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,27 @@ if TYPE_CHECKING:
 
 
 Outputs = list[dict[str, "np.ndarray"]]
+
+PowerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ppk2:PORT",
+        help="Energy of each run: a CSV trace of these runs, or a Power Profiler Kit II that records them.",
+        show_default=False,
+    ),
+]
+VoltageOption = Annotated[
+    float | None,
+    typer.Option(help="Supply in volt, for a trace without one.", min=0.1, show_default=False),
+]
+ChannelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--power-channel",
+        help="Digital input that the board's pin is on; the one that changes if not given.",
+        show_default=False,
+    ),
+]
 
 
 def first_difference(found: Outputs, expected: Sequence[dict[str, np.ndarray]]) -> str:
@@ -66,7 +88,12 @@ def _check_status(artifact: Artifact, status: Sequence[int]) -> None:
 
 
 def _report(
-    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
+    artifact: Artifact,
+    target: Target,
+    where: str,
+    figures: Figures,
+    rows: Sequence[Prediction],
+    outputs: Outputs,
 ) -> dict[str, Any]:
     import dataclasses
 
@@ -76,7 +103,7 @@ def _report(
     details = [dataclasses.asdict(row) for row in rows] or [{} for _ in plain]
     return {
         "name": artifact.name,
-        "target": artifact.target,
+        "target": target.name,
         "on": where,
         "directory": artifact.directory,
         "samples": len(outputs),
@@ -110,7 +137,13 @@ def _only_text(data: Path | None, texts: Path | None) -> None:
 
 
 def _run_samples(
-    artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float, repeat: int
+    artifact: Artifact,
+    target: Target,
+    data: Path | None,
+    texts: Path | None,
+    where: str,
+    timeout: float,
+    repeat: int,
 ) -> tuple[RunResult, list[Sample], Truth]:
     """Run the samples of a file."""
     from tvmtiny.cli import predictions
@@ -125,7 +158,7 @@ def _run_samples(
         )
     samples = load_samples(artifact, data)
     truth = predictions.read_truth(artifact, data, texts, len(samples))
-    result = run(artifact, on=where, samples=samples, timeout_s=timeout, repeat=repeat, jobs=0)
+    result = run(artifact, on=where, samples=samples, target=target, timeout_s=timeout, repeat=repeat, jobs=0)
     _check_status(artifact, result.status)
     return result, samples, truth
 
@@ -190,10 +223,18 @@ def command(
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until a run counts as hung.", min=1)] = 60,
+    target_name: Annotated[
+        str | None, typer.Option("--target", help="Another board than the model's.", show_default=False)
+    ] = None,
+    power: PowerOption = None,
+    voltage: VoltageOption = None,
+    power_channel: ChannelOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Run a compiled model and compare its outputs, byte for byte, with the integer reference."""
     from tvmtiny.artifact import Artifact
+    from tvmtiny.boards.power import energy
+    from tvmtiny.boards.recorder import recording
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
     from tvmtiny.report.latency import latency
@@ -201,13 +242,16 @@ def command(
     from tvmtiny.verify import expected_outputs
 
     artifact = Artifact.load(directory)
-    target = load_target(artifact.target)
-    with console.progress(f"running on {where}") as update:
+    target = load_target(target_name or artifact.target)
+    recorder = recording(power) if power else contextlib.nullcontext()
+    with console.progress(f"running on {where}") as update, recorder as trace:
         if text:
             _only_text(data, texts)
             result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
         else:
-            result, samples, truth = _run_samples(artifact, data, texts, where, timeout, repeat)
+            result, samples, truth = _run_samples(artifact, target, data, texts, where, timeout, repeat)
+        runs = len(samples) * repeat
+        spent = energy(trace(), runs, voltage, power_channel) if trace else None
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
     difference = "" if expected is None else first_difference(result.outputs, expected)
@@ -216,13 +260,16 @@ def command(
     times = latency(result.cycles, result.clock_hz, result.counter)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
     if as_json:
-        report = _report(artifact, where, figures, rows, result.outputs)
+        report = _report(artifact, target, where, figures, rows, result.outputs)
         report["latency"] = times.to_json() if times else None
+        report["energy"] = spent.to_json() if spent else None
         console.show_json({**report, "bit_exact": None if expected is None else not difference})
     else:
         _show(artifact, where, figures, rows, target)
         if times and times.runs > 1:
             console.show(times.text())
+        if spent:
+            console.show(spent.text())
     if difference:
         raise ResultMismatch(
             f"{difference}.",
