@@ -184,9 +184,7 @@ def compile(  # noqa: A001 - the verb of the command line
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest())
-        for attached in filter(None, (text, front_end)):
-            files |= attached.files(prefix)
-            data |= attached.metadata(prefix, data["sources"])
+        _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
         files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
@@ -358,6 +356,15 @@ def _front_end(
     tensor = next(tensor for tensor in program.inputs if tensor.name == choice.input)
     params = quantized.inputs[choice.input]
     return attach_features(choice, tensor.shape, params.scale, params.zero_point, microkernels)
+
+
+def _attach(
+    parts: list[AttachedTokenizer | AttachedFeatures], prefix: str, files: dict[str, str], data: dict[str, Any]
+) -> None:
+    """Add what turns raw input into the model's to its files and metadata."""
+    for part in parts:
+        files |= part.files(prefix)
+        data |= part.metadata(prefix, data["sources"])
 
 
 def _check_flash(program: Program, board: Target) -> None:

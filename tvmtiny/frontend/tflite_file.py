@@ -1,8 +1,8 @@
 """A .tflite file as TVM's importer reads it, but in float32: what is quantized shows its real numbers.
 
 TVM's importer takes few of the operators that a fully quantized model has, and all of a float one. So tensors are shown
-to it as float32: constants as the numbers that their integers stand for, computed tensors as such, with their scale kept
-apart. Field names are those of the TensorFlow Lite schema.
+to it as float32: constants as the numbers that their integers stand for, computed tensors as such, with their scale
+kept apart. Field names are those of the TensorFlow Lite schema.
 """
 
 from __future__ import annotations
