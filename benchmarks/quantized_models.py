@@ -2,11 +2,11 @@
 
     python benchmarks/quantized_models.py [MODEL ...]
 
-MODEL is an example (intent, motion) or a family of tests/family_models.py. Each is quantized by `quantize_static` in QDQ
-format, by least and largest value, with activations in int8 or uint8 and weights per tensor or per channel, and compiled
-without calibration data. Columns: signal-to-noise ratio of the first output and share of rows with the float model's
-largest element, of ONNX Runtime and of tvmtiny; the same between the two. Arguments of softmax stay float: with a mask
-of -inf ONNX Runtime's scale is infinite, and its model gives NaN.
+MODEL is an example (intent, motion) or a family of tests/family_models.py. Each is quantized by `quantize_static` in
+QDQ format, by least and largest value, with activations in int8 or uint8 and weights per tensor or per channel, and
+compiled without calibration data. Columns: signal-to-noise ratio of the first output and share of rows with the float
+model's largest element, of ONNX Runtime and of tvmtiny; the same between the two. Arguments of softmax stay float: with
+a mask of -inf ONNX Runtime's scale is infinite, and its model gives NaN.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import quantized_models
 
@@ -34,6 +33,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.verify import expected_outputs
 
+ROOT = Path(__file__).parents[1]
 EXAMPLES = ("intent", "motion")
 FAMILIES = ("bert", "distilbert", "electra", "rms_norm", "vit_cls")
 TITLES = ("model", "activations", "weights", "ONNX Runtime", "tvmtiny", "the two agree")

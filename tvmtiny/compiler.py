@@ -31,6 +31,7 @@ from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.prefix import c_prefix
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
+from tvmtiny.features.attach import AttachedFeatures, FeatureChoice, attach_features, choose_features
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
 from tvmtiny.frontend.labels import LabelSource, read_labels
@@ -79,6 +80,7 @@ def compile(  # noqa: A001 - the verb of the command line
     name: str | None = None,
     labels: LabelSource | Mapping[str, LabelSource] | None = None,
     tokenizer: Path | str | None = None,
+    features: Path | str | None = None,
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
@@ -103,6 +105,8 @@ def compile(  # noqa: A001 - the verb of the command line
         labels: file with a class name a line, or the names: of the first output, or of outputs by name. A Hugging
             Face directory's own are taken when None; so is its tokenizer.
         tokenizer: tokenizer.json that the model was trained with; the C then takes text.
+        features: description (TOML) of the front end that the model was trained with; the C then takes PCM, or raw
+            samples of a sensor.
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
@@ -147,6 +151,7 @@ def compile(  # noqa: A001 - the verb of the command line
             tokens,
             has_length=length_input is not None,
         )
+        choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
@@ -158,6 +163,7 @@ def compile(  # noqa: A001 - the verb of the command line
         stages.dump("quantized", quantized.module)
     program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
+    front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
         source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
@@ -172,13 +178,13 @@ def compile(  # noqa: A001 - the verb of the command line
             how = verification.setup(fused, quantized.int16, range_method, samples)
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
-        info = _info(prefix, board, microkernels, quantized, specs, names, references, opened.title, text)
+        info = _info(
+            prefix, board, microkernels, quantized, specs, names, references, opened.title, text, front_end
+        )
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest())
-        if text is not None:
-            files |= text.files(prefix)
-            data |= text.metadata(prefix, data["sources"])
+        _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
         files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
@@ -342,6 +348,28 @@ def arena_regions(board: Target) -> list[MemoryRegion]:
     return regions
 
 
+def _front_end(
+    choice: FeatureChoice | None, program: Program, quantized: QuantizedModel, microkernels: str
+) -> AttachedFeatures | None:
+    if choice is None:
+        return None
+    tensor = next(tensor for tensor in program.inputs if tensor.name == choice.input)
+    params = quantized.inputs[choice.input]
+    return attach_features(choice, tensor.shape, params.scale, params.zero_point, microkernels)
+
+
+def _attach(
+    parts: list[AttachedTokenizer | AttachedFeatures],
+    prefix: str,
+    files: dict[str, str],
+    data: dict[str, Any],
+) -> None:
+    """Add what turns raw input into the model's to its files and metadata."""
+    for part in parts:
+        files |= part.files(prefix)
+        data |= part.metadata(prefix, data["sources"])
+
+
 def _check_flash(program: Program, board: Target) -> None:
     used = program.weight_bytes
     if board.flash_bytes and used > board.flash_bytes:
@@ -361,6 +389,7 @@ def _info(
     references: _References,
     title: str,
     text: AttachedTokenizer | None,
+    front_end: AttachedFeatures | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
     n = references.lengths[0]
@@ -378,6 +407,7 @@ def _info(
         example={key: value[:n] for key, value in example.items()},
         family=microkernels,
         text_input=None if text is None else text.input,
+        features=None if front_end is None else front_end.use(),
     )
 
 

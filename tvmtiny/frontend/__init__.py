@@ -51,7 +51,7 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
             return import_tflite(path, shapes=shapes, max_tokens=max_tokens)
         if path.suffix.lower() != ".pt2":
             raise UserError(
-                f"{path} is none of ONNX (.onnx), TensorFlow Lite (.tflite) and ExportedProgram (.pt2).",
+                f"{path} is no ONNX file (.onnx), TensorFlow Lite model (.tflite) or ExportedProgram (.pt2).",
                 "Export the model with torch.onnx.export or torch.export.save; a Hugging Face model directory is "
                 f"{HF_PREFIX}DIR.",
             )

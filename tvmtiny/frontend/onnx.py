@@ -1,4 +1,4 @@
-"""ONNX files, from opset 13 on, through TVM's importer. torch is not needed."""
+"""ONNX files, from opset 13 to the newest that onnx knows, through TVM's importer. torch is not needed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import tvm
 
 from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend.names import listed
-from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
+from tvmtiny.frontend.onnx_functions import inline_standard_functions
+from tvmtiny.frontend.onnx_fused import MICROSOFT
+from tvmtiny.frontend.onnx_importer import Importer, is_known, node_title, operator_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
 from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
-"""Up to the newest that the installed onnx knows."""
-
-SCHEMA_FUNCTIONS = ("Attention", "RotaryEmbedding")
-"""Operators of opset 23 and later that onnx defines by others, which the importer knows."""
-
 CONTROL_FLOW = ("If", "Loop", "Scan")
 NODES_SHOWN = 4
 _CONTROL_FLOW_REMEDY = (
     "Export the model for one shape (torch.onnx.export with dynamo=True), or fold it: onnxsim."
 )
 _OPERATOR_REMEDY = "Replace them in the model by standard ONNX operators, or compute them outside of it."
+_FUSED_REMEDY = (
+    "ONNX Runtime put them in when it saved the model. Save it again with SessionOptions.graph_optimization_level = "
+    "ORT_ENABLE_BASIC, or give the model as it was exported."
+)
 INTEGER_OPERATORS = (
     "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "MatMulInteger16", "QAttention", "QGemm", "QLinearAdd",
     "QLinearConv", "QLinearMatMul",
@@ -38,7 +39,6 @@ _INTEGER_REMEDY = (
     "Quantize in QDQ format with static scales (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ), "
     "or give the float model and --calibration."
 )
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 def import_onnx(
@@ -52,13 +52,13 @@ def import_onnx(
         max_tokens: the size of a dynamic axis 1.
 
     Raises:
-        UserError: no such model, damaged, outside OPSETS, or dynamic.
+        UserError: no such model, damaged, of an opset that is not supported, or dynamic.
         UnsupportedOperators: an operator is not known.
     """
     model = _load(Path(path))
     opset = _check_opset(model)
     with _quiet():
-        model = _inline_functions(model)
+        model = _inline_functions(model, opset)
         _check_operators(model)
         static = resolve_shapes(_declared_inputs(model), shapes, max_tokens)
         return _convert(model, opset, static)
@@ -106,15 +106,12 @@ def _check_opset(model: onnx.ModelProto) -> int:
     raise UserError("The model imports no ONNX operator set.", "Export it with opset_version=18.")
 
 
-def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Local functions (some exporters write one a module) and SCHEMA_FUNCTIONS become plain nodes."""
-    standard = [("", name) for name in SCHEMA_FUNCTIONS]
+def _inline_functions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Local functions (some exporters write one a module), and standard ones, become plain nodes."""
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        if any((node.domain, node.op_type) in standard for node in model.graph.node):
-            model = onnx.inliner.inline_selected_functions(model, standard, inline_schema_functions=True)
-        return model
+        return inline_standard_functions(model, opset)
     except Exception as error:
         raise UserError(
             f"The functions inside the model cannot be inlined: {_first_line(error)}",
@@ -123,16 +120,15 @@ def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
-    known = known_operators()
     unknown = []
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
             unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
         elif node.op_type in INTEGER_OPERATORS:
             unknown.append(Unsupported(node_title(node), node.op_type, _INTEGER_REMEDY))
-        elif node.op_type not in known or node.domain not in _DOMAINS:
-            operator = f"{node.domain}.{node.op_type}".lstrip(".")
-            unknown.append(Unsupported(node_title(node), operator, _OPERATOR_REMEDY))
+        elif not is_known(node):
+            remedy = _FUSED_REMEDY if node.domain.startswith(MICROSOFT) else _OPERATOR_REMEDY
+            unknown.append(Unsupported(node_title(node), operator_title(node), remedy))
     if unknown:
         raise _unsupported(unknown)
 

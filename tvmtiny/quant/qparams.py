@@ -34,6 +34,9 @@ NORM_MAX_EXTENT = 1024
 SUM_BITS = 24
 """Width of a sum that is requantized."""
 
+RMS_NORM_MAX_EXTENT = NORM_MAX_EXTENT - 1
+"""Widest RMSNorm, whose normalized value may be sqrt(E) itself."""
+
 WIDE_HEADROOM = 2.0
 """int16 tensors hold this factor times their calibrated magnitude before they saturate: one bit of sixteen."""
 
@@ -492,7 +495,7 @@ def norm_constants(
     gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams, uncentred: bool = False
 ) -> tuple[Array, Array, int]:
     """gamma, beta and epsilon of `integer.layer_norm_s8`, or `rms_norm_s8`, for a sum in units of `scale`."""
-    extent, most = len(gamma), NORM_MAX_EXTENT - uncentred
+    extent, most = len(gamma), RMS_NORM_MAX_EXTENT if uncentred else NORM_MAX_EXTENT
     if extent > most:
         raise UserError(
             f"A LayerNorm over {extent} values: at most {most} are supported.",
