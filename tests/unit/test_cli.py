@@ -357,7 +357,7 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     options += ("--residual", "int16")
     options += ("--weights", "int4", "--layer-weights", "head=int8")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
-    assert compiler["model"] == model
+    assert compiler["model"] == str(model)
     assert compiler["shapes"] == {"x": (1, 8)}
     assert (compiler["max_tokens"], compiler["labels"]) == (8, labels)
     assert (compiler["range_method"], compiler["fold_qk"]) == ("entropy", "always")

@@ -157,6 +157,16 @@ def _show_int16(artifact: Artifact) -> None:
         )
 
 
+def _show_scales(scales: dict[str, str]) -> None:
+    """What became of the scales of a model that its author has quantized."""
+    if scales:
+        kept = sum(found == "kept" for found in scales.values())
+        console.show(
+            f"Scales of the model: kept for {kept} tensors, made symmetric for {len(scales) - kept} "
+            "(operands of products of activations)"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -171,10 +181,10 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
+    _show_scales(quality.get("scales", {}))
     if quality.get("agreement") is not None:
-        console.show(
-            f"Same class as the float model: {100 * quality['agreement']:.1f} % of calibration samples"
-        )
+        data = "random inputs" if quality.get("data") == "random" else "calibration samples"
+        console.show(f"Same class as the float model: {100 * quality['agreement']:.1f} % of {data}")
     source = quality.get("source", {})
     if "samples" in source:
         console.show(f"Fused float model: within {source['largest_error']:.0e} of the source model")
@@ -187,10 +197,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
 
 
 def command(
-    model: Annotated[
-        Path,
-        typer.Argument(help="ONNX file, or an ExportedProgram (.pt2).", exists=True, dir_okay=False),
-    ],
+    model: console.ModelArgument,
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],
@@ -211,13 +218,22 @@ def command(
         typer.Option(
             metavar="[OUTPUT=]FILE",
             help="Text file with one class name a line, of the first or the named output; may be repeated.",
-            show_default=False,
+            show_default="those of hf:DIR",
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             help="tokenizer.json of the model: the C takes text.",
+            exists=True,
+            dir_okay=False,
+            show_default="that of hf:DIR",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Description (TOML) of the model's front end: the C takes PCM, or raw samples of a sensor.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -293,6 +309,7 @@ def command(
     shapes = parse_shapes(shape or [])
 
     from tvmtiny.cli import figures as figures_of
+    from tvmtiny.frontend.opening import model_stem
     from tvmtiny.target import load_target
 
     board = load_target(target)  # an unknown target is reported before TVM is imported
@@ -312,6 +329,7 @@ def command(
             name=name,
             labels=parse_labels(labels or []),
             tokenizer=tokenizer,
+            features=features,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,
@@ -322,7 +340,7 @@ def command(
             layer_weights=parse_layer_weights(layer_weights or []),
             verify=verify,
             dump_dir=dump_dir,
-            output=output or DEFAULT_PARENT / (name or model.stem),
+            output=output or DEFAULT_PARENT / (name or model_stem(model)),
             on_stage=on_stage,
         )
     if verbose:
