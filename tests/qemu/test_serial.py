@@ -57,7 +57,7 @@ def test_a_fault_is_told_and_the_board_starts_again(tmp_path: Path) -> None:
     artifact, elf, machine = fake(tmp_path, "qemu-m4")
     crash = Sample({"input_ids": np.array([CRASH] + [0] * 7, dtype=np.uint16)}, 8)
     with emulated_board(elf, machine) as port:
-        with pytest.raises(DeviceStopped, match="UsageFault at pc 0x") as raised:
+        with pytest.raises(DeviceStopped, match=r"UsageFault at pc 0x\w+ \(run\+0x") as raised:
             run(artifact, f"serial:{port}", [sample(), crash], target="qemu-m4")
         assert raised.value.status == 106
         result = run(artifact, f"serial:{port}", [sample()], target="qemu-m4")
@@ -138,11 +138,14 @@ def test_the_command_runs_on_an_emulated_board(compiled: Artifact, tmp_path: Pat
     with emulated_board(project.serial_elf, "mps2-an500") as pty:
         found = invoke("run", compiled.directory, "--on", f"serial:{pty}", "--input", data, "--repeat", 5)
         again = invoke("board", "run", compiled.directory, "--port", pty)
+        timed = invoke("board", "benchmark", compiled.directory, "--port", pty, "--runs", 40)
     for report in (found, again):
         assert report["bit_exact"] is True
         assert report["latency"]["counter"] == "emulated"
         assert report["latency"]["latency_p50_ms"] is None
         assert 0 < report["latency"]["cycles_minimum"] <= report["latency"]["cycles_p95"]
+    assert timed["runs"] == 40
+    assert 0 < timed["cycles_minimum"] <= timed["cycles_p50"] <= timed["cycles_p95"]
     assert found["latency"]["runs"] == 5 * again["latency"]["runs"]
 
 
