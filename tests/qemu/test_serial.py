@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app
+from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import EnvironmentProblem
 from tvmtiny.link.client import Client, DeviceStopped, NoAnswer
 from tvmtiny.link.messages import Counter
@@ -176,3 +177,21 @@ def test_an_emulated_board_on_a_noisy_line(tmp_path: Path) -> None:
             )
         client.close()
     assert client.statistics.repeated > 5
+
+
+def test_texts_run_on_firmware_that_takes_them(tmp_path: Path) -> None:
+    intent = Path(__file__).parents[2] / "examples" / "intent"
+    artifact = compile_model(
+        intent / "model.onnx",
+        target="qemu-m4",
+        calibration=intent / "calibration.npz",
+        tokenizer=intent / "tokenizer.json",
+        output=tmp_path / "intent",
+    )
+    app_dir = tmp_path / "app"
+    made = invoke("project", artifact.directory, "--text", "--build", "-o", app_dir)
+    with emulated_board(app_dir / "out" / "firmware-serial.elf", "mps2-an386") as pty:
+        found = invoke("run", artifact.directory, "--on", f"serial:{pty}", "--text", "play some jazz")
+    assert found["bit_exact"] is True
+    assert len(found["rows"]) == 1
+    assert made["model_id"]

@@ -11,7 +11,7 @@ import typer
 
 from tvmtiny.cli import console
 from tvmtiny.cli import run as run_command
-from tvmtiny.cli.project import Model, TargetOption, target_of
+from tvmtiny.cli.project import Model, TargetOption, TextOption, load_model, target_of
 from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,16 +67,16 @@ def flash(
         str | None,
         typer.Option(help="openocd, pyocd, st-flash, picotool, jlink or uf2.", show_default=False),
     ] = None,
+    text: TextOption = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="The arena can be read over the link: it holds raw inputs.")
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Build the model's program and put it into the board's flash."""
-    from tvmtiny.artifact import Artifact
     from tvmtiny.project.api import ProjectAPI
 
-    artifact = Artifact.load(directory)
+    artifact = load_model(directory, text=text)
     chosen = target_of(artifact, target)
     api = ProjectAPI(chosen.project)
     with console.progress("building") as update:
