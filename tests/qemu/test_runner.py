@@ -146,7 +146,9 @@ def test_board_is_linked_twice_from_the_same_objects(make: Make) -> None:
     assert emulated["dot"].section == ".tvmt_code"
     shared = board.keys() & emulated.keys()
     assert {"run", "dot", "weights", "main", "tvmt_link_receive"} <= shared
-    assert all(board[name].bytes == emulated[name].bytes for name in shared if not name.startswith(OF_A_PLACE))
+    assert all(
+        board[name].bytes == emulated[name].bytes for name in shared if not name.startswith(OF_A_PLACE)
+    )
     assert board["weights"].section == ".tvmt_weights"
 
 

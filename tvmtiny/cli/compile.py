@@ -157,6 +157,16 @@ def _show_int16(artifact: Artifact) -> None:
         )
 
 
+def _show_scales(scales: dict[str, str]) -> None:
+    """What became of the scales of a model that its author has quantized."""
+    if scales:
+        kept = sum(found == "kept" for found in scales.values())
+        console.show(
+            f"Scales of the model: kept for {kept} tensors, made symmetric for {len(scales) - kept} "
+            "(operands of products of activations)"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -171,10 +181,10 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
+    _show_scales(quality.get("scales", {}))
     if quality.get("agreement") is not None:
-        console.show(
-            f"Same class as the float model: {100 * quality['agreement']:.1f} % of calibration samples"
-        )
+        data = "random inputs" if quality.get("data") == "random" else "calibration samples"
+        console.show(f"Same class as the float model: {100 * quality['agreement']:.1f} % of {data}")
     source = quality.get("source", {})
     if "samples" in source:
         console.show(f"Fused float model: within {source['largest_error']:.0e} of the source model")
@@ -218,6 +228,15 @@ def command(
             exists=True,
             dir_okay=False,
             show_default="that of hf:DIR",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Description (TOML) of the model's front end: the C takes PCM, or raw samples of a sensor.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
         ),
     ] = None,
     max_tokens: Annotated[
@@ -310,6 +329,7 @@ def command(
             name=name,
             labels=parse_labels(labels or []),
             tokenizer=tokenizer,
+            features=features,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,

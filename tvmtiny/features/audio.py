@@ -53,12 +53,15 @@ def log_mel_s16(tables: AudioTables, windowed: Array) -> Array:
     z[:, : windowed.shape[1]] = windowed
     bits = np.bitwise_or.reduce(z ^ (z >> 63), axis=1)
     left = transform.peak_bits - np.frexp(bits.astype(np.float64))[1]
-    shifted = np.where(left[:, None] > 0, z << np.maximum(left, 0)[:, None], z >> np.maximum(-left, 0)[:, None])
+    up, down = np.maximum(left, 0)[:, None], np.maximum(-left, 0)[:, None]
+    shifted = np.where(down > 0, (z + (1 << down >> 1)) >> down, z << up)
     found = powers(transform, shifted[:, 0::2], shifted[:, 1::2])
     middle = transform.length // 4
     total = found.sum(axis=1) + found[:, middle]
     right = np.maximum(0, 16 - leading_zeros(np.maximum(total, 1 << 47)))
-    return _logarithms(tables.mel, _energies(tables.mel, found >> right.astype(np.uint64)[:, None]), 2 * left - right)
+    return _logarithms(
+        tables.mel, _energies(tables.mel, found >> right.astype(np.uint64)[:, None]), 2 * left - right
+    )
 
 
 def _energies(mel: MelTables, found: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -72,7 +72,9 @@ def measure(
         result = run(artifact, on, samples, timeout_s=timeout_s, blocks=blocks)
     columns = tables.spec.columns
     found = [
-        output["rows"].reshape(-1, columns)[: int(output["count"][0]) * tables.scale.phases] if output else _none(columns)
+        output["rows"].reshape(-1, columns)[: int(output["count"][0]) * tables.scale.phases]
+        if output
+        else _none(columns)
         for output in result.outputs
     ]
     sizes = [int(output["state_bytes"][0]) for output in result.outputs if output]
@@ -88,7 +90,9 @@ def _write(tables: Tables, directory: Path, target: str, samples: int, rows: int
     window = Window(rows, tables.scale.phases, rows)
     emitted = feature_sources(tables, window, NAME, family(load_target(target), "int8"))
     start = -(-2 * channels * samples // 4) * 4
-    offsets = {name: start + 4 * index for index, name in enumerate(("chunk", "count", "state_bytes", "rows"))}
+    offsets = {
+        name: start + 4 * index for index, name in enumerate(("chunk", "count", "state_bytes", "rows"))
+    }
     row_bytes = rows * tables.spec.columns
     arena_bytes = offsets["rows"] + row_bytes
     context: dict[str, Any] = {

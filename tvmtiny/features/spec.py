@@ -38,7 +38,7 @@ class AudioSpec:
         pre_emphasis: this times the sample before is taken off each sample.
         coefficients: cepstral coefficients, by an orthonormal DCT-II. lifter: as librosa has it; 0 for none.
         mean, std: each value less its mean is divided by std; one number, or one a column.
-        stride: frames from one full input of the model to the next, where it takes a fixed number.
+        stride: frames from one full input of the model to the next; 0 for those of a token.
     """
 
     kind: Literal["log-mel", "mfcc"]
@@ -61,7 +61,7 @@ class AudioSpec:
     lifter: float = 0.0
     mean: Values = (0.0,)
     std: Values = (1.0,)
-    stride: int = 1
+    stride: int = 0
 
     @property
     def columns(self) -> int:
@@ -76,13 +76,13 @@ class SensorSpec:
     Attributes:
         channels: C; a raw sample is one int16 of each.
         gain: real value of one unit of a channel. offset: raw value that is zero. One number, or one a channel.
-        stride: samples from one full input of the model to the next.
+        stride: samples from one full input of the model to the next; 0 for those of a token.
     """
 
     channels: int
     gain: Values
     offset: Values = (0.0,)
-    stride: int = 1
+    stride: int = 0
 
     @property
     def columns(self) -> int:
@@ -113,7 +113,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "coefficients": (1, MOST_FILTERS),
     "lifter": (0, 1000),
     "channels": (1, 255),
-    "stride": (1, 65_535),
+    "stride": (0, 65_535),
 }
 _REFUSED = {
     "top_db": "It needs the loudest frame of the whole recording, which a stream does not know: give a `floor`.",
@@ -131,7 +131,9 @@ def load_spec(path: Path | str) -> Spec:
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.", "Give a TOML file with --features.") from error
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}.", "Give a TOML file with --features."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}", "docs/features.md shows one.") from error
     return parse_spec(data, str(path))
@@ -150,7 +152,9 @@ def parse_spec(data: Mapping[str, Any], source: str = "the features") -> Spec:
         sensor = SensorSpec(**values)
         _check_counts(source, sensor, ("gain", "offset"))
         return sensor
-    spec = AudioSpec(**{"fft": values.get("window"), "fmin": 0.0, "fmax": values["sample_rate"] / 2, **values})
+    spec = AudioSpec(
+        **{"fft": values.get("window"), "fmin": 0.0, "fmax": values["sample_rate"] / 2, **values}
+    )
     _check_audio(source, spec)
     return spec
 
@@ -215,13 +219,21 @@ _Rule = tuple[Callable[[AudioSpec], bool], str, str]
 _RULES: tuple[_Rule, ...] = (
     (lambda s: bool(s.window % 2), "window is {window}, an odd number.", "Give an even number of samples."),
     (lambda s: s.window > s.fft, "fft is {fft}, less than the window of {window}.", "Give window or more."),
-    (lambda s: s.fft % 4 != 0, "fft is {fft}, no multiple of 4.", "Use the next multiple of 4, or power of 2."),
+    (
+        lambda s: s.fft % 4 != 0,
+        "fft is {fft}, no multiple of 4.",
+        "Use the next multiple of 4, or power of 2.",
+    ),
     (
         lambda s: any(s.fft % prime == 0 for prime in range(7, s.fft + 1) if _is_prime(prime)),
         "fft is {fft}, which has prime factors other than 2, 3 and 5.",
         "Use the next power of 2.",
     ),
-    (lambda s: s.fmin >= s.fmax, "fmin {fmin:g} is not below fmax {fmax:g}.", "Leave them out for all frequencies."),
+    (
+        lambda s: s.fmin >= s.fmax,
+        "fmin {fmin:g} is not below fmax {fmax:g}.",
+        "Leave them out for all frequencies.",
+    ),
     (
         lambda s: s.fmax > s.sample_rate / 2,
         "fmax is {fmax:g} Hz, above half the sample rate of {sample_rate} Hz.",

@@ -94,7 +94,8 @@ class AudioTables:
     def bytes(self) -> int:
         """Flash that the arrays take, stages and structures apart."""
         small = [self.transform.order, self.mel.weight, self.mel.bins]
-        wide = [self.transform.sine, self.window, LOG2, *([self.mel.offset] if len(self.mel.offset) > 1 else [])]
+        turns = [self.transform.sine[1:], *(stage.sine[1:, 1:] for stage in self.transform.stages)]
+        wide = [*turns, *turns, self.window, LOG2, *([self.mel.offset] if len(self.mel.offset) > 1 else [])]
         return 2 * sum(a.size for a in small) + 4 * sum(a.size for a in wide) + self.scale.bytes
 
 
@@ -114,9 +115,7 @@ class SensorTables:
 Tables = AudioTables | SensorTables
 
 
-def build_tables(
-    spec: AudioSpec | SensorSpec, scale: npt.ArrayLike, zero_point: npt.ArrayLike
-) -> Tables:
+def build_tables(spec: AudioSpec | SensorSpec, scale: npt.ArrayLike, zero_point: npt.ArrayLike) -> Tables:
     """The tables of a front end for an input of a model.
 
     Args:
@@ -143,7 +142,9 @@ def build_tables(
     else:
         at_middle, factor = np.full(len(scales), mel.middle), mel.unit / (std * scales)
     rows = _scale_rows(factor, (at_middle - mean) / (std * scales) + zeros, phases)
-    window = np.minimum(np.rint(window_weights(spec)[: spec.window // 2 + 1] * UNIT), UNIT - 1).astype(np.int64)
+    window = np.minimum(np.rint(window_weights(spec)[: spec.window // 2 + 1] * UNIT), UNIT - 1).astype(
+        np.int64
+    )
     return AudioTables(spec, transform, window, round(spec.pre_emphasis * 2**15), mel.tables, rows)
 
 
@@ -159,8 +160,8 @@ class _Mel:
 def _mel_tables(spec: AudioSpec, transform: Transform) -> _Mel:
     weight, bins, first = _triangles(spec)
     gains = filter_gains(spec)
-    # Samples are in units of 2**-_SAMPLE_BITS and halved by each stage, weights in units of 2**-_WEIGHT_BITS.
-    fixed = 2 * (_SAMPLE_BITS - len(transform.stages)) + _WEIGHT_BITS
+    # Samples are in units of 2**-_SAMPLE_BITS and halved by all stages but one, weights in units of 2**-_WEIGHT_BITS.
+    fixed = 2 * (_SAMPLE_BITS - transform.halvings) + _WEIGHT_BITS
     offset = np.log2(gains) + 2 * math.log2(spec.full_scale / SAMPLE_SCALE) - fixed
     if spec.mel_norm == "none":
         offset = offset[:1]
@@ -209,8 +210,12 @@ def _scale_rows(factor: Real, offset: Real, phases: int) -> ScaleRows:
     shift = shift - (np.rint(np.ldexp(largest, shift)) > 2**_FACTOR_BITS - 1)
     _check_shift(shift, offset)
     scaled = np.ldexp(factor, shift[:, None] if factor.ndim == 2 else shift)
-    bias = [round(math.ldexp(float(o), int(s))) + (1 << int(s) >> 1) for o, s in zip(offset, shift, strict=True)]
-    return ScaleRows(np.rint(scaled).astype(np.int64), np.asarray(bias, np.int64), shift.astype(np.int64), phases)
+    bias = [
+        round(math.ldexp(float(o), int(s))) + (1 << int(s) >> 1) for o, s in zip(offset, shift, strict=True)
+    ]
+    return ScaleRows(
+        np.rint(scaled).astype(np.int64), np.asarray(bias, np.int64), shift.astype(np.int64), phases
+    )
 
 
 def _check_shift(shift: npt.NDArray[np.int64], offset: Sequence[float] | Real) -> None:

@@ -15,6 +15,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
+from tvmtiny.passes.fuse_unit_length import divides_by_length
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.int16_layers import int16_layers
 from tvmtiny.passes.numeric import VIEWS
@@ -42,6 +43,10 @@ Array = npt.NDArray[Any]
 
 MAX_VOCABULARY = 1 << 16
 """Ids are uint16 in the arena."""
+
+
+KEPT, SYMMETRIC = "kept", "symmetric"
+"""What became of a scale that the model came with: SYMMETRIC is one without its zero point, over the same range."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Quantization:
         self.symmetric_names: set[str] = set()
         self.token_axes: dict[Any, TokenAxes] = {}
         self.inputs: dict[str, QuantParams] = {}
+        self.scales: dict[str, str] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = token_rows(self.graph)
         self.n = (
@@ -121,12 +127,21 @@ class Quantization:
             if trace(self.graph, ids).root.same_as(param):
                 self._check_vocabulary(param, shape_of(table)[0])
                 return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
-        values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
+        self.inputs[param.name] = self._feature_params(param, shape[-1])
+        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+
+    def _feature_params(self, param: relax.Var, columns: int) -> QuantParams:
+        given = self.statistics.inputs.get(param.name)
+        if given is not None:
+            params = qparams.given_columns(given, columns)
+            if params is not None and (self._only_projected(param) or qparams.is_uniform(params)):
+                self.scales[f"{param.name}.input"] = KEPT
+                return params
+        values = self.statistics[f"{param.name}.input"].reshape(-1, columns)
         low, high = values.min(axis=0), values.max(axis=0)
         if not self._only_projected(param):
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-        self.inputs[param.name] = qparams.columns(low, high)
-        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+        return qparams.columns(low, high)
 
     def _check_vocabulary(self, param: relax.Var, rows: int) -> None:
         if rows > MAX_VOCABULARY:
@@ -206,8 +221,8 @@ class Quantization:
         array = as_array(self.graph.producer(expr))
         if array is None:
             return self.operand(expr)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array.astype(np.float64), params)), params)
+        values, params = qparams.quantized_constant(array, offset=False)
+        return Value(constant(values), params)
 
     def broadcast(self, expr: Any, shape: tuple[int, ...], *, swap: bool = False) -> Value:
         """A tensor repeated to `shape`; with `swap` its last two axes change places then."""
@@ -275,13 +290,35 @@ class Quantization:
         return self.copies[key]
 
     def range_of(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
-        """Parameters for the observed value `<name>.<key>` of an operator."""
+        """Parameters for the observed value `<name>.<key>` of an operator: those that the model came with, if any."""
         symmetric = symmetric or (key == "out" and name in self.symmetric_names)
+        given = self._given(f"{name}.{key}", symmetric=symmetric)
+        if given is not None:
+            return given
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
         return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
 
+    def _given(self, key: str, *, symmetric: bool) -> QuantParams | None:
+        """The parameters of a value that the model came with, with zero point 0 where that is asked for."""
+        given = self.statistics.given.get(key)
+        if given is None:
+            return None
+        self.scales[key] = SYMMETRIC if symmetric and int(given.zero_point) else KEPT
+        return qparams.made_symmetric(given) if symmetric else given
+
+    def is_clamp(self, name: str, activation: str) -> bool:
+        """Whether an activation changes nothing within the range of its result, and all that is known is that."""
+        return activation == "relu6" and not self.statistics.knows(f"{name}.pre")
+
+    def norm_range(self, name: str, gamma: Array, beta: Array) -> QuantParams:
+        """Of a normalization. Rows of length 1 are symmetric: products of their integers are similarities."""
+        return self.range_of(name, "out", symmetric=divides_by_length(gamma, beta))
+
     def head_scales(self, name: str, key: str, heads: int, factors: Array | float = 1.0) -> Array:
         """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
+        given = self._given(f"{name}.{key}", symmetric=True)
+        if given is not None and np.all(np.asarray(factors) == 1):
+            return np.full(heads, float(given.scale))
         rows = self.statistics[f"{name}.{key}"] * factors
         return np.array(
             [
@@ -297,7 +334,7 @@ class Quantization:
     ) -> tuple[Epilogue, float, dict[str, Any], QuantParams]:
         """The epilogue after a sum: its parameters, the sum's scale, its operands, the result's parameters."""
         _, residual, _ = parts(call)
-        bits = self._sum_bits(call)
+        bits = self.sum_bits(call)
         operands: dict[str, Any] = {}
         if residual is None:
             total = qparams.branch_sum(accumulator, bound, bits)
@@ -325,8 +362,8 @@ class Quantization:
         """What follows a sum in units of `scale`: a LayerNorm or one rounding."""
         _, _, norm = parts(call)
         if norm is not None:
-            out = self.range_of(var.name, "out")
             gamma, beta = (array_of(part) for part in norm)
+            out = self.norm_range(var.name, gamma, beta)
             if attributes(call)["norm"] == SCALE:
                 g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
                 epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)
@@ -342,7 +379,7 @@ class Quantization:
         wide = self.is_wide(var) or (self.is_last(var) and kind(call) == "dense")
         if wide:
             floor = max(self._floors(var), default=0.0)
-            out = qparams.wide(float(np.abs(self.statistics[f"{var.name}.out"]).max()), floor)
+            out = qparams.wide(self.statistics.magnitude(f"{var.name}.out"), floor)
         else:
             out = self.range_of(var.name, "out")
         epilogue, out = self._rounding(var.name, dataclasses.replace(epilogue, wide=wide), scale, out)
@@ -367,18 +404,18 @@ class Quantization:
 
     def _largest_sum(self, var: relax.Var) -> float:
         """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
-        return max(float(np.abs(self.statistics[f"{var.name}.{key}"]).max()) for key in ("branch", "sum"))
+        return max(self.statistics.magnitude(f"{var.name}.{key}") for key in ("branch", "sum"))
 
     def _floors(self, var: relax.Var) -> list[float]:
         """The finest scale that each sum to which `var` is added takes of it."""
         sums = [reader for reader in readers(self.graph, var) if adds(self.graph, reader, var)]
         return [
-            qparams.wide_residual_floor(self._largest_sum(reader), self._sum_bits(self.graph.bound(reader)))
+            qparams.wide_residual_floor(self._largest_sum(reader), self.sum_bits(self.graph.bound(reader)))
             for reader in sums
         ]
 
     @staticmethod
-    def _sum_bits(call: relax.Call) -> int:
+    def sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
         if norm is None or attributes(call)["norm"] == SCALE:
@@ -395,5 +432,5 @@ class Quantization:
         array = as_array(expr)
         if array is None:
             return self.operand(expr, int16=True)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array, params)), params)
+        values, params = qparams.quantized_constant(array, offset=True)
+        return Value(constant(values), params)
