@@ -51,7 +51,7 @@ CORES = {
     HOST: Core(fpus=("auto",)),
 }
 TRUSTZONE_CORES = ("cortex-m23", "cortex-m33", "cortex-m55")
-REGION_USES = ("code", "weights", "arena", "data")
+REGION_USES = ("code", "weights", "arena", "data", "boot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,8 @@ class MemoryRegion:
         origin: address of the first byte.
         bytes: size in bytes.
         wait_states: extra core cycles of an access that no cache or prefetch serves, at `Target.clock_hz`.
-        uses: what may be placed there: "code", "weights", "arena" (activations), "data" (data, bss, stack).
+        uses: what may be placed there: "code", "weights", "arena" (activations), "data" (data, bss, stack), "boot" (a
+            boot loader that belongs to the program, and nothing else).
     """
 
     name: str
@@ -78,6 +79,11 @@ class MemoryRegion:
     def end(self) -> int:
         """Address after the last byte."""
         return self.origin + self.bytes
+
+    @property
+    def boot(self) -> bool:
+        """Whether it holds a boot loader instead of the program."""
+        return "boot" in self.uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +143,8 @@ class Target:
 
     @property
     def flash_bytes(self) -> int:
-        """Flash in bytes, all regions together."""
-        return sum(region.bytes for region in self.memory if region.kind == "flash")
+        """Flash for a program in bytes, all regions together."""
+        return sum(region.bytes for region in self.memory if region.kind == "flash" and not region.boot)
 
     @property
     def ram_bytes(self) -> int:

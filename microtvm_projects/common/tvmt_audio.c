@@ -18,53 +18,74 @@ int tvmt_audio_init(tvmt_audio *state, const tvmt_audio_tables *tables, tvmt_row
   return TVMT_AUDIO_OK;
 }
 
-/* Pre-emphasized and windowed samples in pairs, in units of 2**-14 of a sample; returns a number with their bits. */
-static uint32_t weigh(const tvmt_audio *state) {
-  const tvmt_audio_tables *tables = state->tables;
-  const int32_t *weight = tables->window;
-  uint32_t bits = 0, place = state->place;
-  int32_t before = state->samples[place];
-  for (uint32_t i = 0; i < tables->length; i++) {
-    place = place + 1U == state->size ? 0U : place + 1U;
-    const int32_t sample = state->samples[place];
-    const int32_t value = tvmt_multiply_high(sample * 32768 - before * (int32_t)tables->pre_emphasis, *weight);
-    tvmt_complex *pair = &state->bins[tables->order[i >> 1]].value;
-    if ((i & 1U) == 0U) {
-      pair->re = value;
-    } else {
-      pair->im = value;
-    }
-    bits |= (uint32_t)(value ^ (value >> 31));
-    before = sample;
-    weight += i < tables->length / 2U ? 1 : -1;
+/* Pre-emphasized and windowed samples on their way to the transform. */
+typedef struct {
+  const int16_t *from, *end, *start; /* the next sample, and the ring */
+  const int32_t *weight;
+  int32_t before;   /* the sample before */
+  int32_t emphasis; /* 32768ths of it that are taken off */
+  uint32_t bits;    /* a number with the bits of all values so far */
+} weighing;
+
+/* The next value, in units of 2**-14 of a sample; the weight after it is `step` further on. */
+TVMT_INLINE int32_t weigh(weighing *w, int32_t step) {
+  const int32_t sample = *w->from++;
+  w->from = w->from == w->end ? w->start : w->from;
+  const int32_t value = tvmt_multiply_high(sample * 32768 - w->before * w->emphasis, *w->weight);
+  w->weight += step;
+  w->before = sample;
+  w->bits |= (uint32_t)(value ^ (value >> 31));
+  return value;
+}
+
+/* `count` pairs of values, to the places that `order` has. */
+TVMT_INLINE void weigh_pairs(weighing *w, tvmt_bin *bins, const uint16_t *order, uint32_t count, int32_t step) {
+  for (const uint16_t *end = &order[count]; order < end; order++) {
+    const int32_t re = weigh(w, step);
+    const tvmt_complex pair = {re, weigh(w, step)};
+    bins[*order].value = pair;
   }
-  return bits;
+}
+
+/* The frame's samples in pairs, zeros behind them; returns a number with the bits of all. */
+static uint32_t weigh_frame(const tvmt_audio *state) {
+  const tvmt_audio_tables *tables = state->tables;
+  const uint32_t pairs = tables->length / 2U, rising = (pairs + 1U) / 2U;
+  const int16_t *end = &state->samples[state->size], *oldest = &state->samples[state->place];
+  weighing w = {oldest + 1 == end ? state->samples : oldest + 1, end, state->samples, tables->window, *oldest,
+                tables->pre_emphasis, 0};
+  weigh_pairs(&w, state->bins, tables->order, rising, 1);
+  w.weight = &tables->window[2U * (pairs - rising)];
+  weigh_pairs(&w, state->bins, &tables->order[rising], pairs - rising, -1);
+  for (uint32_t i = pairs; i < tables->fft / 2U; i++) {
+    const tvmt_complex zero = {0, 0};
+    state->bins[tables->order[i]].value = zero;
+  }
+  return w.bits;
 }
 
 /* Shift all points so that the largest has peak_bits; returns by how many bits to the left. */
-static int32_t normalize(const tvmt_audio *state, uint32_t bits) {
-  const uint32_t points = state->tables->fft / 2U;
-  const int32_t left = state->tables->peak_bits - (bits == 0U ? 0 : 32 - __builtin_clz(bits));
-  for (uint32_t i = 0; left > 0 && i < points; i++) {
-    tvmt_complex *point = &state->bins[i].value;
-    point->re = tvmt_shift_left(point->re, left);
-    point->im = tvmt_shift_left(point->im, left);
-  }
-  for (uint32_t i = 0; left < 0 && i < points; i++) {
-    tvmt_complex *point = &state->bins[i].value;
-    point->re >>= -left;
-    point->im >>= -left;
+static int32_t normalize(const tvmt_audio_tables *tables, tvmt_bin *bins, uint32_t bits) {
+  const tvmt_bin *end = &bins[tables->fft / 2U];
+  const int32_t left = tables->peak_bits - (bits == 0U ? 0 : 32 - __builtin_clz(bits));
+  if (left > 0) {
+    for (tvmt_bin *bin = bins; bin < end; bin++) {
+      const tvmt_complex point = {tvmt_shift_left(bin->value.re, left), tvmt_shift_left(bin->value.im, left)};
+      bin->value = point;
+    }
+  } else if (left < 0) {
+    const int32_t half = 1 << (-left - 1);
+    for (tvmt_bin *bin = bins; bin < end; bin++) {
+      const tvmt_complex point = {(bin->value.re + half) >> -left, (bin->value.im + half) >> -left};
+      bin->value = point;
+    }
   }
   return left;
 }
 
 TVMT_CODE_SECTION static void compute_frame(tvmt_audio *state) {
   const tvmt_audio_tables *tables = state->tables;
-  for (uint32_t i = tables->length / 2U; i < tables->fft / 2U; i++) {
-    const tvmt_complex zero = {0, 0};
-    state->bins[tables->order[i]].value = zero;
-  }
-  const int32_t left = normalize(state, weigh(state));
+  const int32_t left = normalize(tables, state->bins, weigh_frame(state));
   const uint64_t total = tvmt_audio_power(tables, state->bins);
   tvmt_audio_log_mel(tables, state->bins, total, left, state->log_mel);
   tables->finish(&tables->scale, state->rows->phase, state->log_mel, tvmt_rows_next(state->rows));

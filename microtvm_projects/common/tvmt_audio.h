@@ -48,7 +48,7 @@ typedef struct {
 } tvmt_mel;
 
 typedef struct {
-  tvmt_turns turns;           /* of fft samples to the full circle */
+  const tvmt_complex *turns;  /* [fft / 4] cosine and sine of 2 pi k / fft from k = 1 on, in units of 2**-31 */
   const uint16_t *order;      /* [fft / 2] where each pair of samples goes */
   const tvmt_fft_stage *stages;
   const int32_t *window;      /* [length / 2 + 1] weights, in units of 2**-31; the rest is their mirror image */

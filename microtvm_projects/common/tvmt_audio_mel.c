@@ -10,32 +10,44 @@ static int32_t log2_q16(uint64_t value, const uint32_t *table) {
   return (int32_t)(((uint32_t)(63 - zeros) << 16) + table[entry] + between);
 }
 
+/* value >> right, right at most 16 */
+TVMT_INLINE uint64_t shift_right(uint64_t value, int32_t right) {
+  const uint32_t high = (uint32_t)(value >> 32), low = (uint32_t)value;
+  return (uint64_t)(high >> right) << 32 | (low >> right | high << 1 << (31 - right));
+}
+
+/* The logarithm of an energy, with offset and floor, to 16 bits. */
+static int16_t level(const tvmt_audio_tables *tables, uint32_t filter, uint64_t energy, int32_t exponent) {
+  const tvmt_mel *mel = &tables->mel;
+  int32_t found = mel->floor;
+  if (energy != 0U) {
+    const int32_t offset = mel->offset != NULL ? mel->offset[filter] : mel->shared_offset;
+    const int32_t log2 = log2_q16(energy, tables->log2) - exponent * 65536 + offset;
+    found = log2 > found ? log2 : found;
+  }
+  return (int16_t)((found - mel->centre) >> mel->shift);
+}
+
 TVMT_CODE_SECTION void tvmt_audio_log_mel(const tvmt_audio_tables *tables, const tvmt_bin *bins, uint64_t total,
                                           int32_t left, int16_t *log_mel) {
   const tvmt_mel *mel = &tables->mel;
+  const uint16_t *weight = mel->weight;
+  const tvmt_bin *bin = &bins[mel->first];
   /* A weight has 16 bits: 48 are left to a power, also to the sum of all. */
   const int32_t spare = total == 0U ? 16 : tvmt_leading_zeros_u64(total);
   const int32_t right = spare < 16 ? 16 - spare : 0;
-  const int32_t exponent = 2 * left - right;
-  const uint16_t *weight = mel->weight;
-  const tvmt_bin *bin = &bins[mel->first];
   uint64_t rising = 0;
   for (uint32_t peak = 0; peak <= mel->filters; peak++) {
-    uint64_t falling = rising;
+    const uint64_t below = rising;
+    uint64_t sum = 0;
     rising = 0;
-    for (uint32_t n = mel->bins[peak]; n > 0U; n--) {
-      const uint64_t power = (bin++)->power >> right, part = power * *weight++;
-      rising += part;
-      falling += (power << 16) - part;
+    for (const tvmt_bin *end = bin + mel->bins[peak]; bin < end; bin++) {
+      const uint64_t power = shift_right(bin->power, right);
+      sum += power;
+      rising += power * *weight++;
     }
     if (peak > 0U) {
-      int32_t level = mel->floor;
-      if (falling != 0U) {
-        const int32_t offset = mel->offset != NULL ? mel->offset[peak - 1U] : mel->shared_offset;
-        const int32_t found = log2_q16(falling, tables->log2) - exponent * 65536 + offset;
-        level = found > level ? found : level;
-      }
-      log_mel[peak - 1U] = (int16_t)((level - mel->centre) >> mel->shift);
+      log_mel[peak - 1U] = level(tables, peak - 1U, below + (sum << 16) - rising, 2 * left - right);
     }
   }
 }

@@ -1,8 +1,8 @@
 /* Fourier transform in integers, in place, of any number of points that is a product of 2, 3, 4 and 5.
  *
  * Decimation in time: the samples lie in the order of their reversed digits, then a stage a factor combines blocks of m
- * points into blocks of radix * m. Each stage halves its inputs, so that a stage of radix r lets values grow by r / 2
- * at most: the caller leaves headroom for all stages. Products are rounded to 32 bits with tvmt_multiply_high: the same
+ * points into blocks of radix * m. Each stage but the first halves its inputs, so that values grow by r / 2 at most in a
+ * stage of radix r, by r in the first: the caller leaves headroom for all stages. Products are rounded to 32 bits with tvmt_multiply_high: the same
  * bits on every core. A stage is a function in a C file of its own; constant tables name those that a length needs.
  */
 #ifndef TVMT_FFT_H
@@ -24,27 +24,21 @@ typedef union {
   uint64_t power;
 } tvmt_bin;
 
-/* sine[k] = 2**31 sin(2 pi k / length), saturated; length / 4 further on stands the cosine. */
-typedef struct {
-  const int32_t *sine;
-  uint32_t quarter; /* length / 4 */
-} tvmt_turns;
-
 /* Combine all blocks of m points.
  *   points  of the transform
- *   m       points of a block
- *   step    angle of the first twiddle factor, in entries of the table */
-typedef void (*tvmt_fft_radix)(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
+ *   turns   for each point of a block but the first, cosine and sine of the angles of its radix - 1 twiddle factors,
+ *           in units of 2**-31 */
+typedef void (*tvmt_fft_radix)(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
 
-void tvmt_fft_radix2(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix3(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
-void tvmt_fft_radix5(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns);
+void tvmt_fft_radix2(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix3(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
+void tvmt_fft_radix5(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns);
 
 typedef struct {
   tvmt_fft_radix radix;
+  const tvmt_complex *turns; /* NULL if m is 1 */
   uint16_t m;
-  uint16_t step;
 } tvmt_fft_stage;
 
 TVMT_INLINE tvmt_complex tvmt_complex_add(tvmt_complex a, tvmt_complex b) {
@@ -73,25 +67,24 @@ TVMT_INLINE tvmt_complex tvmt_complex_half(tvmt_complex a) {
   return half;
 }
 
+/* Input of a butterfly without a twiddle factor. Halves are rounded to even numbers: rounded down they would add up, as
+ * these inputs all count for the lowest frequencies. */
+TVMT_INLINE tvmt_complex tvmt_fft_straight(tvmt_complex a, uint32_t m) {
+  const tvmt_complex half = {(a.re + ((a.re >> 1) & 1)) >> 1, (a.im + ((a.im >> 1) & 1)) >> 1};
+  return m == 1U ? a : half;
+}
+
 /* 2 a factor / 2**32, |a| < 2**30: the product with a factor in units of 2**-31. */
 TVMT_INLINE tvmt_complex tvmt_complex_scale(tvmt_complex a, int32_t factor) {
   const tvmt_complex product = {tvmt_multiply_high(2 * a.re, factor), tvmt_multiply_high(2 * a.im, factor)};
   return product;
 }
 
-/* Half of a, turned by -sin and cos of an angle: a (cos - i sin) / 2. */
-TVMT_INLINE tvmt_complex tvmt_complex_turn(tvmt_complex a, int32_t sine, int32_t cosine) {
-  const tvmt_complex product = {tvmt_multiply_high_add(tvmt_multiply_high(a.im, sine), a.re, cosine),
-                                tvmt_multiply_high_add(tvmt_multiply_high(a.im, cosine), -a.re, sine)};
+/* Half of a, turned by an angle of which `turn` has cosine and sine: a (cos - i sin) / 2. */
+TVMT_INLINE tvmt_complex tvmt_complex_turn(tvmt_complex a, tvmt_complex turn) {
+  const tvmt_complex product = {tvmt_multiply_high_add(tvmt_multiply_high(a.im, turn.im), a.re, turn.re),
+                                tvmt_multiply_high_add(tvmt_multiply_high(a.im, turn.re), -a.re, turn.im)};
   return product;
-}
-
-/* Input q of a butterfly whose first twiddle factor has the angle `turn`, halved and turned. */
-TVMT_INLINE tvmt_complex tvmt_fft_input(const tvmt_bin *from, uint32_t q, uint32_t m, uint32_t turn,
-                                        const tvmt_turns *turns) {
-  const tvmt_complex value = from[q * m].value;
-  const int32_t *sine = &turns->sine[q * turn];
-  return turn == 0U ? tvmt_complex_half(value) : tvmt_complex_turn(value, sine[0], sine[turns->quarter]);
 }
 
 #ifdef __cplusplus

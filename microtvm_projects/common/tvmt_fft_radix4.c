@@ -10,20 +10,16 @@ TVMT_INLINE void butterfly(tvmt_bin *at, uint32_t m, tvmt_complex a, tvmt_comple
   at[3U * m].value = tvmt_complex_add_turned(difference, side);
 }
 
-void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, uint32_t step, const tvmt_turns *turns) {
-  tvmt_bin *const end = &bins[points];
-  for (tvmt_bin *at = bins; at < end; at += 4U * m) {
-    butterfly(at, m, tvmt_complex_half(at[0].value), tvmt_complex_half(at[m].value),
-              tvmt_complex_half(at[2U * m].value), tvmt_complex_half(at[3U * m].value));
-  }
-  for (uint32_t j = 1; j < m; j++) {
-    const int32_t *sine = &turns->sine[j * step], *cosine = &sine[turns->quarter];
-    const int32_t sine_1 = sine[0], sine_2 = sine[j * step], sine_3 = sine[2U * j * step];
-    const int32_t cosine_1 = cosine[0], cosine_2 = cosine[j * step], cosine_3 = cosine[2U * j * step];
-    for (tvmt_bin *at = &bins[j]; at < end; at += 4U * m) {
-      butterfly(at, m, tvmt_complex_half(at[0].value), tvmt_complex_turn(at[m].value, sine_1, cosine_1),
-                tvmt_complex_turn(at[2U * m].value, sine_2, cosine_2),
-                tvmt_complex_turn(at[3U * m].value, sine_3, cosine_3));
+TVMT_CODE_SECTION void tvmt_fft_radix4(tvmt_bin *bins, uint32_t points, uint32_t m, const tvmt_complex *turns) {
+  for (tvmt_bin *block = bins; block < &bins[points]; block += 4U * m) {
+    const tvmt_complex *turn = turns;
+    tvmt_bin *at = block;
+    butterfly(at, m, tvmt_fft_straight(at[0].value, m), tvmt_fft_straight(at[m].value, m),
+              tvmt_fft_straight(at[2U * m].value, m), tvmt_fft_straight(at[3U * m].value, m));
+    while (++at < &block[m]) {
+      butterfly(at, m, tvmt_complex_half(at[0].value), tvmt_complex_turn(at[m].value, turn[0]),
+                tvmt_complex_turn(at[2U * m].value, turn[1]), tvmt_complex_turn(at[3U * m].value, turn[2]));
+      turn += 3;
     }
   }
 }

@@ -21,7 +21,7 @@ int32_t tvmt_rows_copy(tvmt_rows *rows, int8_t *out) {
   const uint32_t skipped =
       rows->filled == rows->capacity && rows->phase != 0U ? (uint32_t)rows->group - rows->phase : 0U;
   const uint32_t count = rows->filled - rows->phase - skipped;
-  uint32_t from = rows->place + rows->capacity - rows->filled + skipped;
+  uint32_t from = (uint32_t)rows->place + rows->capacity - rows->filled + skipped;
   for (uint32_t row = 0; row < count; row++) {
     from = from >= rows->capacity ? from - rows->capacity : from;
     memcpy(&out[(size_t)row * rows->width], &rows->data[(size_t)from * rows->width], rows->width);

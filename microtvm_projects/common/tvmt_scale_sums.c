@@ -14,19 +14,19 @@ TVMT_INLINE int64_t add_pair(int64_t sum, const int16_t *a, const int16_t *b) {
 #endif
 }
 
-void tvmt_scale_sums(const tvmt_scale_rows *rows, uint32_t phase, const int16_t *values, int8_t *out) {
-  const uint32_t first = phase * rows->columns;
-  const int16_t *factor = &rows->factor[first * rows->values];
+TVMT_CODE_SECTION void tvmt_scale_sums(const tvmt_scale_rows *rows, uint32_t phase, const int16_t *values,
+                                       int8_t *out) {
+  const uint32_t first = phase * rows->columns, count = rows->values;
+  const int16_t *factor = &rows->factor[first * count];
   for (uint32_t k = 0; k < rows->columns; k++) {
+    const int16_t *value = values, *end = &values[count & ~1U];
     int64_t sum = rows->bias[first + k];
-    uint32_t i = 0;
-    for (; i + 1U < rows->values; i += 2U) {
-      sum = add_pair(sum, &factor[i], &values[i]);
+    for (; value < end; value += 2, factor += 2) {
+      sum = add_pair(sum, factor, value);
     }
-    if (i < rows->values) {
-      sum += (int32_t)factor[i] * values[i];
+    if ((count & 1U) != 0U) {
+      sum += (int32_t)*factor++ * *value;
     }
     out[k] = tvmt_scale_finish(sum, rows->shift[first + k]);
-    factor += rows->values;
   }
 }

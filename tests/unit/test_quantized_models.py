@@ -20,11 +20,14 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
-from tvmtiny.frontend.data import load_samples
+from tvmtiny.frontend.data import input_specs, load_samples
 from tvmtiny.passes.graph import Graph, as_array
+from tvmtiny.passes.pipeline import fusion_passes
+from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.strip_quantization import GIVEN_ATTRIBUTE, StripQuantization
 from tvmtiny.quant import qparams
-from tvmtiny.quant.given import input_params
+from tvmtiny.quant.calibrate import FloatModel, Statistics
+from tvmtiny.quant.given import PROBES, given_parameters, input_params, random_batch
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.verify import expected_outputs
 
@@ -48,16 +51,28 @@ def integer_results(made: Artifact, data: dict[str, np.ndarray], place: Path) ->
     return (integers - info["zero_point"][0]) * info["scale"][0]
 
 
-def given_scales(model: onnx.ModelProto) -> set[float]:
-    """Scales of the QuantizeLinear nodes."""
+def given_scale(model: onnx.ModelProto, tensor: str) -> tuple[float, int]:
+    """Scale and zero point with which a model quantizes a tensor."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return {float(constants[n.input[1]]) for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    nodes = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == tensor]
+    return float(constants[nodes[0].input[1]]), int(constants[nodes[0].input[2]])
 
 
 def integer_weights(model: onnx.ModelProto) -> list[np.ndarray]:
-    """The int8 matrices of a model (K, N)."""
+    """The int8 matrices (K, N) of dense layers; the table of the embedding has a zero point of its own."""
     tensors = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
-    return [tensor for tensor in tensors if tensor.dtype == np.int8 and tensor.ndim == 2]
+    matrices = [tensor for tensor in tensors if tensor.dtype == np.int8 and tensor.ndim == 2]
+    return [matrix for matrix in matrices if len(matrix) != models.VOCABULARY]
+
+
+def quantized_module(path: Path) -> QuantizedModel:
+    """The integer module of a quantized model, without calibration data."""
+    imported = import_model(path)
+    fused = tvm.transform.Sequential(fusion_passes())(imported)
+    specs, _, tokens = input_specs(fused)
+    inputs = input_params(imported)
+    probes = random_batch(specs, inputs, tokens, PROBES)
+    return quantize(fused, Statistics([], given_parameters(imported, FloatModel(fused), probes), inputs))
 
 
 def emitted_constants(made: Artifact) -> list[np.ndarray]:
@@ -94,13 +109,16 @@ def test_the_integers_of_weights_are_kept(per_channel: bool, tmp_path: Path) -> 
 
 def test_the_scales_of_activations_are_kept(tmp_path: Path) -> None:
     model = quantized_models.encoder("QUInt8")
-    made = compiled(model, tmp_path)
-    found = made.metadata["quality"]["scales"]
-    assert {key.rpartition(".")[2]: value for key, value in found.items() if "softmax" not in key}
-    assert set(found.values()) <= {"kept", "symmetric"}
-    kept = [key for key, value in found.items() if value == "kept"]
-    assert {"attention_norm0.out", "ffn_norm0.out"} <= set(kept)
-    assert made.metadata["quality"]["data"] == "random"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    found = quantized_module(path)
+    assert {key: found.scales[key] for key in ("attention_norm0.out", "attention_norm0.q")} == {
+        "attention_norm0.out": "kept",
+        "attention_norm0.q": "symmetric",
+    }
+    for layer in ("attention_norm0", "ffn_norm0", "pool"):
+        scale, zero_point = given_scale(model, f"{layer}_out")
+        assert found.tensors[layer] == QuantParams(scale, zero_point - 128)
 
 
 def test_uint8_is_int8_shifted_by_128(tmp_path: Path) -> None:
@@ -174,14 +192,14 @@ def stripped(build: object) -> tvm.IRModule:
     return StripQuantization()(builder.get())
 
 
-def quantize(
+def quantize_node(
     builder: relax.BlockBuilder, x: object, scale: object = 0.5, zero: int = 3, dtype: str = "int8"
 ) -> object:
     scale = relax.const(np.asarray(scale, np.float32))
     return builder.emit(relax.op.quantize(x, scale, relax.const(zero, dtype), axis=1, out_dtype=dtype))
 
 
-def dequantize(
+def dequantize_node(
     builder: relax.BlockBuilder, x: object, scale: float = 0.5, zero: int = 3, dtype: str = "int8"
 ) -> object:
     scale, zero_point = relax.const(scale, "float32"), relax.const(zero, dtype)
@@ -194,8 +212,8 @@ def left(module: tvm.IRModule) -> list[str]:
 
 def test_moves_of_integers_become_moves_of_numbers() -> None:
     def build(b: relax.BlockBuilder, x: object) -> object:
-        moved = b.emit(relax.op.permute_dims(b.emit(relax.op.reshape(quantize(b, x), (4, 4)))))
-        return dequantize(b, moved)
+        moved = b.emit(relax.op.permute_dims(b.emit(relax.op.reshape(quantize_node(b, x), (4, 4)))))
+        return dequantize_node(b, moved)
 
     module = stripped(build)
     assert left(module) == ["relax.reshape", "relax.permute_dims"]
@@ -204,7 +222,7 @@ def test_moves_of_integers_become_moves_of_numbers() -> None:
 
 
 def test_a_clamp_of_integers_at_zero_is_a_relu() -> None:
-    module = stripped(lambda b, x: dequantize(b, b.emit(relax.op.clip(quantize(b, x), 3, 127))))
+    module = stripped(lambda b, x: dequantize_node(b, b.emit(relax.op.clip(quantize_node(b, x), 3, 127))))
     assert left(module) == ["relax.maximum"]
 
 
@@ -213,7 +231,7 @@ def test_a_table_of_integers_becomes_numbers() -> None:
 
     def build(b: relax.BlockBuilder, x: object) -> object:
         ids = b.emit(relax.op.astype(x, "int64"))
-        return dequantize(b, b.emit(relax.op.take(relax.const(table), ids, axis=0, mode="clip")))
+        return dequantize_node(b, b.emit(relax.op.take(relax.const(table), ids, axis=0, mode="clip")))
 
     values = [as_array(arg) for _, v in Graph(stripped(build)["main"]) for arg in getattr(v, "args", ())]
     np.testing.assert_array_equal(next(v for v in values if v is not None), (table - 3.0) * 0.5)
@@ -222,10 +240,16 @@ def test_a_table_of_integers_becomes_numbers() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda b, x: dequantize(b, quantize(b, x), scale=0.25), "another scale"),
-        (lambda b, x: b.emit(relax.op.astype(quantize(b, x), "float32")), "astype of quantized integers"),
-        (lambda b, x: dequantize(b, quantize(b, x, dtype="int16"), dtype="int16"), "to int16"),
-        (lambda b, x: dequantize(b, quantize(b, x, scale=np.full(8, 0.5))), "a scale for each of 8 channels"),
+        (lambda b, x: dequantize_node(b, quantize_node(b, x), scale=0.25), "another scale"),
+        (
+            lambda b, x: b.emit(relax.op.astype(quantize_node(b, x), "float32")),
+            "astype of quantized integers",
+        ),
+        (lambda b, x: dequantize_node(b, quantize_node(b, x, dtype="int16"), dtype="int16"), "to int16"),
+        (
+            lambda b, x: dequantize_node(b, quantize_node(b, x, scale=np.full(8, 0.5))),
+            "a scale for each of 8 channels",
+        ),
         (
             lambda b, x: b.emit(
                 relax.op.quantize(x, b.emit(relax.op.max(x)), relax.const(0, "int8"), out_dtype="int8")
@@ -248,7 +272,9 @@ def test_operators_on_integers_are_refused_by_name(tmp_path: Path) -> None:
         build.constant(0.1), build.constant(0, np.int8), build.constant(0.1), build.constant(0, np.int8),
     ]  # fmt: skip
     q = build.node("QuantizeLinear", [x, *arguments[:2]])
-    y = build.node("DequantizeLinear", [build.node("QLinearMatMul", [q, *arguments], "product"), *arguments[-2:]])
+    y = build.node(
+        "DequantizeLinear", [build.node("QLinearMatMul", [q, *arguments], "product"), *arguments[-2:]]
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(build.model(y, [1, 3]).SerializeToString())
     with pytest.raises(UserError, match="QLinearMatMul") as caught:

@@ -252,6 +252,15 @@ def command(
             show_default="that of hf:DIR",
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Description (TOML) of the model's front end: the C takes PCM, or raw samples of a sensor.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
     ] = None,
@@ -348,6 +357,7 @@ def command(
             name=name,
             labels=parse_labels(labels or []),
             tokenizer=tokenizer,
+            features=features,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,

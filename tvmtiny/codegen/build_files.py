@@ -59,6 +59,7 @@ def _context(data: Mapping[str, Any]) -> dict[str, Any]:
         "description": _one_line(data["model"]["source"]),
         "target": data["target"],
         "cpu": data["cpu"],
+        "family": data["family"],
         "arena_bytes": data["arena"]["bytes"],
         "arena_align": data["arena"]["align"],
         "weight_bytes": data["figures"]["weight_bytes"],

@@ -47,6 +47,7 @@ def metadata(
         "has_length": info.has_length,
         "length_input": length_input,
         "tokenizer": None,
+        "features": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,

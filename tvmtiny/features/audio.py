@@ -53,9 +53,8 @@ def log_mel_s16(tables: AudioTables, windowed: Array) -> Array:
     z[:, : windowed.shape[1]] = windowed
     bits = np.bitwise_or.reduce(z ^ (z >> 63), axis=1)
     left = transform.peak_bits - np.frexp(bits.astype(np.float64))[1]
-    shifted = np.where(
-        left[:, None] > 0, z << np.maximum(left, 0)[:, None], z >> np.maximum(-left, 0)[:, None]
-    )
+    up, down = np.maximum(left, 0)[:, None], np.maximum(-left, 0)[:, None]
+    shifted = np.where(down > 0, (z + (1 << down >> 1)) >> down, z << up)
     found = powers(transform, shifted[:, 0::2], shifted[:, 1::2])
     middle = transform.length // 4
     total = found.sum(axis=1) + found[:, middle]

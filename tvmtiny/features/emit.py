@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny import __version__
-from tvmtiny.codegen.c_sources import c_values
+from tvmtiny.codegen.c_sources import LINE, c_values
 from tvmtiny.features.tables import LOG2, AudioTables, ScaleRows, Tables
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.microkernels import headers
@@ -64,6 +65,15 @@ def feature_sources(tables: Tables, window: Window, name: str, family: str) -> F
     files |= {f"include/{file}": text for file, text in headers({"tvmt_arith"}, family).items()}
     files |= {source: (common / source).read_text("utf-8") for source in library}
     return FeatureSources(files, (f"{name}_features.c", *library))
+
+
+def state_bytes(tables: Tables, window: Window) -> int:
+    """RAM of `<name>_features`, at most: pointers may be of 64 bits."""
+    kept = window.rows * tables.spec.columns
+    if not isinstance(tables, AudioTables):
+        return -(-(kept + 24) // 8) * 8
+    spec = tables.spec
+    return -(-(8 * (spec.fft // 2 + 1) + 2 * (spec.window + 1) + 2 * spec.mels + kept + 96) // 8) * 8
 
 
 def library_sources(tables: Tables) -> tuple[str, ...]:
@@ -120,6 +130,25 @@ def _array(ctype: str, symbol: str, values: Sequence[int] | Array) -> dict[str, 
     return {"ctype": ctype, "symbol": symbol, "count": array.size, "initializer": initializer}
 
 
+def _turns(symbol: str, cosine: Array, sine: Array) -> dict[str, Any]:
+    """Pairs of cosine and sine as tvmt_complex."""
+    limit = "(-2147483647 - 1)"
+    pairs = [
+        ", ".join(limit if value == -(2**31) else str(value) for value in pair)
+        for pair in zip(cosine.reshape(-1).tolist(), sine.reshape(-1).tolist(), strict=True)
+    ]
+    return {"ctype": "tvmt_complex", "symbol": symbol, "count": len(pairs), "initializer": _braces(pairs)}
+
+
+def _braces(rows: Sequence[str]) -> str:
+    """Structures between braces, as many as fit a line."""
+    words = [f"{{{row}}},".replace(" ", "\x00") for row in rows]
+    lines = textwrap.fill(
+        " ".join(words), LINE, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
+    return lines.replace("\x00", " ")
+
+
 def _scale_arrays(rows: ScaleRows) -> list[dict[str, Any]]:
     return [
         _array("int16_t", "scale_factor", rows.factor),
@@ -141,7 +170,12 @@ def _scale_fields(rows: ScaleRows, values: int) -> dict[str, Any]:
 def _audio_arrays(tables: AudioTables) -> list[dict[str, Any]]:
     transform, mel = tables.transform, tables.mel
     return [
-        _array("int32_t", "sine", transform.sine),
+        _turns("turns", transform.cosine[1:], transform.sine[1:]),
+        *(
+            _turns(f"turns_{stage.m}", stage.cosine[1:, 1:], stage.sine[1:, 1:])
+            for stage in transform.stages
+            if stage.m > 1
+        ),
         _array("uint16_t", "order", transform.order),
         _array("int32_t", "window", tables.window),
         _array("uint32_t", "log2_table", LOG2),
@@ -153,7 +187,7 @@ def _audio_arrays(tables: AudioTables) -> list[dict[str, Any]]:
             "symbol": "stages",
             "count": len(transform.stages),
             "initializer": "\n".join(
-                f"    {{&tvmt_fft_radix{stage.radix}, {stage.m}, {stage.step}}},"
+                f"    {{&tvmt_fft_radix{stage.radix}, {f'turns_{stage.m}' if stage.m > 1 else 'NULL'}, {stage.m}}},"
                 for stage in transform.stages
             ),
         },
@@ -165,7 +199,7 @@ def _audio_fields(tables: AudioTables) -> dict[str, Any]:
     offsets = ("mel_offset", 0) if len(mel.offset) > 1 else ("NULL", int(mel.offset[0]))
     numbers = (*offsets, mel.floor, mel.centre, mel.first, spec.mels, mel.shift)
     return {
-        "turns": f"{{sine, {spec.fft // 4}}}",
+        "turns": "turns",
         "order": "order",
         "stages": "stages",
         "window": "window",

@@ -38,7 +38,7 @@ class AudioSpec:
         pre_emphasis: this times the sample before is taken off each sample.
         coefficients: cepstral coefficients, by an orthonormal DCT-II. lifter: as librosa has it; 0 for none.
         mean, std: each value less its mean is divided by std; one number, or one a column.
-        stride: frames from one full input of the model to the next, where it takes a fixed number.
+        stride: frames from one full input of the model to the next; 0 for those of a token.
     """
 
     kind: Literal["log-mel", "mfcc"]
@@ -61,7 +61,7 @@ class AudioSpec:
     lifter: float = 0.0
     mean: Values = (0.0,)
     std: Values = (1.0,)
-    stride: int = 1
+    stride: int = 0
 
     @property
     def columns(self) -> int:
@@ -76,13 +76,13 @@ class SensorSpec:
     Attributes:
         channels: C; a raw sample is one int16 of each.
         gain: real value of one unit of a channel. offset: raw value that is zero. One number, or one a channel.
-        stride: samples from one full input of the model to the next.
+        stride: samples from one full input of the model to the next; 0 for those of a token.
     """
 
     channels: int
     gain: Values
     offset: Values = (0.0,)
-    stride: int = 1
+    stride: int = 0
 
     @property
     def columns(self) -> int:
@@ -113,7 +113,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "coefficients": (1, MOST_FILTERS),
     "lifter": (0, 1000),
     "channels": (1, 255),
-    "stride": (1, 65_535),
+    "stride": (0, 65_535),
 }
 _REFUSED = {
     "top_db": "It needs the loudest frame of the whole recording, which a stream does not know: give a `floor`.",

@@ -94,12 +94,8 @@ class AudioTables:
     def bytes(self) -> int:
         """Flash that the arrays take, stages and structures apart."""
         small = [self.transform.order, self.mel.weight, self.mel.bins]
-        wide = [
-            self.transform.sine,
-            self.window,
-            LOG2,
-            *([self.mel.offset] if len(self.mel.offset) > 1 else []),
-        ]
+        turns = [self.transform.sine[1:], *(stage.sine[1:, 1:] for stage in self.transform.stages)]
+        wide = [*turns, *turns, self.window, LOG2, *([self.mel.offset] if len(self.mel.offset) > 1 else [])]
         return 2 * sum(a.size for a in small) + 4 * sum(a.size for a in wide) + self.scale.bytes
 
 
@@ -164,8 +160,8 @@ class _Mel:
 def _mel_tables(spec: AudioSpec, transform: Transform) -> _Mel:
     weight, bins, first = _triangles(spec)
     gains = filter_gains(spec)
-    # Samples are in units of 2**-_SAMPLE_BITS and halved by each stage, weights in units of 2**-_WEIGHT_BITS.
-    fixed = 2 * (_SAMPLE_BITS - len(transform.stages)) + _WEIGHT_BITS
+    # Samples are in units of 2**-_SAMPLE_BITS and halved by all stages but one, weights in units of 2**-_WEIGHT_BITS.
+    fixed = 2 * (_SAMPLE_BITS - transform.halvings) + _WEIGHT_BITS
     offset = np.log2(gains) + 2 * math.log2(spec.full_scale / SAMPLE_SCALE) - fixed
     if spec.mel_norm == "none":
         offset = offset[:1]

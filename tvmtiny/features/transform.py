@@ -19,11 +19,16 @@ _HEADROOM = 2**-10
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage of the transform: `radix` blocks of `m` points become one; `step`: of the table, as in tvmt_fft_stage."""
+    """A stage of the transform: `radix` blocks of `m` points become one.
+
+    Attributes:
+        cosine, sine: of the twiddle factors' angles, (m, radix), in units of 2**-31; first row and column are not used.
+    """
 
     radix: int
     m: int
-    step: int
+    cosine: Array
+    sine: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +38,21 @@ class Transform:
     Attributes:
         stages: of the half as many complex points.
         order: (length / 2,) where each pair of samples goes.
-        sine: 2**31 sin(2 pi k / length), saturated, as far as it is read.
+        cosine, sine: (length / 4 + 1,) of 2 pi k / length, in units of 2**-31.
         peak_bits: bits of the largest sample that no stage can make too large.
     """
 
     length: int
     stages: tuple[Stage, ...]
     order: Array
+    cosine: Array
     sine: Array
     peak_bits: int
+
+    @property
+    def halvings(self) -> int:
+        """Bits by which results are smaller than the transform's definition has them."""
+        return len(self.stages) - 1
 
 
 def build_transform(length: int) -> Transform:
@@ -49,17 +60,22 @@ def build_transform(length: int) -> Transform:
     radices = _radices(length // 2)
     stages, m = [], 1
     for radix in radices:
-        stages.append(Stage(radix, m, length // (radix * m)))
+        angles = np.outer(np.arange(m), np.arange(radix)) / (radix * m)
+        stages.append(Stage(radix, m, *_turns(angles)))
         m *= radix
-    furthest = max([(s.radix - 1) * (s.m - 1) * s.step for s in stages] + [length // 4])
-    turns = np.arange(furthest + length // 4 + 1)
-    sine = np.minimum(np.rint(UNIT * np.sin(2 * np.pi * turns / length)), UNIT - 1).astype(np.int64)
     order = np.empty(length // 2, np.int64)
     order[_positions(np.arange(length // 2), radices)] = np.arange(length // 2)
-    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most; 2**30 is what
-    # the split into frequencies can take.
-    growth = math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
-    return Transform(length, tuple(stages), order, sine, math.floor(30 - math.log2(growth)))
+    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most, the first by
+    # r; 2**30 is what the split into frequencies can take.
+    growth = 2 * math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
+    turns = _turns(np.arange(length // 4 + 1) / length)
+    return Transform(length, tuple(stages), order, *turns, math.floor(30 - math.log2(growth)))
+
+
+def _turns(angles: npt.NDArray[np.float64]) -> Complex:
+    """Cosine and sine, in units of 2**-31, saturated; of parts of the full circle."""
+    cosine, sine = (np.rint(UNIT * function(2 * np.pi * angles)) for function in (np.cos, np.sin))
+    return np.minimum(cosine, UNIT - 1).astype(np.int64), np.minimum(sine, UNIT - 1).astype(np.int64)
 
 
 def _radices(points: int) -> list[int]:
@@ -100,26 +116,35 @@ def powers(transform: Transform, re: Array, im: Array) -> npt.NDArray[np.uint64]
     for part, samples in zip(z, (re, im), strict=True):
         part[:, transform.order] = samples
     for stage in transform.stages:
-        z = _run_stage(transform, stage, z)
+        z = _run_stage(stage, z)
     return _split(transform, points, z)
 
 
-def _run_stage(transform: Transform, stage: Stage, z: Complex) -> Complex:
+def _run_stage(stage: Stage, z: Complex) -> Complex:
     shape = (len(z[0]), -1, stage.radix, stage.m)
     re, im = (part.reshape(shape) for part in z)
-    turn = np.arange(stage.m) * stage.step
-    inputs = [_input(transform, re[:, :, q], im[:, :, q], q * turn) for q in range(stage.radix)]
+    inputs = [_input(stage, q, re[:, :, q], im[:, :, q]) for q in range(stage.radix)]
     outputs = _BUTTERFLIES[stage.radix](inputs)
     parts = [np.stack([output[part] for output in outputs], axis=2) for part in (0, 1)]
     return parts[0].reshape(z[0].shape), parts[1].reshape(z[1].shape)
 
 
-def _input(transform: Transform, re: Array, im: Array, turn: Array) -> Complex:
-    """tvmt_fft_input: halved, and turned where there is an angle."""
-    sine, cosine = transform.sine[turn], transform.sine[turn + transform.length // 4]
+def _input(stage: Stage, q: int, re: Array, im: Array) -> Complex:
+    """Input q of the butterflies: halved but in the first stage, and turned where there is an angle."""
+    cosine, sine = stage.cosine[:, q], stage.sine[:, q]
     turned_re = multiply_high(im, sine) + multiply_high(re, cosine)
     turned_im = multiply_high(im, cosine) + multiply_high(-re, sine)
-    return np.where(turn == 0, re >> 1, turned_re), np.where(turn == 0, im >> 1, turned_im)
+    if stage.m == 1:
+        return re, im
+    straight = np.arange(stage.m) == 0
+    return (
+        np.where(straight, _half_even(re), turned_re if q else re >> 1),
+        np.where(straight, _half_even(im), turned_im if q else im >> 1),
+    )
+
+
+def _half_even(a: Array) -> Array:
+    return (a + ((a >> 1) & 1)) >> 1
 
 
 def _add(a: Complex, b: Complex, sign: int = 1) -> Complex:
@@ -185,7 +210,7 @@ def _split(transform: Transform, points: int, z: Complex) -> npt.NDArray[np.uint
     found[:, points] = _power(z[0][:, 0] - z[1][:, 0], np.int64(0))
     k = np.arange(1, points // 2 + 1)
     (a_re, b_re), (a_im, b_im) = ((part[:, k], part[:, points - k]) for part in z)
-    sine, cosine = transform.sine[k], transform.sine[k + transform.length // 4]
+    sine, cosine = transform.sine[k], transform.cosine[k]
     even_re, even_im = (a_re + b_re) >> 1, (a_im - b_im) >> 1
     re, im = a_re - b_re, a_im + b_im
     odd_re = multiply_high(-re, sine) + multiply_high(im, cosine)

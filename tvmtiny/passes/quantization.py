@@ -15,7 +15,8 @@ from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
-from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.fuse_unit_length import divides_by_length
+from tvmtiny.passes.graph import Builder, Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.int16_layers import int16_layers
 from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import (
@@ -79,7 +80,7 @@ class Quantization:
         self.method = method
         self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
-        self.builder = relax.BlockBuilder()
+        self.builder = Builder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
         self.rounded: dict[Any, Value] = {}
@@ -309,6 +310,10 @@ class Quantization:
         """Whether an activation changes nothing within the range of its result, and all that is known is that."""
         return activation == "relu6" and not self.statistics.knows(f"{name}.pre")
 
+    def norm_range(self, name: str, gamma: Array, beta: Array) -> QuantParams:
+        """Of a normalization. Rows of length 1 are symmetric: products of their integers are similarities."""
+        return self.range_of(name, "out", symmetric=divides_by_length(gamma, beta))
+
     def head_scales(self, name: str, key: str, heads: int, factors: Array | float = 1.0) -> Array:
         """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
         given = self._given(f"{name}.{key}", symmetric=True)
@@ -357,8 +362,8 @@ class Quantization:
         """What follows a sum in units of `scale`: a LayerNorm or one rounding."""
         _, _, norm = parts(call)
         if norm is not None:
-            out = self.range_of(var.name, "out")
             gamma, beta = (array_of(part) for part in norm)
+            out = self.norm_range(var.name, gamma, beta)
             if attributes(call)["norm"] == SCALE:
                 g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
                 epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)

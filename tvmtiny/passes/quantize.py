@@ -288,7 +288,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
     x, gamma, beta = call.args
     value = c.operand(x, int16=True)
     bits = qparams.norm_bits(shape_of(gamma)[0])
-    out = c.range_of(var.name, "out")
+    out = c.norm_range(var.name, array_of(gamma), array_of(beta))
     shift = qparams.norm_shift(bits, value.bits)
     g, b, epsilon = qparams.norm_constants(
         array_of(gamma),

@@ -34,6 +34,9 @@ NORM_MAX_EXTENT = 1024
 SUM_BITS = 24
 """Width of a sum that is requantized."""
 
+RMS_NORM_MAX_EXTENT = NORM_MAX_EXTENT - 1
+"""Widest RMSNorm, whose normalized value may be sqrt(E) itself."""
+
 WIDE_HEADROOM = 2.0
 """int16 tensors hold this factor times their calibrated magnitude before they saturate: one bit of sixteen."""
 
@@ -223,11 +226,12 @@ def grid_scales(rows: Array, most: int = 128) -> Array:
     """
     peak = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
     found = np.full(len(rows), np.nan)
+    negative = 128 if most == 128 else 0  # int8 has -128 and no 128
     few = rows[:, :FEW_COLUMNS]
     most, least = (most, LEAST_STEPS) if rows.shape[1] > FEW_COLUMNS else (min(most, 127), 128)
     for steps in range(1, most + 1):
         scale = np.abs(peak) / steps
-        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != 128) | (peak < 0)))
+        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != negative) | (peak < 0)))
         for part in (few, rows):  # a few columns rule most scales out
             multiples = part[left] / scale[left, None]
             left = left[np.abs(multiples - np.round(multiples)).max(axis=1, initial=0) < GRID_TOLERANCE]
@@ -491,7 +495,7 @@ def norm_constants(
     gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams, uncentred: bool = False
 ) -> tuple[Array, Array, int]:
     """gamma, beta and epsilon of `integer.layer_norm_s8`, or `rms_norm_s8`, for a sum in units of `scale`."""
-    extent, most = len(gamma), NORM_MAX_EXTENT - uncentred
+    extent, most = len(gamma), RMS_NORM_MAX_EXTENT if uncentred else NORM_MAX_EXTENT
     if extent > most:
         raise UserError(
             f"A LayerNorm over {extent} values: at most {most} are supported.",

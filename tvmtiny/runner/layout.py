@@ -69,6 +69,7 @@ def translate(placement: Placement, board: Target, machine: Target) -> Placement
     regions = tuple(
         dataclasses.replace(region, origin=region.origin + shifts[region.origin])
         for region in placement.regions
+        if not region.boot
     )
     return dataclasses.replace(placement, regions=regions)
 
@@ -134,6 +135,8 @@ def _runs(board: Target) -> list[list[MemoryRegion]]:
     """Regions of one kind that follow each other without a gap."""
     runs: list[list[MemoryRegion]] = []
     for region in sorted(board.memory, key=lambda region: region.origin):
+        if region.boot:
+            continue  # a machine starts the program itself
         if runs and runs[-1][-1].end == region.origin and runs[-1][-1].kind == region.kind:
             runs[-1].append(region)
         else:
