@@ -50,10 +50,8 @@ from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
-from tvmtiny.report.estimate import steps
-from tvmtiny.schedule.records import BORROWED, OBJECTIVES, RULES, TunedRule
+from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
-from tvmtiny.schedule.space import describe
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE
@@ -189,8 +187,7 @@ def compile(  # noqa: A001 - the verb of the command line
         )
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
-        data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest())
-        _add_schedules(data, quantized, rule)
+        data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest(), rule)
         _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
         files |= build_files(data)
         _write(directory, files, references, program, data)
@@ -247,17 +244,6 @@ def build_tuned(
         return build(quantized, board, prefix, microkernels, stages, regions, rule), rule
     except UserError:
         return build(quantized, board, prefix, microkernels, stages, regions), plain
-
-
-def _add_schedules(data: dict[str, Any], quantized: QuantizedModel, rule: TunedRule) -> None:
-    """Note in metadata what each operator's schedule is and where it comes from."""
-    data["schedules"] = rule.objective
-    for row, (_, kernel, operands) in zip(data["operators"], steps(quantized.module), strict=True):
-        chosen = rule.choose(kernel, operands)
-        borrowed = chosen.record is not None and chosen.origin == BORROWED
-        row["schedule"] = describe(chosen.blocking)
-        row["schedule_origin"] = chosen.origin
-        row["schedule_from"] = chosen.record.signature.text if borrowed and chosen.record else None
 
 
 def build(

@@ -20,6 +20,7 @@ from tvmtiny.runner import Sample, run
 from tvmtiny.schedule import records
 from tvmtiny.schedule.records import RULES
 from tvmtiny.target import load_target
+from tvmtiny.tune import results
 from tvmtiny.tune.engine import Engine, Limits
 from tvmtiny.tune.places import Image, Outcome, Qemu
 from tvmtiny.tune.store import Store
@@ -138,9 +139,6 @@ def test_tuning_leaves_records_that_a_compile_uses(
 def test_operators_of_several_variants_make_one_model(
     model: Path, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tvmtiny.passes.macro_lookup import quick_macros
-    from tvmtiny.tune import results
-
     monkeypatch.setenv(records.ENVIRONMENT_VARIABLE, str(tmp_path))
     chosen = {
         "ffn": Blocking(8, 4, "wide_pairs", "wide_weights-single_loads_1"),
@@ -148,11 +146,10 @@ def test_operators_of_several_variants_make_one_model(
     }
     zero = records.Figures(0, 0, 0, 0)
     made = []
-    with quick_macros():
-        for task in tasks:
-            if task.kernel.name in chosen:
-                trace = results.trace(task, chosen[task.kernel.name])
-                made.append(records.Record(task.signature, trace, "", zero, zero, 1, 1, "qemu", ""))
+    for task in tasks:
+        if task.kernel.name in chosen:
+            trace = results.trace(task, chosen[task.kernel.name])
+            made.append(records.Record(task.signature, trace, "", zero, zero, 1, 1, "qemu", ""))
     records.write(tmp_path / "cortex-m4" / "latency.json", "cortex-m4", "latency", made)
     mixed = compile_model(
         model, target="qemu-m4", calibration=calibration(ENCODER), tuned="latency", output=tmp_path / "mixed"

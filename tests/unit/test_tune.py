@@ -16,7 +16,6 @@ from tvmtiny.bench.models import calibration, save
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking
-from tvmtiny.passes.macro_lookup import quick_macros
 from tvmtiny.schedule import records, space
 from tvmtiny.schedule.records import BORROWED, DEFAULT, RULES, TUNED, Figures, Record, TunedRule
 from tvmtiny.schedule.rules import blocking
@@ -66,10 +65,9 @@ def test_every_point_is_a_trace_that_replays(compiled: Artifact, target: str) ->
         points = [point for design in task.designs for point in design.points()]
         assert len(points) == len(set(points)) == task.size
         assert points[0] == space.default_blocking(task.kernel, task.operands, board)
-        with quick_macros():
-            for point in (points[0], points[len(points) // 2], points[-1]):
-                trace = json.loads(json.dumps(results.trace(task, point)))
-                assert space.replayed(trace, space.workload(task.kernel, task.operands)) == point
+        for point in (points[0], points[len(points) // 2], points[-1]):
+            trace = json.loads(json.dumps(results.trace(task, point)))
+            assert space.replayed(trace, task.workload) == point
 
 
 @given(st.sampled_from(sorted(KNOBS)), st.data())
@@ -159,8 +157,7 @@ def own_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def record_of(task: Task, point: Blocking, cycles: int = 90) -> Record:
-    with quick_macros():
-        trace = results.trace(task, point)
+    trace = results.trace(task, point)
     before, after = Figures(100, 10, 10, 10), Figures(cycles, 10, 10, 10)
     return Record(task.signature, trace, space.describe(point), after, before, 9, 9, "qemu", "gcc")
 
@@ -199,9 +196,8 @@ def test_a_kernel_takes_its_record_then_the_nearest_then_the_rules(
     for made in ([own, far], [near, far]):
         records.write(own_records / "cortex-m4" / "flash.json", "cortex-m4", "flash", made)
         rule = TunedRule(load_target("qemu-m4"), "flash", "dsp")
-        with quick_macros():
-            chosen = rule.choose(ffn.kernel, ffn.operands)
-            none = rule.choose(attention.kernel, attention.operands)
+        chosen = rule.choose(ffn.kernel, ffn.operands)
+        none = rule.choose(attention.kernel, attention.operands)
         assert chosen.blocking == point
         assert none.origin == DEFAULT
         assert none.blocking == blocking("dsp")(attention.kernel, attention.operands)
@@ -216,8 +212,7 @@ def test_wide_weights_are_for_latency_alone(tasks: list[Task], own_records: Path
     for objective in ("latency", "balanced"):
         records.write(own_records / "cortex-m4" / f"{objective}.json", "cortex-m4", objective, made)
         rule = TunedRule(load_target("qemu-m4"), objective, "dsp")
-        with quick_macros():
-            origins[objective] = rule.choose(task.kernel, task.operands).origin
+        origins[objective] = rule.choose(task.kernel, task.operands).origin
     assert origins == {"latency": TUNED, "balanced": DEFAULT}
 
 
@@ -230,9 +225,8 @@ def test_plain_searches_visit_every_point_once_beginning_with_the_rules(tasks: l
         search = InOrder(task, seed)
         search.pre_tuning(task.size, 4, [], None, None)
         seen = []
-        with quick_macros():
-            while batch := search.generate_measure_candidates():
-                seen += [space.blocking_of(one.sch.mod) for one in batch]
+        while batch := search.generate_measure_candidates():
+            seen += [space.blocking_of(one.sch.mod) for one in batch]
         assert seen[0] == next(task.designs[0].points())
         assert len(seen) == len(set(seen)) == task.size
 

@@ -13,7 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 from tvmtiny import __version__
-from tvmtiny.cli import bench, board, console, doctor, inspect, profile, project, run, targets, tokenizer, tune
+from tvmtiny.cli import (
+    bench,
+    board,
+    console,
+    doctor,
+    inspect,
+    profile,
+    project,
+    run,
+    targets,
+    tokenizer,
+    tune,
+)
 from tvmtiny.cli import compile as compile_command
 from tvmtiny.errors import TvmtinyError
 

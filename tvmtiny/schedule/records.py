@@ -180,6 +180,7 @@ class TunedRule:
         self._wide = microkernels == "wide_weights"
         self.objective = objective
         self._records: dict[Signature, Record] = {}
+        self._chosen: dict[Signature, Chosen] = {}
         if objective != RULES and target.cpu != HOST:
             for folder in reversed(folders()):
                 path = folder / target.cpu / f"{objective}.json"
@@ -201,13 +202,18 @@ class TunedRule:
         if not self._records:
             return default
         signature = Signature.of(kernel, operands)
+        if signature not in self._chosen:
+            self._chosen[signature] = self._by_record(signature, kernel, operands) or default
+        return self._chosen[signature]
+
+    def _by_record(self, signature: Signature, kernel: Kernel, operands: Operands) -> Chosen | None:
         own = self._records.get(signature)
         record = own or self._nearest(signature)
         if record is None:
-            return default
+            return None
         point = space.replayed(record.trace, space.workload(kernel, operands))
         fitted = self._fitted(point, kernel, operands)
-        return default if fitted is None else Chosen(fitted, TUNED if own else BORROWED, record)
+        return None if fitted is None else Chosen(fitted, TUNED if own else BORROWED, record)
 
     def _nearest(self, signature: Signature) -> Record | None:
         distances = ((signature.distance(other), record) for other, record in self._records.items())

@@ -22,6 +22,7 @@ from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
 from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import LENGTH_SYMBOL
+from tvmtiny.passes.macro_lookup import quick_macros
 from tvmtiny.schedule.rules import PAIRED_ROWS, WIDENED_ROWS, blocking, family
 from tvmtiny.schedule.variants import Variant, knobs_of
 from tvmtiny.target import Target
@@ -127,7 +128,8 @@ def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
 
     MetaSchedule takes no function with a number among its parameters, and no choice depends on that of the tokens.
     """
-    function = kernel.prim_func(operands, Blocking())
+    with quick_macros():
+        function = kernel.prim_func(operands, Blocking())
     length = next((param for param in function.params if param.name == LENGTH_SYMBOL), None)
     if length is not None:
         function = function.specialize({length: tirx.IntImm("int32", _tokens(kernel, operands))})
@@ -172,7 +174,7 @@ def _tokens(kernel: Kernel, operands: Operands) -> int:
 
 
 def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool:
-    one, two = (
-        kernel.prim_func(operands, dataclasses.replace(default, rows=rows, widened_rows=0)) for rows in (1, 2)
-    )
+    choices = (dataclasses.replace(default, rows=rows, widened_rows=0) for rows in (1, 2))
+    with quick_macros():
+        one, two = (kernel.prim_func(operands, choice) for choice in choices)
     return not tvm_ffi.structural_equal(one, two)

@@ -108,8 +108,8 @@ def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedu
 
 def trace(task: Task, point: Blocking) -> Any:
     """The trace of a point as plain JSON."""
-    module = space.workload(task.kernel, task.operands)
-    return json.loads(json.dumps(scheduled(task, point, module).trace.as_json(), default=_plain))
+    schedule = scheduled(task, point, task.workload)
+    return json.loads(json.dumps(schedule.trace.as_json(), default=_plain))
 
 
 def _plain(value: Any) -> Any:

@@ -43,8 +43,7 @@ FEATURES = ("rows", "remainder", "wide", "plain", *KNOBS)
 
 def workload(task: Task) -> tvm.IRModule:
     """The TIR that MetaSchedule tunes; its attribute says which task it is."""
-    module = space.workload(task.kernel, task.operands)
-    return tvm.IRModule({"main": module["main"].with_attr(TASK_ATTRIBUTE, key_of(task.signature))})
+    return tvm.IRModule({"main": task.workload["main"].with_attr(TASK_ATTRIBUTE, key_of(task.signature))})
 
 
 @derived_object
