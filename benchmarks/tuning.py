@@ -2,9 +2,10 @@
 
     python benchmarks/tuning.py enc32 --target qemu-m4 --work-dir build/tune/sweep --plot search.png
 
-The sweep measures every schedule once (minutes to an hour; it goes on where it was stopped). The searches then take their
-measurements from it, so that they cost nothing. Printed: for each kernel the size of its space, how far the rules' schedule
-is from the optimum, and the median number of trials until XGBoost-guided and random search are within 0.1 % of it.
+The sweep measures every schedule once (minutes to an hour; it goes on where it was stopped). The searches then take
+their measurements from it, so that they cost nothing. Printed: for each kernel the size of its space, how far the
+rules' schedule is from the optimum, and the median number of trials until XGBoost-guided and random search are within
+0.1 % of it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tvmtiny.tune.store import DATABASE, Store
 from tvmtiny.tune.tasks import Task, tasks_of
 
 mpl.use("Agg")
-from matplotlib import pyplot  # noqa: E402 - behind the choice of a back end
+from matplotlib import pyplot
 
 SEEDS = range(5)
 NEAR = 1.001

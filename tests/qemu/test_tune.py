@@ -97,12 +97,14 @@ def test_what_cannot_be_built_or_is_too_large_is_a_result(tasks: list[Task], tmp
         assert "> 64 bytes" in large.error
 
 
-def test_a_candidate_that_hangs_its_image_costs_no_other_its_result(
+def test_a_hanging_candidate_costs_no_other_its_result_and_a_dead_place_is_no_candidates_fault(
     tasks: list[Task], tmp_path: Path
 ) -> None:
     class Moody(Qemu):
+        gone = False
+
         def run(self, image: Image, first: int, count: int) -> list[Outcome]:
-            if first <= 1 < first + count:
+            if self.gone or first <= 1 < first + count:
                 raise EnvironmentProblem("QEMU did not end within 1 s.")
             return super().run(image, first, count)
 
@@ -112,7 +114,13 @@ def test_a_candidate_that_hangs_its_image_costs_no_other_its_result(
         own = engine(store, tmp_path)
         own.place = Moody(load_target("qemu-m4"), 60, jobs=1)
         found = own.measure([(task, point) for point in points])
-    assert [bool(one.error) for one in found] == [False, True, False]
+        assert [bool(one.error) for one in found] == [False, True, False]
+
+        own.place.gone = True
+        other = next(iter(task.designs[1].points()))
+        with pytest.raises(EnvironmentProblem):
+            own.measure([(task, other)])
+        assert store.find(task.signature, other) is None
 
 
 def test_tuning_leaves_records_that_a_compile_uses(
