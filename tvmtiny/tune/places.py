@@ -188,6 +188,10 @@ def place_of(on: str, target: Target, *, timeout_s: float, jobs: int) -> Place:
         return Qemu(target, timeout_s, jobs)
     if kind == "serial" and argument:
         return Serial(target, argument, timeout_s)
+    if kind == "rpc" and argument:
+        from tvmtiny.tune.rpc import Rpc  # needs tornado, which the other places do without
+
+        return Rpc(target, argument, timeout_s)
     raise UserError(f"Cannot tune on {on!r}.", "Give qemu, serial:PORT or rpc:HOST:PORT.")
 
 
