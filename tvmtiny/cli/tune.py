@@ -67,7 +67,10 @@ def command(
         Strategy,
         typer.Option(help="MetaSchedule's evolutionary search with XGBoost, random points, or every point."),
     ] = Strategy.xgb,
-    trials: Annotated[int, typer.Option(help="At most so many candidates, over all kernels.", min=1)] = 400,
+    trials: Annotated[
+        int,
+        typer.Option(help="Candidates over all kernels; the batch that reaches so many is the last.", min=1),
+    ] = 400,
     batch: Annotated[int, typer.Option(help="Candidates that are built and measured at once.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Of the search; the same gives the same trials.", min=0)] = 0,
     scratch_bytes: Annotated[

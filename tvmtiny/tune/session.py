@@ -68,7 +68,7 @@ class Options:
 
     Attributes:
         strategy: one of search.STRATEGIES.
-        trials: at most so many candidates, over all tasks.
+        trials: candidates over all tasks; the batch that reaches so many is the last.
         batch: candidates that are built and measured at once.
     """
 
@@ -141,6 +141,8 @@ class Session:
         random.seed(self.options.seed)
         np.random.seed(self.options.seed)  # MetaSchedule's XGBModel draws from it until it has data
         options = self.options
+        batch = min(options.batch, trials)
+        trials -= trials % batch  # the scheduler ends with the batch that reaches its limit
         scheduler = "gradient" if options.strategy == "xgb" else "round-robin"
         database = ms.database.JSONDatabase(work_dir=str(self.store.directory))
         try:
@@ -151,7 +153,7 @@ class Session:
                 task_weights=[float(len(task.uses)) for task in self.tasks],
                 work_dir=str(self.store.directory),
                 max_trials_global=trials,
-                num_trials_per_iter=options.batch,
+                num_trials_per_iter=batch,
                 builder=_Builder(self, engine, folder),
                 runner=_Runner(self, engine),
                 database=database,
