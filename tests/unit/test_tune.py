@@ -50,8 +50,8 @@ def tasks(compiled: Artifact) -> list[Task]:
     return tasks_of([compiled], load_target("qemu-m4"), wide_weights=True)
 
 
-def test_kernels_with_equal_shapes_are_one_task(compiled: Artifact) -> None:
-    once = tasks_of([compiled], load_target("qemu-m4"), wide_weights=True)
+def test_kernels_with_equal_shapes_are_one_task(compiled: Artifact, tasks: list[Task]) -> None:
+    once = tasks
     twice = tasks_of([compiled] * 2, load_target("qemu-m4"), wide_weights=True)
     assert [task.signature for task in twice] == [task.signature for task in once]
     assert [len(task.uses) for task in twice] == [2 * len(task.uses) for task in once]
@@ -91,7 +91,7 @@ def test_a_wrong_or_failed_candidate_is_never_the_best() -> None:
     default = measured(4, 1000)
     found = [default, measured(8, 10, wrong=1), measured(12, 10, error="fault"), measured(16, 900)]
     assert results.best(found, default, "latency").point.rows == 16
-    assert {one.point.rows for one in results.pareto(found)} == {4, 16}
+    assert [one.point.rows for one in results.pareto(found)] == [16]
 
 
 def test_what_gains_next_to_nothing_is_not_worth_its_memory() -> None:
