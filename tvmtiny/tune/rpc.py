@@ -169,12 +169,13 @@ def _described(artifact: Artifact) -> dict[str, Any]:
 
 
 def _restored(data: dict[str, Any], directory: Path) -> Artifact:
-    tensors = {
-        key: tuple(
-            TensorInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-            for row in data[key]
-        )
-        for key in ("inputs", "outputs")
-    }
+    tensors = {key: tuple(map(_tensor, data[key])) for key in ("inputs", "outputs")}
     lists = {key: tuple(data[key]) for key in ("sources", "include_dirs")}
     return Artifact(**{**data, **tensors, **lists, "directory": directory})
+
+
+def _tensor(row: dict[str, Any]) -> TensorInfo:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
+    }
+    return TensorInfo(**values)

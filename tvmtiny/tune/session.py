@@ -18,6 +18,8 @@ from tvm.s_tir import meta_schedule as ms
 
 from tvmtiny.errors import TvmtinyError
 from tvmtiny.schedule import space
+from tvmtiny.schedule.records import DEFAULT, TunedRule
+from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target
 from tvmtiny.tune import search
 from tvmtiny.tune.engine import Built, Engine, Limits
@@ -116,7 +118,8 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="tvmtiny-tune-") as folder:
             engine = Engine(self.target, self._place, self.store, self._limits, Path(folder))
             self._measure_defaults(engine)
-            left = self.options.trials - len(self.tasks)
+            self._measure_records(engine)
+            left = self.options.trials - sum(one.trials for one in self.progress)
             if left > 0:
                 self._search(engine, Path(folder), left)
 
@@ -136,6 +139,38 @@ class Session:
             progress.add(measured, 1.0)
         self._report()
 
+    def _measure_records(self, engine: Engine) -> None:
+        """What a compile would take now: the kernels' records, or those of the nearest shapes."""
+        rule = TunedRule(self.target, self.options.objective, family(self.target))
+        wanted = []
+        for task in self.tasks:
+            chosen = rule.choose(task.kernel, task.operands)
+            if chosen.origin != DEFAULT and any(
+                chosen.blocking == point for d in task.designs for point in d.points()
+            ):
+                wanted.append((task, chosen.blocking))
+        for (task, _), found in zip(wanted, engine.measure(wanted), strict=True):
+            self._note(task, found)
+        if wanted:
+            self._report()
+
+    def _note(self, task: Task, found: Measurement) -> float:
+        """Count a trial; returns its score."""
+        value = score(found, self._defaults[key_of(task.signature)], self.options.objective)
+        self.progress[self.tasks.index(task)].add(found, value)
+        return value
+
+    def _teach(self, model: Any, contexts: Sequence[Any]) -> None:
+        """Show the cost model what is known of the tasks already."""
+        for task, context in zip(self.tasks, contexts, strict=True):
+            default = self._defaults[key_of(task.signature)]
+            known = [found for found in self.found(task) if found.valid]
+            results = [
+                ms.runner.RunnerResult([score(found, default, self.options.objective)], None)
+                for found in known
+            ]
+            model.update(context, [search.candidate(task, found.point) for found in known], results)
+
     def _search(self, engine: Engine, folder: Path, trials: int) -> None:
         logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
         random.seed(self.options.seed)
@@ -144,12 +179,13 @@ class Session:
         batch = min(options.batch, trials)
         trials -= trials % batch  # the scheduler ends with the batch that reaches its limit
         scheduler = "gradient" if options.strategy == "xgb" else "round-robin"
+        contexts = [search.context(task, self.target, options.strategy, options.seed) for task in self.tasks]
+        model = search.cost_model(self.tasks, options.strategy, options.seed)
+        self._teach(model, contexts)
         database = ms.database.JSONDatabase(work_dir=str(self.store.directory))
         try:
             ms.tune.tune_tasks(
-                tasks=[
-                    search.context(task, self.target, options.strategy, options.seed) for task in self.tasks
-                ],
+                tasks=contexts,
                 task_weights=[float(len(task.uses)) for task in self.tasks],
                 work_dir=str(self.store.directory),
                 max_trials_global=trials,
@@ -157,7 +193,7 @@ class Session:
                 builder=_Builder(self, engine, folder),
                 runner=_Runner(self, engine),
                 database=database,
-                cost_model=search.cost_model(self.tasks, options.strategy, options.seed),
+                cost_model=model,
                 measure_callbacks=[
                     ms.measure_callback.AddToDatabase(),
                     ms.measure_callback.UpdateCostModel(),
@@ -183,11 +219,8 @@ class Session:
     def measured(self, engine: Engine, names: Sequence[str]) -> list[float]:
         """Run a batch; scores, infinite for what failed."""
         built = [self._built.pop(name) for name in names]
-        scores = []
-        for one, found in zip(built, engine.run(built), strict=True):
-            default = self._defaults[key_of(one.task.signature)]
-            scores.append(score(found, default, self.options.objective))
-            self.progress[self.tasks.index(one.task)].add(found, scores[-1])
+        found = engine.run(built)
+        scores = [self._note(one.task, measured) for one, measured in zip(built, found, strict=True)]
         self._report()
         return scores
 
