@@ -95,7 +95,7 @@ def measured(task: Task, place: Place, folder: Path, batches: list[slice]) -> It
 def test_a_server_that_dies_loses_nothing(
     task: Task, tracker: str, servers: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    place = Rpc(load_target(KEY), tracker, 60)
+    place = Rpc(load_target(KEY), tracker, 60, patience_s=3)
     assert place.parallel == 2
     batches = measured(task, place, tmp_path / "rpc", [slice(0, 4), slice(4, 8)])
     found = next(batches)
@@ -107,7 +107,7 @@ def test_a_server_that_dies_loses_nothing(
     assert [one.instructions for one in found] == [one.instructions for one in here]
 
     stop(servers[1])
-    with pytest.raises(EnvironmentProblem):
+    with pytest.raises(EnvironmentProblem, match="no server"):
         next(measured(task, place, tmp_path / "none", [slice(8, 10)]))
 
 

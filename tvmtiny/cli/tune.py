@@ -52,7 +52,7 @@ def command(
         str | None, typer.Option(help="Board or core; records serve every target of its core.")
     ] = None,
     on: Annotated[
-        str, typer.Option(metavar="PLACE", help="Where candidates run: qemu or serial:PORT.")
+        str, typer.Option(metavar="PLACE", help="Where candidates run: qemu, serial:PORT or rpc:HOST:PORT.")
     ] = "qemu",
     calibration: Annotated[
         Path | None, typer.Option(help="NPZ file, for a MODEL that is not compiled yet.", dir_okay=False)

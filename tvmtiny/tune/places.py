@@ -17,6 +17,7 @@ import numpy as np
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import EnvironmentProblem, TvmtinyError, UserError
+from tvmtiny.project.api import ProjectAPI
 from tvmtiny.report.blocks import Program
 from tvmtiny.report.cycles import core_model
 from tvmtiny.runner import Sample, run
@@ -119,9 +120,11 @@ class Serial:
     def __init__(self, target: Target, port: str, timeout_s: float) -> None:
         self.name = f"serial:{port}"
         self._target, self._timeout_s = target, timeout_s
+        self._flashed: Path | None = None
 
     def run(self, image: Image, first: int, count: int) -> list[Outcome]:
-        """The image must be on the board; what preparing and comparing take is measured and taken off."""
+        """Flash the image, once; what preparing and comparing take is measured and taken off."""
+        self._flash(image)
         indices = range(first, first + count)
         result = run(
             image.artifact,
@@ -145,6 +148,14 @@ class Serial:
             spread = (max(timed) - min(timed)) / max(1.0, median)
             found.append(Outcome(int(median - idle), 0, spread, int(outputs["wrong"][index])))
         return found
+
+    def _flash(self, image: Image) -> None:
+        if self._flashed != image.build_dir:
+            api = ProjectAPI(self._target.project)
+            api.generate_project(image.artifact, self._target, image.build_dir)
+            api.build()
+            api.flash()
+            self._flashed = image.build_dir
 
 
 def request(first: int, count: int) -> Sample:

@@ -40,12 +40,16 @@ _MARGIN_S = 30.0
 
 
 class Rpc:
-    """All boards of a key, several at once."""
+    """All boards of a key, several at once.
 
-    def __init__(self, target: Target, tracker: str, timeout_s: float) -> None:
+    Args:
+        patience_s: how long to wait where no board is left.
+    """
+
+    def __init__(self, target: Target, tracker: str, timeout_s: float, patience_s: float = 60) -> None:
         self.name = f"rpc:{tracker}"
         self._address = address(tracker)
-        self._target, self._timeout_s = target, timeout_s
+        self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
         self.parallel = max(1, self._servers())
 
     def run(self, image: Image, first: int, count: int) -> list[Outcome]:
@@ -70,12 +74,10 @@ class Rpc:
             if "error" in answer:
                 raise EnvironmentProblem(f"A server of {self.name}: {answer['error']}")
             return [Outcome(**row) for row in answer["outcomes"]]
-        raise EnvironmentProblem(
-            f"No server with the key {self._target.name} at {self.name} has measured it: {failure}",
-            "Start one: tvmtiny board serve --tracker HOST:PORT --key KEY --on PLACE.",
-        )
+        raise EnvironmentProblem(f"{ATTEMPTS} servers of {self.name} have failed to measure it: {failure}")
 
     def _asked(self, data: bytes, wanted: str) -> dict[str, Any]:
+        self._await_server()
         tracker = rpc.connect_tracker(*self._address)
         session = tracker.request(
             self._target.name, session_timeout=self._timeout_s + _MARGIN_S, max_retry=ATTEMPTS
@@ -83,6 +85,18 @@ class Rpc:
         session.upload(bytearray(data), IMAGE_FILE)
         answer: dict[str, Any] = json.loads(str(session.get_function(FUNCTION)(wanted)))
         return answer
+
+    def _await_server(self) -> None:
+        """Give servers time to come back; a tracker would let a request wait for ever."""
+        deadline = time.monotonic() + self._patience_s
+        while self._servers() == 0:
+            if time.monotonic() > deadline:
+                raise EnvironmentProblem(
+                    f"{self.name} has had no server with the key {self._target.name} for {self._patience_s:g} s.",
+                    f"Start one: tvmtiny board serve --tracker {self.name.removeprefix('rpc:')} "
+                    f"--key {self._target.name} --on PLACE.",
+                )
+            time.sleep(0.5)
 
     def _servers(self) -> int:
         """How many servers of the key the tracker knows. Raises EnvironmentProblem when it cannot be reached."""
