@@ -51,7 +51,8 @@ def best(measured: Sequence[Measurement], default: Measurement, objective: str) 
 
 def pareto(measured: Sequence[Measurement]) -> list[Measurement]:
     """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles."""
-    valid = sorted((found for found in measured if found.valid), key=lambda found: found.cycles)
+    valid = [found for found in measured if found.valid]
+    valid.sort(key=lambda found: (found.cycles, found.flash_bytes, found.scratch_bytes))
     front: list[Measurement] = []
     for found in valid:
         if not any(
