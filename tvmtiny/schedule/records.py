@@ -203,22 +203,25 @@ class TunedRule:
             return default
         signature = Signature.of(kernel, operands)
         if signature not in self._chosen:
-            self._chosen[signature] = self._by_record(signature, kernel, operands) or default
+            self._chosen[signature] = next(iter(self.near(kernel, operands)), default)
         return self._chosen[signature]
 
-    def _by_record(self, signature: Signature, kernel: Kernel, operands: Operands) -> Chosen | None:
-        own = self._records.get(signature)
-        record = own or self._nearest(signature)
-        if record is None:
-            return None
+    def near(self, kernel: Kernel, operands: Operands) -> list[Chosen]:
+        """What the records of a kernel say for a call, the nearest shapes first: its own, if there is one."""
+        signature = Signature.of(kernel, operands)
+        distances = ((signature.distance(other), record) for other, record in self._records.items())
+        known = [(distance, record) for distance, record in distances if distance is not None]
+        known.sort(key=lambda found: (found[0], found[1].schedule))
+        chosen = (self._by_record(record, signature, kernel, operands) for _, record in known)
+        return [found for found in chosen if found is not None]
+
+    def _by_record(
+        self, record: Record, signature: Signature, kernel: Kernel, operands: Operands
+    ) -> Chosen | None:
         point = space.replayed(record.trace, space.workload(kernel, operands))
         fitted = self._fitted(point, kernel, operands)
-        return None if fitted is None else Chosen(fitted, TUNED if own else BORROWED, record)
-
-    def _nearest(self, signature: Signature) -> Record | None:
-        distances = ((signature.distance(other), record) for other, record in self._records.items())
-        near = [(distance, record) for distance, record in distances if distance is not None]
-        return min(near, key=lambda found: (found[0], found[1].schedule))[1] if near else None
+        origin = TUNED if record.signature == signature else BORROWED
+        return None if fitted is None else Chosen(fitted, origin, record)
 
     def _fitted(self, point: Blocking, kernel: Kernel, operands: Operands) -> Blocking | None:
         """A point for these operands; None where it does not apply: pairs of an odd head, other storage of weights."""

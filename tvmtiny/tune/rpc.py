@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import io
 import json
+import socket
 import tarfile
 import tempfile
 import time
@@ -101,6 +102,8 @@ class Rpc:
     def _servers(self) -> int:
         """How many servers of the key the tracker knows. Raises EnvironmentProblem when it cannot be reached."""
         try:
+            with socket.create_connection(self._address, timeout=5):
+                pass  # TVM's own client would try for half a minute
             known = rpc.connect_tracker(*self._address).summary()["server_info"]
         except (OSError, RuntimeError) as error:
             raise EnvironmentProblem(

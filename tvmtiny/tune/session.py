@@ -17,8 +17,9 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from tvmtiny.errors import TvmtinyError
+from tvmtiny.kernels import Blocking
 from tvmtiny.schedule import space
-from tvmtiny.schedule.records import DEFAULT, TunedRule
+from tvmtiny.schedule.records import TunedRule
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target
 from tvmtiny.tune import search
@@ -29,6 +30,9 @@ from tvmtiny.tune.store import Measurement, Store, key_of
 from tvmtiny.tune.tasks import Task
 
 ARTIFACT = "candidate.json"
+NEAREST_RECORDS = 3
+"""How many records of a kernel are tried before a search."""
+
 FAILED_SECONDS = 1e10
 """What MetaSchedule's cost model takes for a candidate that failed."""
 
@@ -140,15 +144,13 @@ class Session:
         self._report()
 
     def _measure_records(self, engine: Engine) -> None:
-        """What a compile would take now: the kernels' records, or those of the nearest shapes."""
+        """Begin with what records know: the kernels' own and those of the nearest shapes."""
         rule = TunedRule(self.target, self.options.objective, family(self.target))
-        wanted = []
+        wanted: list[tuple[Task, Blocking]] = []
         for task in self.tasks:
-            chosen = rule.choose(task.kernel, task.operands)
-            if chosen.origin != DEFAULT and any(
-                chosen.blocking == point for d in task.designs for point in d.points()
-            ):
-                wanted.append((task, chosen.blocking))
+            points = {point for design in task.designs for point in design.points()}
+            near = dict.fromkeys(one.blocking for one in rule.near(task.kernel, task.operands))
+            wanted += [(task, point) for point in near if point in points][:NEAREST_RECORDS]
         for (task, _), found in zip(wanted, engine.measure(wanted), strict=True):
             self._note(task, found)
         if wanted:
