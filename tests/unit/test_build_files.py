@@ -21,7 +21,17 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.resources import data_dir
 
 # Zephyr 4.2, documentation "Modules (External projects)", section "Module yaml file description".
-MODULE_KEYS = {"name", "build", "samples", "tests", "boards", "blobs", "security", "package-managers", "runners"}
+MODULE_KEYS = {
+    "name",
+    "build",
+    "samples",
+    "tests",
+    "boards",
+    "blobs",
+    "security",
+    "package-managers",
+    "runners",
+}
 MODULE_BUILD_KEYS = {"cmake", "kconfig", "cmake-ext", "kconfig-ext", "depends", "settings", "sysbuild-cmake"}
 # PlatformIO Core 6, documentation "library.json", fields of the manifest and of "build".
 LIBRARY_KEYS = {"name", "version", "description", "headers", "frameworks", "platforms", "build", "export"}
@@ -64,7 +74,9 @@ def listed(text: str) -> set[str]:
     return {name for name in re.findall(r"(\w+\.c)\b", text) if not re.search(r"zephyr|^main", name)}
 
 
-@pytest.mark.parametrize("file", ["CMakeLists.txt", "zephyr/CMakeLists.txt", "library.json", "tiny.clayer.yml"])
+@pytest.mark.parametrize(
+    "file", ["CMakeLists.txt", "zephyr/CMakeLists.txt", "library.json", "tiny.clayer.yml"]
+)
 def test_every_build_compiles_exactly_the_sources_of_the_metadata(
     metadata: dict[str, Any], file: str
 ) -> None:
@@ -110,7 +122,15 @@ def test_clayer_has_documented_keys_and_existing_folders(artifact: Artifact) -> 
 
 def test_yaml_for_twister_has_documented_keys() -> None:
     # Zephyr 4.2, documentation "Test Runner (Twister)", sections "Tests" and "Samples".
-    keys = {"tags", "min_ram", "min_flash", "integration_platforms", "harness", "harness_config", "extra_args"}
+    keys = {
+        "tags",
+        "min_ram",
+        "min_flash",
+        "integration_platforms",
+        "harness",
+        "harness_config",
+        "extra_args",
+    }
     keys |= {"platform_allow", "extra_configs", "build_only", "filter", "timeout", "depends_on", "sysbuild"}
     texts = [path.read_text("utf-8") for path in _twister_files()]
     assert texts
