@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from tvmtiny import fewshot
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
@@ -23,6 +25,25 @@ LINE = 110
 
 TEXT_BYTES = 512
 """Longest text of a model with a tokenizer, as data (`<name>_text_model`); its functions take any length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureUse:
+    """What a model with a front end says of it.
+
+    Attributes:
+        input: the input that takes the rows.
+        samples: most samples of a recording that is given as data (`<name>_features_model`), each of `channels` values.
+        audio: PCM; else samples of a sensor. finish: the recording's end completes rows.
+        state_bytes: of the front end's state, at most.
+    """
+
+    input: str
+    samples: int
+    channels: int
+    audio: bool
+    finish: bool
+    state_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +62,7 @@ class ModelInfo:
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
+        features: the front end that fills the input; None without one.
     """
 
     name: str
@@ -56,6 +78,7 @@ class ModelInfo:
     example: dict[str, Array]
     family: str
     text_input: str | None = None
+    features: FeatureUse | None = None
 
 
 def c_type(dtype: str) -> str:
@@ -91,6 +114,8 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     }
     if info.text_input is not None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
+    if info.features is not None:
+        files |= {f"{name}_run_features.{kind}": f"run_features.{kind}.j2" for kind in "hc"}
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
@@ -98,14 +123,39 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
     common = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
-        for file in ("tvmt_model.h", "tvmt_classify.h")
+        for file in ("tvmt_model.h", "tvmt_classify.h", *(["tvmt_fewshot.h"] if _embeddings(program) else []))
     }
     return common | headers(_kernel_headers(program, info), info.family)
 
 
 def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
-    quantizers = {"tvmt_quantize_q16_s8"} if info.input_params else set()
-    return program.microkernels | quantizers | {"tvmt_platform"}
+    further = {"tvmt_quantize_q16_s8"} if info.input_params else set()
+    further |= {"tvmt_norm_rate"} if _embeddings(program) else set()  # tvmt_fewshot.h takes its square root
+    return program.microkernels | further | {"tvmt_platform"}
+
+
+def _is_row(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 2 and tensor.shape[0] == 1
+
+
+def _embeddings(program: Program) -> list[Tensor]:
+    """The outputs that are an embedding: one row of int8. A row of logits is int16."""
+    return [
+        tensor
+        for tensor in program.outputs
+        if _is_row(tensor) and tensor.dtype == "int8" and 1 < tensor.shape[1] <= fewshot.MOST
+    ]
+
+
+def _model_id(program: Program, info: ModelInfo) -> str:
+    """32 bits that differ between models: whose embeddings a store holds."""
+    digest = hashlib.sha256()
+    for constant in program.constants:
+        digest.update(constant.array.tobytes())
+    for tensor in program.outputs:
+        params = info.output_params[tensor.name]
+        digest.update(f"{tensor.name} {params.scale} {params.zero_point};".encode())
+    return f"0x{digest.hexdigest()[:8]}"
 
 
 def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
@@ -118,6 +168,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
+        "model_id": _model_id(program, info),
         "calls": [_call(call, program, info) for call in program.calls],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
@@ -160,7 +211,8 @@ def _output(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str
         "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
         + (", a row a token, 0 for absent tokens" if by_token else ""),
         "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
-        "classifier": len(tensor.shape) == 2 and tensor.shape[0] == 1 and tensor.dtype == "int16",
+        "classifier": _is_row(tensor) and tensor.dtype == "int16",
+        "embedding": tensor in _embeddings(program),
         "labels": info.labels.get(tensor.name, ()),
         "labels_symbol": f"{stem}_labels",
         "label_count": f"{stem.upper()}_LABEL_COUNT",

@@ -47,6 +47,7 @@ def metadata(
         "has_length": info.has_length,
         "length_input": length_input,
         "tokenizer": None,
+        "features": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,
@@ -61,11 +62,11 @@ def metadata(
 
 
 def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
-    """The residual stream: its tensors where they are int16, and how much larger than in int8 the largest is."""
-    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.stream]
+    """The tensors between layers that are int16, and how much larger than in int8 the largest is."""
+    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.int16]
     return {
-        "dtype": "int16" if quantized.stream else "int8",
-        "tensors": list(quantized.stream),
+        "dtype": "int16" if quantized.int16 else "int8",
+        "tensors": list(quantized.int16),
         "extra_bytes": max(sizes, default=0) // 2,
     }
 
