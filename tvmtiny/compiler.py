@@ -359,7 +359,10 @@ def _front_end(
 
 
 def _attach(
-    parts: list[AttachedTokenizer | AttachedFeatures], prefix: str, files: dict[str, str], data: dict[str, Any]
+    parts: list[AttachedTokenizer | AttachedFeatures],
+    prefix: str,
+    files: dict[str, str],
+    data: dict[str, Any],
 ) -> None:
     """Add what turns raw input into the model's to its files and metadata."""
     for part in parts:
