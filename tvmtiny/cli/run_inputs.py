@@ -80,8 +80,8 @@ class Runs:
         truth = predictions.read_truth(artifact, inputs.data, inputs.shown, len(samples))
         result = run(
             artifact,
-            self.on,
-            samples,
+            on=self.on,
+            samples=samples,
             target=self.target,
             timeout_s=self.timeout_s,
             repeat=self.repeat,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvmtiny.artifact import SCHEMA
-from tvmtiny.codegen.c_sources import ModelInfo
+from tvmtiny.codegen.c_sources import ModelInfo, source_names
 from tvmtiny.codegen.program import Call, Program, Tensor
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import Operands, kernel_of, operands_of
@@ -56,7 +56,7 @@ def metadata(
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
-        "sources": [f"{info.name}.c", f"{info.name}_weights.c"],
+        "sources": source_names(program, info.name),
         "include_dirs": [".", "include"],
     }
 
@@ -95,6 +95,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                     a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
                 ),
                 "microkernels": sorted(call.function.microkernels),
+                "microkernel_variant": call.function.variant,
             }
         )
     return rows

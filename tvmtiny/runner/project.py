@@ -206,12 +206,15 @@ def _copy_model(artifact: Artifact, to: Path) -> tuple[list[str], list[str]]:
             f"{artifact.directory} lacks {', '.join(missing)}, which its metadata names.",
             "Compile the model again.",
         )
-    headers = [path for folder in artifact.include_dirs for path in (artifact.directory / folder).glob("*.h")]
+    folders = [artifact.directory / folder for folder in artifact.include_dirs]
+    headers = [path for folder in folders for path in folder.glob("*.h")]
+    # Those of further variants of micro-kernels: in folders of their own.
+    headers += sorted((artifact.directory / "include").glob("*/*.h"))
     for path in (*(artifact.directory / name for name in artifact.sources), *headers):
         relative = path.relative_to(artifact.directory)
         _write(to / relative, path.read_bytes())
-    folders = [(Path(_MODEL) / folder).as_posix() for folder in artifact.include_dirs]
-    return [f"{_MODEL}/{name}" for name in artifact.sources], folders
+    relative_folders = [(Path(_MODEL) / folder).as_posix() for folder in artifact.include_dirs]
+    return [f"{_MODEL}/{name}" for name in artifact.sources], relative_folders
 
 
 def _copy(files: Iterable[Path], root: Path, directory: Path, folder: str) -> list[str]:
