@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from model_cases import shared
-from zephyr_build import HOST_BOARD, Image, build, read_until, run, running
+from model_cases import samples, shared
+from zephyr_build import HOST_BOARD, Image, build, read_until, run, running, toolchain
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
+from tvmtiny.link.client import Client
+from tvmtiny.project.api import ProjectAPI
+from tvmtiny.runner.protocol import output_tensors, sample_bytes
+from tvmtiny.target import load_target
+from tvmtiny.verify import expected_outputs
 from tvmtiny.zephyr.application import write_reference_test
 
 pytestmark = pytest.mark.zephyr
@@ -196,3 +202,26 @@ def test_motion_sample_reads_a_sensor(motion: Artifact, tmp_path: Path) -> None:
 def test_cpp_sample_classifies(intent: Artifact, board: str, tmp_path: Path) -> None:
     image = build(EXAMPLES / "zephyr" / "cpp", board, tmp_path, f"-DTVMTINY_MODEL={intent.directory}")
     assert "GetWeather" in run(image, r"GetWeather|error")
+
+
+def test_firmware_answers_on_its_serial_port(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, target = shared(tmp_path_factory, "post_norm", "qemu-m4"), load_target("qemu-m4")
+    for name, value in toolchain(target.zephyr_board).items():
+        monkeypatch.setenv(name, value)
+    api = ProjectAPI("zephyr")
+    api.generate_project(artifact, target, tmp_path / "application")
+    api.build(strict=True)
+    client = Client(api.open_transport())
+    chosen = samples(artifact)
+    try:
+        assert client.open().model == artifact.name
+        for sample, expected in zip(chosen, expected_outputs(artifact, chosen), strict=True):
+            measured, data = client.run(sample_bytes(artifact, sample, 0), sample.n_tokens, 30)
+            (info,) = artifact.outputs
+            np.testing.assert_array_equal(output_tensors(artifact, data)[info.name], expected[info.name])
+            assert 0 < measured.stack_bytes < target.stack_bytes
+            assert measured.guard_bytes == 0
+    finally:
+        api.close_transport()
