@@ -76,7 +76,13 @@ def audio_specs(draw: st.DrawFn) -> Spec:
     rate = draw(st.sampled_from([8000, 16000]))
     edges = sorted(draw(st.lists(st.floats(0, rate / 2), min_size=2, max_size=2, unique=True)))
     data: dict[str, Any] = {
-        **{"kind": kind, "sample_rate": rate, "fft": fft, "window": window, "hop": draw(st.integers(1, 2 * fft))},
+        **{
+            "kind": kind,
+            "sample_rate": rate,
+            "fft": fft,
+            "window": window,
+            "hop": draw(st.integers(1, 2 * fft)),
+        },
         **{"mels": mels, "pad": pad, "fmin": edges[0], "fmax": edges[1] + 1e-3 * (edges[1] < rate / 2)},
         **{name: draw(st.sampled_from(values)) for name, values in _CHOICES.items()},
         "window_function": "hann" if pad == "reflect" else draw(st.sampled_from(["hann", "hamming"])),

@@ -170,7 +170,7 @@ def compile(  # noqa: A001 - the verb of the command line
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, _hash(model))
-        for attached in filter(None, (text, front_end)):
+        for attached in _present(text, front_end):
             files |= attached.files(prefix)
             data |= attached.metadata(prefix, data["sources"])
         _write(directory, files, references, program, data)
@@ -296,6 +296,12 @@ def arena_regions(board: Target) -> list[MemoryRegion]:
         last = regions[-1]
         regions[-1] = dataclasses.replace(last, bytes=max(0, last.bytes - board.stack_bytes))
     return regions
+
+
+def _present(
+    *parts: AttachedTokenizer | AttachedFeatures | None,
+) -> list[AttachedTokenizer | AttachedFeatures]:
+    return [part for part in parts if part is not None]
 
 
 def _front_end(

@@ -38,7 +38,13 @@ def test_the_reference_is_what_transformers_computes(name: str) -> None:
     assert isinstance(description, AudioSpec)
     scale = {"htk": "htk", "slaney": "slaney"}[description.mel_scale]
     filters = audio_utils.mel_filter_bank(
-        *(description.fft // 2 + 1, description.mels, description.fmin, description.fmax, description.sample_rate),
+        *(
+            description.fft // 2 + 1,
+            description.mels,
+            description.fmin,
+            description.fmax,
+            description.sample_rate,
+        ),
         norm=None if description.mel_norm == "none" else "slaney",
         mel_scale=scale,
     )
@@ -66,7 +72,9 @@ def test_the_reference_is_what_transformers_computes(name: str) -> None:
         if description.lifter:
             order = np.arange(description.coefficients)
             logs *= 1 + np.sin(np.pi * (order + 1) / description.lifter) * description.lifter / 2
-    np.testing.assert_allclose(reference_rows(description, signals(6000)["bursts"]), logs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        reference_rows(description, signals(6000)["bursts"]), logs, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_window_is_scipys() -> None:
@@ -104,7 +112,9 @@ def test_any_description_is_within_one_of_the_reference(description: AudioSpec, 
     assert np.abs(audio_rows(tables, pcm) - expected).max(initial=0) < 1
 
 
-@given(st.sampled_from([16, 20, 24, 36, 48, 60, 100, 128, 400, 480, 512, 1200, 2048]), st.integers(0, 2**32 - 1))
+@given(
+    st.sampled_from([16, 20, 24, 36, 48, 60, 100, 128, 400, 480, 512, 1200, 2048]), st.integers(0, 2**32 - 1)
+)
 @settings(max_examples=40, deadline=None)
 def test_the_transform_is_numpys(length: int, seed: int) -> None:
     transform = build_transform(length)
@@ -119,10 +129,13 @@ def test_the_transform_is_numpys(length: int, seed: int) -> None:
 
 
 def test_log2_is_close_to_the_real_one() -> None:
-    values = np.random.default_rng(0).integers(1, 2**63, 5000, np.uint64) >> np.arange(5000, dtype=np.uint64) % 60
+    values = (
+        np.random.default_rng(0).integers(1, 2**63, 5000, np.uint64) >> np.arange(5000, dtype=np.uint64) % 60
+    )
     values = np.append(np.maximum(values, 1), np.asarray([1, 2, 2**63, 2**64 - 1], np.uint64))
     error = log2_q16(values) / 65536 - np.log2(values.astype(float))
-    assert -2e-4 < error.min() and error.max() < 3e-5
+    assert error.min() > -2e-4
+    assert error.max() < 3e-5
 
 
 def test_the_cepstral_transform_is_orthonormal() -> None:
@@ -168,7 +181,13 @@ def test_sensor_rows_are_within_one_of_the_reference(seed: int, group: int) -> N
 
 @pytest.mark.parametrize(
     ("count", "most", "group", "kept"),
-    [(5, 8, 1, range(5)), (9, 8, 1, range(1, 9)), (5, 8, 2, range(4)), (9, 8, 2, range(2, 8)), (10, 8, 2, range(2, 10))],
+    [
+        (5, 8, 1, range(5)),
+        (9, 8, 1, range(1, 9)),
+        (5, 8, 2, range(4)),
+        (9, 8, 2, range(2, 8)),
+        (10, 8, 2, range(2, 10)),
+    ],
 )
 def test_the_last_rows_are_whole_tokens(count: int, most: int, group: int, kept: range) -> None:
     rows = np.arange(count, dtype=np.int8)[:, None]
