@@ -87,7 +87,7 @@ def test_names_groups_families_and_patterns_choose() -> None:
     assert names("enc32") == ["enc32"]
     assert names("bert-tiny") == ["bert-tiny-32", "bert-tiny-128", "bert-tiny-512", "bert-tiny-128-ids"]
     assert names("dense-32*", "enc32")[:2] == ["dense-32x64x64", "dense-32x256x64"]
-    assert {*names("kernels"), *names("encoders")} == set(names())
+    assert {*names("kernels"), *names("encoders"), *names("features")} == set(names())
     assert len(names()) == len(set(names()))
 
 

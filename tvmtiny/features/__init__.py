@@ -9,5 +9,6 @@
 
 spec.py reads and checks a description, reference.py computes it in float64, tables.py makes integers of it. audio.py
 and sensor.py compute with these what the C does, bit for bit; emit.py writes the C tables, attach.py adds them to a
-model. The C that uses them lies in microtvm_projects/common: tvmt_audio*, tvmt_fft*, tvmt_sensor*, tvmt_scale*, tvmt_rows*.
+model. The C that uses them lies in microtvm_projects/common: tvmt_audio*, tvmt_fft*, tvmt_sensor*, tvmt_scale*,
+tvmt_rows*.
 """
