@@ -47,13 +47,13 @@ def front_end(artifact: Artifact) -> dict[str, Any]:
 
 
 def run_recordings(
-    artifact: Artifact, recordings: Sequence[Recording], on: str, timeout_s: float, jobs: int = 1
+    artifact: Artifact, recordings: Sequence[Recording], on: str, timeout_s: float, **options: Any
 ) -> FeatureRun:
     """Run a model that was compiled with a front end.
 
     Args:
         recordings: at most `most_samples` samples each.
-        on, jobs: as for `tvmtiny.runner.run`.
+        on, timeout_s, options: as for `tvmtiny.runner.run`.
 
     Raises:
         UserError: the model has no front end, or a recording is too long or too short.
@@ -63,7 +63,7 @@ def run_recordings(
     wrapped = _with_samples(artifact, about)
     place = artifact.directory / "build" / f"features-{on.partition(':')[0]}"
     raw = [_sample(wrapped, recording) for recording in recordings]
-    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place, jobs=jobs)
+    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place, **options)
     _check_status(artifact, about, result)
     samples = [Sample({about["input"]: output[_ROWS]}, int(output[_COUNT][0])) for output in result.outputs]
     _check_rows(artifact, about, recordings, samples)

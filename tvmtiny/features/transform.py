@@ -65,8 +65,8 @@ def build_transform(length: int) -> Transform:
         m *= radix
     order = np.empty(length // 2, np.int64)
     order[_positions(np.arange(length // 2), radices)] = np.arange(length // 2)
-    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most, the first
-    # by r; 2**30 is what the split into frequencies can take.
+    # Points are complex, so sqrt(2) larger than a sample; a stage of radix r multiplies by r / 2 at most, the first by
+    # r; 2**30 is what the split into frequencies can take.
     growth = 2 * math.prod(radix / 2 for radix in radices) * math.sqrt(2) * (1 + _HEADROOM)
     turns = _turns(np.arange(length // 4 + 1) / length)
     return Transform(length, tuple(stages), order, *turns, math.floor(30 - math.log2(growth)))
