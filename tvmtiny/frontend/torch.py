@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Registers the operators of programs that PT2E has quantized.
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
             return torch.export.load(path)
     except Exception as error:  # zip, pickle, JSON: each of its readers raises its own
         raise UserError(

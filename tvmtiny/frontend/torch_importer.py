@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import fx
+from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from tvmtiny.frontend.naming_builder import NamingBuilder
@@ -25,8 +26,32 @@ class Importer(ExportedProgramImporter):
         self._builder = NamingBuilder()
 
     def create_convert_map(self) -> dict[str, Callable[[fx.Node], Any]]:
-        """TVM's converters, each telling the builder first which node it is at."""
-        return {name: self._named(convert) for name, convert in super().create_convert_map().items()}
+        """TVM's converters and those of PT2E, each telling the builder first which node it is at."""
+        converters = super().create_convert_map()
+        for form, takes_axis in (("per_tensor", False), ("per_channel", True)):
+            for name in ("quantize", "dequantize"):
+                convert = self._quantization(getattr(relax.op, name), takes_axis=takes_axis)
+                converters[f"{name}_{form}.default"] = convert
+        return {name: self._named(convert) for name, convert in converters.items()}
+
+    def _quantization(self, operator: Any, *, takes_axis: bool) -> Callable[[fx.Node], Any]:
+        """A converter of quantized_decomposed: (x, scale, zero point, [axis,] least, most, type of the integers)."""
+
+        def convert(node: fx.Node) -> Any:
+            x, scale, zero_point = self.retrieve_args(node)[:3]
+            axis = node.args[3] if takes_axis else 0
+            integers = str(node.args[6 if takes_axis else 5]).removeprefix("torch.")
+            parts = self._as_tensor(scale, "float32"), self._as_tensor(zero_point, "int32")
+            result = "float32" if operator is relax.op.dequantize else integers
+            return self.block_builder.emit(operator(x, *parts, axis=int(axis), out_dtype=result))
+
+        return convert
+
+    def _as_tensor(self, value: Any, dtype: str) -> Any:
+        """A scale or zero point, a Python number or a tensor of the program."""
+        if isinstance(value, int | float):
+            return relax.const(value, dtype)
+        return self.block_builder.emit(relax.op.astype(value, dtype))
 
     def _named(self, convert: Callable[[fx.Node], Any]) -> Callable[[fx.Node], Any]:
         def convert_named(node: fx.Node) -> Any:
