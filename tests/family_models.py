@@ -477,6 +477,66 @@ class SpectrogramStem(nn.Module):
         return self.head(self.body(self.project(x), None).mean(dim=1))
 
 
+class ConvolutionModule(nn.Module):
+    """The convolution module of Conformer (Gulati et al., 2020): a gate, a depthwise convolution over time, SiLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.gate = nn.LayerNorm(E), nn.Conv1d(E, 2 * E, kernel_size=1)
+        self.depthwise = nn.Conv1d(E, E, kernel_size=5, padding=2, groups=E)
+        self.batch_norm, self.out = nn.BatchNorm1d(E), nn.Conv1d(E, E, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.glu(self.gate(self.norm(x).transpose(1, 2)), dim=1)
+        y = nn.functional.silu(self.batch_norm(self.depthwise(y)))
+        return x + self.out(y).transpose(1, 2)
+
+
+class Conformer(nn.Module):
+    """Attention, then the convolution module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.convolution = Layer(Attention()), ConvolutionModule()
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        return self.convolution(self.attention(x, keep))
+
+
+class SeparableNetwork(nn.Module):
+    """DS-CNN for keyword spotting (Zhang et al., 2017): depthwise and pointwise convolutions on a spectrogram."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 8, (5, 4), stride=2, padding=(2, 1), bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+class GroupedStem(nn.Module):
+    """A signal through a convolution in groups, one for each sensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(6, E, kernel_size=4, stride=4, groups=2)
+        self.body, self.head = TorchEncoder(norm_first=False, activation="relu"), nn.Linear(E, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(x).transpose(1, 2), None).mean(dim=1))
+
+
 SENSOR = ("x",)
 
 FAMILIES |= {
@@ -500,6 +560,9 @@ FAMILIES |= {
     "vit_mean": Family(lambda: VisionTransformer(cls=False), SENSOR, features=(1, 12, 12)),
     "conv1d_stem": Family(ConvolutionStem, SENSOR, features=(3, 32)),
     "conv2d_stem": Family(SpectrogramStem, SENSOR, features=(1, 16, 8)),
+    "ds_cnn": Family(SeparableNetwork, SENSOR, features=(1, 16, 8)),
+    "conformer": Family(lambda: SensorClassifier(Conformer(), features=6), SENSOR),
+    "grouped_stem": Family(GroupedStem, SENSOR, features=(6, 32)),
     "llama_like": Family(
         lambda: TextClassifier(
             Layer(Attention(bias=False, kv_heads=1, rotary=True), SwiGLU(), nn.RMSNorm), "none"

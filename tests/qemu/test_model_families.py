@@ -45,11 +45,15 @@ FUSED: dict[str, list[str] | None] = {
     "vit_cls": None,
     "conv1d_stem": None,
     "conv2d_stem": None,
+    "ds_cnn": None,
+    "conformer": None,
+    "grouped_stem": None,
 }
 """What families fuse to; None where plain operators stand among the fused ones."""
 
 COMPILED = (
-    "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem"
+    "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem",
+    "ds_cnn", "conformer",
 )  # fmt: skip
 """Each has something that no other has: these are compiled to C. benchmarks/families.py compiles all."""
 
@@ -148,15 +152,19 @@ def test_a_constant_mask_that_is_no_window_is_refused() -> None:
         check_fused(tvm.transform.Sequential(fusion_passes())(module))
 
 
-def test_a_depthwise_convolution_is_refused_by_name() -> None:
-    family("bert")
+def test_a_depthwise_convolution_beside_a_mask_is_refused() -> None:
+    models, _ = family("bert")
     import torch
 
-    def build() -> Any:
-        head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32, 2))
-        return torch.nn.Sequential(torch.nn.Conv1d(4, 4, 3, padding=1, groups=4), torch.nn.ReLU(), head)
+    class Conformer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = models.ConvolutionModule()
 
-    program = torch.export.export(build().eval(), (torch.zeros(1, 4, 8),))
-    with pytest.raises(UserError, match=r"conv1d at node .* is not supported") as caught:
-        check_fused(tvm.transform.Sequential(fusion_passes())(import_model(program)))
-    assert "groups=1" in caught.value.remedy
+        def forward(self, x: Any, keep: Any) -> Any:
+            return self.block(x)
+
+    chosen = models.Family(lambda: models.TextClassifier(Conformer()))
+    module = import_model(models.exported(chosen, chosen.module()))
+    with pytest.raises(UserError, match="mixes tokens without regard to the mask"):
+        check_fused(tvm.transform.Sequential(fusion_passes())(module))

@@ -25,8 +25,8 @@ _ATTENTION = (
 )
 _POOLING = "Pooling is the mean over the tokens that are present, or the first token."
 _CONVOLUTION = (
-    "A convolution is supported in one or two dimensions with constant weights and one group (groups=1); in place of a "
-    "depthwise one, use a full one or a dense layer on patches."
+    "A convolution is supported in one or two dimensions with constant weights, with groups or depthwise, where at every "
+    "place a tap meets the input."
 )
 _ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
 _TYPES = "All values between the inputs and the result are float32: export the model without casts."
@@ -45,6 +45,7 @@ _REMEDIES = {
     "max": _POOLING,
     "nn.conv1d": _CONVOLUTION,
     "nn.conv2d": _CONVOLUTION,
+    "nn.conv3d": _CONVOLUTION,
 }
 _OTHERWISE = "Replace it in the model by dense layers, self-attention, LayerNorm and activations."
 

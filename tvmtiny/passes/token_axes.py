@@ -60,7 +60,7 @@ def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
     alone = kind(value) in ("attention", "folded_attention", "mean", "first") and axes.tokens != ROWS.tokens
-    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone:
+    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone or (kind(value) == "depthwise" and axes.tokens):
         raise _mixes(var)
     return axes
 
