@@ -133,11 +133,14 @@ class _MaskFinder:
     def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call, emit: Emit) -> Any:
         scores = value.args[0]
         tokens = shape_of(scores)[-1]
-        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or _is_one_row(shape_of(scores)):
+        one_row = _is_one_row(shape_of(scores))
+        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or (one_row and self.mask is None):
             return None
         if self.mask is None:
             return call("softmax", [scores, self._n(tokens)])
         unmasked = self._unmasked_scores(graph, scores, emit)
+        if unmasked is None and one_row:
+            return None
         if unmasked is None:
             raise UserError(
                 f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length.",
@@ -214,7 +217,7 @@ class _MaskFinder:
 
 
 def _is_one_row(shape: tuple[int, ...]) -> bool:
-    """Whether a softmax is over classes: a model's last layer, not an attention."""
+    """Whether a softmax has the shape of one over classes; one of attention pooling has it, too, and a mask."""
     return len(shape) <= 2 and int(np.prod(shape[:-1])) == 1
 
 
