@@ -17,6 +17,7 @@ import tvm
 
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
+from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
     check_output,
@@ -30,6 +31,7 @@ from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.prefix import c_prefix
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
+from tvmtiny.features.attach import AttachedFeatures, FeatureChoice, attach_features, choose_features
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
 from tvmtiny.frontend.labels import LabelSource, read_labels
@@ -37,12 +39,15 @@ from tvmtiny.frontend.opening import model_stem, open_model
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
+from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
+from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
@@ -52,6 +57,7 @@ from tvmtiny.verify import INTEGER_MODULE
 
 Array = npt.NDArray[Any]
 OnStage = Callable[[str, float], None]
+Data = Path | str | Mapping[str, Array]
 
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
@@ -74,6 +80,7 @@ def compile(  # noqa: A001 - the verb of the command line
     name: str | None = None,
     labels: LabelSource | Mapping[str, LabelSource] | None = None,
     tokenizer: Path | str | None = None,
+    features: Path | str | None = None,
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
@@ -81,6 +88,7 @@ def compile(  # noqa: A001 - the verb of the command line
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
+    int16: Sequence[str] = (),
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -91,11 +99,14 @@ def compile(  # noqa: A001 - the verb of the command line
     Args:
         model: path of an .onnx or .pt2 file, `hf:DIR` (a Hugging Face model directory), or a torch ExportedProgram.
         target: name of a target (`tvmtiny targets`).
-        calibration: .npz file, or arrays by input name, samples along the first axis.
+        calibration: .npz file, or arrays by input name, samples along the first axis. A model that its author has
+            quantized, with a scale for every tensor, needs none.
         name: C prefix; the output directory's name when None.
         labels: file with a class name a line, or the names: of the first output, or of outputs by name. A Hugging
             Face directory's own are taken when None; so is its tokenizer.
         tokenizer: tokenizer.json that the model was trained with; the C then takes text.
+        features: description (TOML) of the front end that the model was trained with; the C then takes PCM, or raw
+            samples of a sensor.
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
@@ -104,6 +115,7 @@ def compile(  # noqa: A001 - the verb of the command line
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -117,31 +129,20 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    for what, value, choices in (
-        ("range method", range_method, ranges.METHODS),
-        ("folding of Q K^T", fold_qk, fold_query_key.MODES),
-        ("storage of weights", weights, WEIGHTS),
-        ("type of the residual stream", residual, RESIDUALS),
-    ):
-        _check_choice(what, value, choices)
+    _check_options(range_method, fold_qk, weights, residual, max_tokens)
     microkernels = family(board, weights)
-    if max_tokens is not None and max_tokens < 1:
-        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
-    if calibration is None:
-        raise UserError(
-            "A float model needs calibration data to become an integer model.",
-            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
-        )
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
+    _require_data(calibration, module)
     with stages("fuse"):
         fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
-        batch = _batch(calibration, specs, length_input, tokens)
+        inputs = input_params(module)
+        batch = _samples(calibration, inputs, specs, length_input, tokens)
         names = read_labels(labels if labels is not None else opened.labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
         text = attach_tokenizer(
@@ -150,31 +151,41 @@ def compile(  # noqa: A001 - the verb of the command line
             tokens,
             has_length=length_input is not None,
         )
+        choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
+        given = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
+        statistics = Statistics([] if calibration is None else traces, given, inputs)
+        quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
     program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
+    front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
         source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
-        quality["source"] = source
-        quality["verification"] = None
+        quality |= {
+            "source": source,
+            "data": _data(calibration),
+            "scales": quantized.scales,
+            "verification": None,
+        }
         if checked is not None:
-            how = verification.setup(fused, range_method, residual, len(batch))
+            samples = len(batch) if calibration is not None else verification.ENOUGH_SAMPLES
+            how = verification.setup(fused, quantized.int16, range_method, samples)
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
-        info = _info(prefix, board, microkernels, quantized, specs, names, references, opened.title, text)
+        info = _info(
+            prefix, board, microkernels, quantized, specs, names, references, opened.title, text, front_end
+        )
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
         data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest())
-        if text is not None:
-            files |= text.files(prefix)
-            data |= text.metadata(prefix, data["sources"])
+        _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
+        files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
 
@@ -274,6 +285,32 @@ def _references(
     return found, quality.report()
 
 
+def _require_data(calibration: Data | None, imported: tvm.IRModule) -> None:
+    if calibration is None and not is_given(imported):
+        raise UserError(
+            "A float model needs calibration data to become an integer model.",
+            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
+        )
+
+
+def _samples(
+    calibration: Data | None,
+    inputs: dict[str, QuantParams],
+    specs: list[InputSpec],
+    length_input: str | None,
+    tokens: int,
+) -> Batch:
+    """Calibration data; random inputs for a model that needs none, to have reference vectors and figures."""
+    if calibration is not None:
+        return _batch(calibration, specs, length_input, tokens)
+    return random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
+
+
+def _data(calibration: Data | None) -> str:
+    """What `quality` was measured on."""
+    return "random" if calibration is None else "calibration"
+
+
 def _batch(
     data: Path | str | Mapping[str, Array],
     specs: list[InputSpec],
@@ -284,6 +321,17 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
+
+
+def _check_options(
+    range_method: str, fold_qk: str, weights: str, residual: str, max_tokens: int | None
+) -> None:
+    _check_choice("range method", range_method, ranges.METHODS)
+    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
+    _check_choice("storage of weights", weights, WEIGHTS)
+    _check_choice("type of the residual stream", residual, RESIDUALS)
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -298,6 +346,28 @@ def arena_regions(board: Target) -> list[MemoryRegion]:
         last = regions[-1]
         regions[-1] = dataclasses.replace(last, bytes=max(0, last.bytes - board.stack_bytes))
     return regions
+
+
+def _front_end(
+    choice: FeatureChoice | None, program: Program, quantized: QuantizedModel, microkernels: str
+) -> AttachedFeatures | None:
+    if choice is None:
+        return None
+    tensor = next(tensor for tensor in program.inputs if tensor.name == choice.input)
+    params = quantized.inputs[choice.input]
+    return attach_features(choice, tensor.shape, params.scale, params.zero_point, microkernels)
+
+
+def _attach(
+    parts: list[AttachedTokenizer | AttachedFeatures],
+    prefix: str,
+    files: dict[str, str],
+    data: dict[str, Any],
+) -> None:
+    """Add what turns raw input into the model's to its files and metadata."""
+    for part in parts:
+        files |= part.files(prefix)
+        data |= part.metadata(prefix, data["sources"])
 
 
 def _check_flash(program: Program, board: Target) -> None:
@@ -319,6 +389,7 @@ def _info(
     references: _References,
     title: str,
     text: AttachedTokenizer | None,
+    front_end: AttachedFeatures | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
     n = references.lengths[0]
@@ -336,6 +407,7 @@ def _info(
         example={key: value[:n] for key, value in example.items()},
         family=microkernels,
         text_input=None if text is None else text.input,
+        features=None if front_end is None else front_end.use(),
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.runner import Sample
+
+if TYPE_CHECKING:
+    from tvmtiny.quant.reference import IntegerModel
 
 INTEGER_MODULE = "reference/integer.json"
 """The integer module (Relax, TVM's JSON) in a model directory."""
@@ -21,16 +24,9 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
     Raises:
         UserError: the directory lacks the module.
     """
-    import tvm
+    from tvmtiny.quant.reference import without_absent_rows
 
-    from tvmtiny.kernels import kernels
-    from tvmtiny.quant.reference import IntegerModel, without_absent_rows
-
-    path = artifact.directory / INTEGER_MODULE
-    if not path.is_file():
-        raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
-    kernels()  # registers the operators that the module uses
-    model = IntegerModel(tvm.ir.load_json(path.read_text("utf-8")))
+    model = integer_model(artifact)
     expected = []
     for sample in samples:
         results = model.run(sample.inputs, sample.n_tokens)
@@ -43,3 +39,17 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
             }
         )
     return expected
+
+
+def integer_model(artifact: Artifact) -> IntegerModel:
+    """The integer module in the model's directory, to be run in NumPy; raises UserError when it is not there."""
+    import tvm
+
+    from tvmtiny.kernels import kernels
+    from tvmtiny.quant.reference import IntegerModel
+
+    path = artifact.directory / INTEGER_MODULE
+    if not path.is_file():
+        raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
+    kernels()  # registers the operators that the module uses
+    return IntegerModel(tvm.ir.load_json(path.read_text("utf-8")))

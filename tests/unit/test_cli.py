@@ -384,7 +384,10 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     assert compiler["fold_qk"] == "auto"
     assert "Q K^T folded into one matrix a head: attention_0\n" in result.stdout
     assert compiler["residual"] == "int8"
-    assert "Residual stream: int16, 2 tensors of the arena, each up to 1,024 bytes larger" in result.stdout
+    assert (
+        "In int16: attention_sum, ffn_sum (2 tensors of the arena, each up to 1,024 bytes larger"
+        in result.stdout
+    )
     assert all(
         part in result.stdout for part in ("16,944", "320 KB", "5.2 %", "fits stm32f746", "attention_0")
     )

@@ -49,7 +49,7 @@ def on_features(*nodes: tuple[str, dict[str, Any]], opset: int = 18) -> onnx.Mod
     return build.model(x, ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("opset", [13, 16, 18, 22])
+@pytest.mark.parametrize("opset", [13, 16, 18, 22, 24, OPSETS[-1]])
 def test_imports_every_supported_opset_with_the_names_of_the_model(tmp_path: Path, opset: int) -> None:
     module = import_onnx(save(models.encoder_model(opset), tmp_path / "model.onnx"))
     graph = Graph(module["main"])

@@ -15,7 +15,7 @@ import tvm
 import tvm_ffi
 from tvm import ir, s_tir, tirx
 
-from tvmtiny.passes.lower import INPLACE_ATTRIBUTE, KERNEL_ATTRIBUTE, OUTPUT_PARAMETER
+from tvmtiny.passes.lower import INPLACE_ATTRIBUTE, KERNEL_ATTRIBUTE, OUTPUT_PARAMETER, VARIANT_ATTRIBUTE
 from tvmtiny.schedule.microkernels import PREFIX, UseMicrokernels
 
 REGISTER_BYTES = 32
@@ -62,6 +62,7 @@ class CFunction:
 
     Attributes:
         inplace: names of parameters whose memory the output may overwrite, the preferred first (`Kernel.inplace`).
+        variant: of the micro-kernels that it calls (`tvmtiny.schedule.variants`).
     """
 
     name: str
@@ -70,6 +71,7 @@ class CFunction:
     parameters: tuple[Parameter, ...]
     body: str
     steps: int
+    variant: str
 
     def parameter(self, name: str) -> Parameter:
         """The parameter called `name`."""
@@ -113,6 +115,7 @@ def emit_functions(module: tvm.IRModule, target: Any) -> list[CFunction]:
             parameters[name],
             _body(source, name),
             steps[name],
+            str(functions[name].attrs[VARIANT_ATTRIBUTE]),
         )
         for name in functions
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvmtiny.artifact import SCHEMA
-from tvmtiny.codegen.c_sources import ModelInfo
+from tvmtiny.codegen.c_sources import ModelInfo, source_names
 from tvmtiny.codegen.program import Call, Program, Tensor
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import Operands, kernel_of, operands_of
@@ -47,6 +47,7 @@ def metadata(
         "has_length": info.has_length,
         "length_input": length_input,
         "tokenizer": None,
+        "features": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,
@@ -55,17 +56,17 @@ def metadata(
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
-        "sources": [f"{info.name}.c", f"{info.name}_weights.c"],
+        "sources": source_names(program, info.name),
         "include_dirs": [".", "include"],
     }
 
 
 def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
-    """The residual stream: its tensors where they are int16, and how much larger than in int8 the largest is."""
-    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.stream]
+    """The tensors between layers that are int16, and how much larger than in int8 the largest is."""
+    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.int16]
     return {
-        "dtype": "int16" if quantized.stream else "int8",
-        "tensors": list(quantized.stream),
+        "dtype": "int16" if quantized.int16 else "int8",
+        "tensors": list(quantized.int16),
         "extra_bytes": max(sizes, default=0) // 2,
     }
 
@@ -94,6 +95,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                     a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
                 ),
                 "microkernels": sorted(call.function.microkernels),
+                "microkernel_variant": call.function.variant,
             }
         )
     return rows

@@ -17,6 +17,9 @@ def import_model(
 ) -> tvm.IRModule:
     """Import an ONNX file, a .pt2 file, a Hugging Face directory or a torch ExportedProgram, in float32.
 
+    Of a model that its author has quantized comes the float model, with its scales in an attribute
+    (`passes.strip_quantization`).
+
     Args:
         model: a path (.onnx, .pt2), `hf:DIR`, or an ExportedProgram.
         shapes: sizes of dynamic inputs by name, batch included.
@@ -27,8 +30,10 @@ def import_model(
         EnvironmentProblem: torch is needed and missing.
     """
     from tvmtiny.frontend.supported import check_types
+    from tvmtiny.passes.strip_quantization import StripQuantization
 
-    module = _import(open_model(model, shapes, max_tokens).model, shapes, max_tokens)
+    opened = open_model(model, shapes, max_tokens)
+    module = StripQuantization()(_import(opened.model, shapes, max_tokens))
     check_types(module)
     return module
 
@@ -40,9 +45,13 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
             from tvmtiny.frontend.onnx import import_onnx
 
             return import_onnx(path, shapes=shapes, max_tokens=max_tokens)
+        if path.suffix.lower() == ".tflite":
+            from tvmtiny.frontend.tflite import import_tflite
+
+            return import_tflite(path, shapes=shapes, max_tokens=max_tokens)
         if path.suffix.lower() != ".pt2":
             raise UserError(
-                f"{path} is neither an ONNX file (.onnx) nor an ExportedProgram (.pt2).",
+                f"{path} is no ONNX file (.onnx), TensorFlow Lite model (.tflite) or ExportedProgram (.pt2).",
                 "Export the model with torch.onnx.export or torch.export.save; a Hugging Face model directory is "
                 f"{HF_PREFIX}DIR.",
             )

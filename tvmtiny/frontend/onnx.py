@@ -31,6 +31,14 @@ _FUSED_REMEDY = (
     "ONNX Runtime put them in when it saved the model. Save it again with SessionOptions.graph_optimization_level = "
     "ORT_ENABLE_BASIC, or give the model as it was exported."
 )
+INTEGER_OPERATORS = (
+    "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "MatMulInteger16", "QAttention", "QGemm", "QLinearAdd",
+    "QLinearConv", "QLinearMatMul",
+)  # fmt: skip
+_INTEGER_REMEDY = (
+    "Quantize in QDQ format with static scales (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ), "
+    "or give the float model and --calibration."
+)
 
 
 def import_onnx(
@@ -116,6 +124,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
             unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
+        elif node.op_type in INTEGER_OPERATORS:
+            unknown.append(Unsupported(node_title(node), node.op_type, _INTEGER_REMEDY))
         elif not is_known(node):
             remedy = _FUSED_REMEDY if node.domain.startswith(MICROSOFT) else _OPERATOR_REMEDY
             unknown.append(Unsupported(node_title(node), operator_title(node), remedy))

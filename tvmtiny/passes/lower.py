@@ -20,6 +20,7 @@ from tvmtiny.passes.macro_lookup import quick_macros
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
 INPLACE_ATTRIBUTE = "tvmtiny.inplace"
+VARIANT_ATTRIBUTE = "tvmtiny.variant"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -95,5 +96,9 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
     if length is not None and not isinstance(operands.n, tvm.ir.Var):
         function = function.specialize({length: operands.n})
     return function.with_attrs(
-        {KERNEL_ATTRIBUTE: kernel.name, INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands))}
+        {
+            KERNEL_ATTRIBUTE: kernel.name,
+            INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands)),
+            VARIANT_ATTRIBUTE: blocking.variant,
+        }
     )

@@ -17,6 +17,7 @@ from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
 from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
 from tvmtiny.passes.fuse_scale import FuseScale
+from tvmtiny.passes.fuse_unit_length import FuseUnitLength
 from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
 from tvmtiny.passes.recognize_positions import RecognizePositions
@@ -39,6 +40,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseFirstToken(),
         FuseLayerNorm(),
         FuseRmsNorm(),
+        FuseUnitLength(),
         FuseEmbedding(),
         FuseSegments(),
         FuseDense(),

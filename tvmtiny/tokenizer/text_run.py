@@ -37,11 +37,11 @@ class TextRun:
     checked: bool
 
 
-def run_texts(artifact: Artifact, texts: Sequence[str], on: str, timeout_s: float) -> TextRun:
+def run_texts(artifact: Artifact, texts: Sequence[str], on: str, timeout_s: float, **options: Any) -> TextRun:
     """Run a model that was compiled with a tokenizer.
 
     Args:
-        on: a kind of runner, as for `tvmtiny.runner.run`.
+        on, timeout_s, options: as for `tvmtiny.runner.run`.
 
     Raises:
         UserError: the model has no tokenizer, or a text is too long for the harness.
@@ -56,7 +56,7 @@ def run_texts(artifact: Artifact, texts: Sequence[str], on: str, timeout_s: floa
     raw = [_padded(text, about["text_bytes"]) for text in texts]
     wrapped = _with_text_input(artifact, about)
     place = artifact.directory / "build" / f"text-{on.partition(':')[0]}"
-    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place)
+    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place, **options)
     _check_status(artifact, result)
     samples = [_sample(artifact, about, output) for output in result.outputs]
     names = [info.name for info in artifact.outputs]

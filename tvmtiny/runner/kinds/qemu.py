@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import signal
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmtiny.errors import EnvironmentProblem, UserError
@@ -17,12 +18,13 @@ from tvmtiny.runner.exchange import exchange
 from tvmtiny.runner.plugin import COUNT_FILE, plugin_argument, plugins_supported, read_counts
 from tvmtiny.runner.process import Finished, find_tool
 from tvmtiny.runner.project import Project
-from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS
+from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS, Sample, decode_batch
 from tvmtiny.runner.size import read_symbols, symbol_at
 
 EMULATOR = "qemu-system-arm"
 BEGIN_SYMBOL = "tvmt_measure_begin"
 END_SYMBOL = "tvmt_measure_end"
+PARALLEL = True
 _FAULT_PC = re.compile(r"at pc (0x[0-9a-f]+)")
 
 
@@ -33,7 +35,7 @@ def prepare(job: Job) -> Project:
     return build(job.artifact, job.target, job.build_dir)
 
 
-def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
+def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
     """Run the program on the emulated core, with the counting plugin where this QEMU loads plugins."""
     command = [
         find_tool(EMULATOR),
@@ -45,11 +47,11 @@ def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Ans
     if plugins_supported():
         command += ["-plugin", _measure(job, project)]
     with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
-        finished, response = exchange(job, command, request, Path(folder), timeout_s)
+        finished, response = exchange(job, command, samples, Path(folder), timeout_s)
         counts = read_counts(Path(folder) / COUNT_FILE)
     if finished.status != 0:
         raise EnvironmentProblem(_explain(job, project, finished))
-    return Answer(response, counts)
+    return Answer(decode_batch(job.artifact, response, len(samples)), counts)
 
 
 def _measure(job: Job, project: Project) -> str:

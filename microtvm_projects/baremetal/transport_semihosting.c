@@ -39,17 +39,20 @@ int tvmt_transport_open(void) {
 }
 
 /* SYS_READ and SYS_WRITE answer with the number of bytes that they left over. */
-static int transfer(uint32_t operation, uint32_t handle, uint32_t address, uint32_t bytes) {
+static uint32_t transfer(uint32_t operation, uint32_t handle, uint32_t address, uint32_t bytes) {
   const uint32_t parameters[3] = {handle, address, bytes};
-  return bytes == 0u || call(operation, parameters) == 0u ? 0 : -1;
+  return bytes == 0u ? 0u : call(operation, parameters);
 }
 
-int tvmt_transport_read(void *to, uint32_t bytes) {
-  return transfer(SYS_READ, request, (uint32_t)to, bytes);
+/* QEMU hands on what read() returns, and answers with UINT32_MAX where that failed. */
+int32_t tvmt_transport_read(uint8_t *to, uint32_t capacity) {
+  const uint32_t left = transfer(SYS_READ, request, (uint32_t)to, capacity);
+  return left <= capacity ? (int32_t)(capacity - left) : -1;
 }
 
-int tvmt_transport_write(const void *from, uint32_t bytes) {
-  return transfer(SYS_WRITE, response, (uint32_t)from, bytes);
+int tvmt_transport_write(void *context, const uint8_t *bytes, uint32_t count) {
+  (void)context;
+  return transfer(SYS_WRITE, response, (uint32_t)bytes, count) == 0u ? 0 : -1;
 }
 
 void tvmt_transport_log(const char *text) { (void)call(SYS_WRITE0, text); }

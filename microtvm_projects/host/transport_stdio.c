@@ -1,4 +1,4 @@
-/* Transport of a host: two files in the working directory. */
+/* Transport of a host: two files in the working directory, requests and answers. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,12 +13,14 @@ int tvmt_transport_open(void) {
   return request != NULL && response != NULL ? 0 : -1;
 }
 
-int tvmt_transport_read(void *to, uint32_t bytes) {
-  return fread(to, 1, bytes, request) == bytes ? 0 : -1;
+int32_t tvmt_transport_read(uint8_t *to, uint32_t capacity) {
+  const size_t count = fread(to, 1, capacity, request);
+  return ferror(request) ? -1 : (int32_t)count;
 }
 
-int tvmt_transport_write(const void *from, uint32_t bytes) {
-  return fwrite(from, 1, bytes, response) == bytes ? 0 : -1;
+int tvmt_transport_write(void *context, const uint8_t *bytes, uint32_t count) {
+  (void)context;
+  return fwrite(bytes, 1, count, response) == count ? 0 : -1;
 }
 
 void tvmt_transport_log(const char *text) { (void)fputs(text, stderr); }
