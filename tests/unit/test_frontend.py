@@ -210,8 +210,8 @@ def test_torch_programs_without_torch(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_refuses_other_models() -> None:
-    with pytest.raises(UserError, match=r"neither an ONNX file"):
-        import_model("model.tflite")
+    with pytest.raises(UserError, match=r"no ONNX file"):
+        import_model("model.keras")
     with pytest.raises(UserError, match="not dict"):
         import_model({})
 

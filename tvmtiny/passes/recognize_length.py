@@ -14,10 +14,10 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import evaluate, literal
 from tvmtiny.passes.operators import MAX_TOKENS_ATTRIBUTE, call
+from tvmtiny.passes.resemblance import TWO_MASKS, UNUSUAL_MASK, refusal
 from tvmtiny.passes.views import as_matrix, reshaped
 
 Array = npt.NDArray[Any]
@@ -55,9 +55,10 @@ def _require_replaced(
     trial = Graph(rebuild(function, finder.rewrite, params))
     left = [var for var, value in trial if _uses(value, mask)]
     if left:
-        raise UserError(
-            f"The mask input '{mask.name}' is used in a way that is not a length (at node '{left[0].name}').",
-            f"{_HOLES} Use it only for attention and for the mean over tokens.",
+        raise refusal(
+            f"The mask input '{mask.name}' is used in a way that is not a length (at node '{left[0].name}')",
+            UNUSUAL_MASK,
+            _HOLES,
         )
 
 
@@ -73,9 +74,7 @@ def _mask_parameter(graph: Graph) -> relax.Var | None:
     candidates = [param for param in used if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)
-        raise UserError(
-            f"More than one input looks like a mask: {names}.", "Export the model with one mask input."
-        )
+        raise refusal(f"More than one input looks like a mask: {names}", TWO_MASKS)
     return candidates[0] if candidates else None
 
 
@@ -142,9 +141,10 @@ class _MaskFinder:
         if unmasked is None and one_row:
             return None
         if unmasked is None:
-            raise UserError(
-                f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length.",
-                f"{_HOLES} It must remove keys before every softmax over tokens.",
+            raise refusal(
+                f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length",
+                UNUSUAL_MASK,
+                _HOLES,
             )
         return call("softmax", [unmasked, self._n(tokens)])
 
@@ -224,17 +224,18 @@ def _is_one_row(shape: tuple[int, ...]) -> bool:
 def _removes_absent_keys(masks: list[tuple[int, Array]], shape: tuple[int, ...]) -> bool:
     """Whether an additive mask, for each probed n, removes the keys from n on, for the queries below n.
 
-    Of the keys below n it may remove some, the same whatever n is (causal and local attention), but not a query's own.
+    To keys below n it may add the same whatever n is: it may remove some, but not a query's own (causal and local
+    attention), and weigh others (relative positions).
     """
     whole = np.broadcast_to(masks[-1][1], shape)
     square = shape[-1] == shape[-2]
-    if np.any((whole != 0) & (whole > REMOVED)) or np.any(np.diagonal(whole, axis1=-2, axis2=-1) != 0):
+    if np.any(np.diagonal(whole, axis1=-2, axis2=-1) <= REMOVED):
         return False
     for n, mask in masks:
         rows = np.broadcast_to(mask, shape)[..., : min(n, shape[-2]), :]
         expected = whole[..., : min(n, shape[-2]), :n]
-        kept = expected == 0 if square else np.ones_like(expected, bool)
-        if np.any((rows[..., :n] == 0) != kept) or np.any(rows[..., :n][~kept] > REMOVED):
+        kept = expected > REMOVED if square else np.ones_like(expected, bool)
+        if np.any(rows[..., :n][kept] != expected[kept]) or np.any(rows[..., :n][~kept] > REMOVED):
             return False
         if np.any(rows[..., n:] > REMOVED):
             return False
@@ -244,11 +245,13 @@ def _removes_absent_keys(masks: list[tuple[int, Array]], shape: tuple[int, ...])
 def _with_constant_mask(
     scores: Any, masks: list[tuple[int, Array]], shape: tuple[int, ...], emit: Emit
 ) -> Any:
-    """Scores with what a mask removes whatever the length is."""
+    """Scores with what a mask adds and removes whatever the length is."""
     whole = np.broadcast_to(masks[-1][1], shape)
     if not np.any(whole):
         return scores
-    return emit(relax.op.add(scores, constant(np.where(whole == 0, 0.0, 10 * REMOVED).astype(np.float32))))
+    return emit(
+        relax.op.add(scores, constant(np.where(whole > REMOVED, whole, 10 * REMOVED).astype(np.float32)))
+    )
 
 
 def _is_mean(weight: Array, divisor: Array, n: int, shape: tuple[int, ...]) -> bool:
