@@ -45,6 +45,9 @@ FUSED: dict[str, list[str] | None] = {
     "vit_cls": None,
     "conv1d_stem": None,
     "conv2d_stem": None,
+    "id_mask": ["embed", *_PRE, "mean", "dense"],
+    "attention_pooling": None,
+    "query_pooling": None,
     "ds_cnn": None,
     "conformer": None,
     "grouped_stem": None,
@@ -53,7 +56,7 @@ FUSED: dict[str, list[str] | None] = {
 
 COMPILED = (
     "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem",
-    "ds_cnn", "conformer",
+    "ds_cnn", "conformer", "id_mask", "attention_pooling", "query_pooling",
 )  # fmt: skip
 """Each has something that no other has: these are compiled to C. benchmarks/families.py compiles all."""
 
@@ -126,6 +129,22 @@ def test_padding_among_the_tokens_of_a_counted_position_is_refused(tmp_path: Pat
     program = models.exported(chosen, chosen.module())
     with pytest.raises(UserError, match="sample 2 has the id of padding, 1, among its 10 present tokens"):
         compile_model(program, target="host", calibration=data, output=tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["roberta", "id_mask"])
+def test_padding_among_the_tokens_is_an_error_in_c(name: str, tmp_path: Path) -> None:
+    """And in data that says how long it is; without, the length follows from the padding behind."""
+    models, chosen = family(name)
+    made = models.compiled(name, "torch.export", tmp_path)
+    data = {"input_ids": chosen.samples(count=3)["input_ids"]}
+    data["input_ids"][0, 4:] = models.PADDING
+    (first, whole, _) = models.in_arena(made, data, tmp_path)
+    assert (first.n_tokens, whole.n_tokens) == (4, models.S)
+    whole.inputs["input_ids"][2] = models.PADDING
+    assert run(made, "host", [first, whole]).status == [0, -5]
+    data["input_ids"][1, 2] = models.PADDING
+    with pytest.raises(UserError, match="sample 1 has the id of padding"):
+        models.in_arena(made, data, tmp_path)
 
 
 def test_neighbouring_tokens_beside_a_mask_are_refused() -> None:

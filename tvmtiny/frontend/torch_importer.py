@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import fx
+from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from tvmtiny.errors import UnsupportedOperators
@@ -50,7 +51,13 @@ class Importer(ExportedProgramImporter):
 
     def create_convert_map(self) -> dict[str, Callable[[fx.Node], Any]]:
         """TVM's converters, each telling the builder first which node it is at."""
-        return {name: self._named(convert) for name, convert in super().create_convert_map().items()}
+        table = super().create_convert_map() | {"amax.default": self._largest}
+        return {name: self._named(convert) for name, convert in table.items()}
+
+    def _largest(self, node: fx.Node) -> Any:
+        """`x.amax(axes, keepdim)`; TVM has no converter."""
+        x, axes, keepdims = (*self.retrieve_args(node), [], False)[:3]
+        return self.block_builder.emit(relax.op.max(x, list(axes) or None, bool(keepdims)))
 
     def _check_unsupported_func_type(self, nodes: list[fx.Node]) -> None:
         """Raise UnsupportedOperators with every node that TVM has no converter for."""

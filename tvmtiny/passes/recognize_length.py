@@ -71,14 +71,14 @@ def _mask_parameter(graph: Graph) -> relax.Var | None:
     used = [param for param in graph.params if graph.users(param)]
     if len(used) < 2:
         return None
-    candidates = [param for param in used if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)]
+    candidates = [param for param in used if len(shape_of(param)) <= 2 and not is_gathered(graph, param)]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)
         raise refusal(f"More than one input looks like a mask: {names}", TWO_MASKS)
     return candidates[0] if candidates else None
 
 
-def _is_gathered(graph: Graph, param: relax.Var) -> bool:
+def is_gathered(graph: Graph, param: relax.Var) -> bool:
     """Whether `param`, perhaps through casts and reshapes, is the index of a gather."""
     frontier = [param]
     while frontier:
