@@ -3,8 +3,8 @@
  * SysTick counts down 24 bits of the core clock and interrupts at its end; that interrupt also looks at the cycle
  * counter often enough to see its 32 bits wrap. It costs about 30 cycles in 16.7 million.
  *
- * Sources: Armv7-M Architecture Reference Manual, C1.8 (DWT), C1.6.5 (DEMCR), B3.3 (SysTick); Armv6-M, B3.3; CoreSight
- * lock access for Cortex-M7: its technical reference manual, section 10.3.
+ * Sources: Armv7-M Architecture Reference Manual, "The Data Watchpoint and Trace unit", "The system timer, SysTick",
+ * "Debug Exception and Monitor Control Register"; a Cortex-M7's DWT has a software lock besides (LAR).
  */
 #include "tvmt_board.h"
 #include "tvmt_transport.h"

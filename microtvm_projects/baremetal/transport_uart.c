@@ -3,7 +3,7 @@
 #include "tvmt_transport.h"
 
 #define SCB_AIRCR TVMT_REGISTER(0xe000ed0cu)
-#define AIRCR_SYSRESETREQ 0x05fa0004u /* with the key that it needs: Armv7-M manual, B3.2.6; Armv6-M, B3.2.6 */
+#define AIRCR_SYSRESETREQ 0x05fa0004u /* with the key that it needs: Armv7-M manual, "AIRCR" */
 
 #define LOG_BYTES 64u
 

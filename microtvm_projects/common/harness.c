@@ -75,15 +75,15 @@ static void open_session(void *context, uint8_t value) {
 static __attribute__((noinline)) void measured_run(void *context, int32_t n_tokens, tvmt_link_measure *measure) {
   (void)context;
   int (*const run)(void *, size_t, int32_t) = TVMT_MODEL.run;
-  tvmt_mark(1);
   tvmt_stack_paint();
+  tvmt_mark(1);
   const uint64_t start = tvmt_counter_read();
   tvmt_measure_begin();
   measure->status = run(memory.arena, TVMT_ARENA_BYTES, n_tokens);
   tvmt_measure_end();
   measure->cycles = tvmt_counter_read() - start;
-  measure->stack_bytes = tvmt_stack_peak(__builtin_frame_address(0));
   tvmt_mark(0);
+  measure->stack_bytes = tvmt_stack_peak(__builtin_frame_address(0));
   check_guard(memory.before, -(int32_t)TVMT_GUARD_BYTES, measure);
   check_guard(memory.after, (int32_t)TVMT_ARENA_BYTES, measure);
 }

@@ -14,7 +14,18 @@ from tvmtiny.frontend.data import load_samples
 from tvmtiny.runner import run
 from tvmtiny.verify import expected_outputs
 
-DATA = {"encoder": quantized_models.encoder_data, "sensor": quantized_models.sensor_data}
+TFLITE = Path(__file__).parent.parent / "data" / "tflite" / "text_int8.tflite"
+
+
+def tflite_data(count: int, seed: int) -> dict[str, np.ndarray]:
+    return {"ids": np.random.default_rng(seed).integers(0, 40, (count, 12))}
+
+
+DATA = {
+    "encoder": quantized_models.encoder_data,
+    "sensor": quantized_models.sensor_data,
+    "tflite": tflite_data,
+}
 
 
 @pytest.fixture(scope="module", params=DATA)
@@ -22,6 +33,9 @@ def compiled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Artifact]:
     place = tmp_path_factory.mktemp(request.param)
+    if request.param == "tflite":
+        pytest.importorskip("tflite")
+        return request.param, compile_model(TFLITE, target="qemu-m4", output=place / "model")
     path = place / f"{request.param}.onnx"
     path.write_bytes(getattr(quantized_models, request.param)("QUInt8", per_channel=True).SerializeToString())
     return request.param, compile_model(path, target="qemu-m4", output=place / "model")

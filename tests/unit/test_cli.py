@@ -26,7 +26,7 @@ from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner import RunResult, Sample, Sizes
 
-COMMANDS = ("doctor", "targets", "inspect", "compile", "run", "profile")
+COMMANDS = ("doctor", "targets", "inspect", "compile", "run", "project", "profile")
 PLAN = {
     "bytes": 16944,
     "align": 16,

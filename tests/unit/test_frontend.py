@@ -211,7 +211,7 @@ def test_torch_programs_without_torch(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_refuses_other_models() -> None:
     with pytest.raises(UserError, match=r"no ONNX file"):
-        import_model("model.keras")
+        import_model("model.h5")
     with pytest.raises(UserError, match="not dict"):
         import_model({})
 

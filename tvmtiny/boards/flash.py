@@ -42,7 +42,7 @@ def _openocd(elf: Path, value: str) -> list[str]:
 
 def _pyocd(elf: Path, value: str) -> list[str]:
     """`value`: pyOCD's name of the target."""
-    return ["flash", "--target", value, str(elf)]
+    return ["flash", "--no-wait", "--target", value, str(elf)]
 
 
 def _st_flash(elf: Path, value: str) -> list[str]:

@@ -50,22 +50,22 @@ class Device:
     targets: tuple[str, ...]
 
 
-def list_devices(root: Path = USB_DEVICES) -> list[Device]:
+def list_devices() -> list[Device]:
     """Serial ports first, then probes that have none."""
     targets = list_targets()
     ports = [_port(info, targets) for info in _ports()]
     seen = {(device.usb, device.serial) for device in ports}
     probes = [
         Device("", usb, PROBES[usb], serial, _targets(usb, targets))
-        for usb, serial in _usb(root)
+        for usb, serial in _usb(USB_DEVICES)
         if usb in PROBES and (usb, serial) not in seen
     ]
     return [*ports, *probes]
 
 
-def ports_of(target: Target, root: Path = USB_DEVICES) -> list[Device]:
+def ports_of(target: Target) -> list[Device]:
     """The serial ports that may be those of a board of `target`."""
-    return [device for device in list_devices(root) if device.port and target.name in device.targets]
+    return [device for device in list_devices() if device.port and target.name in device.targets]
 
 
 def _ports() -> list[Any]:

@@ -1,7 +1,8 @@
-"""`tvmtiny board`: what is plugged in, flash it, run on it, listen to it, look into it."""
+"""`tvmtiny board`: what is plugged in, flash it, run on it, time it, listen to it, look into it."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +11,15 @@ import typer
 
 from tvmtiny.cli import console
 from tvmtiny.cli import run as run_command
-from tvmtiny.cli.project import Model, TargetOption, target_of
+from tvmtiny.cli.project import Model, TargetOption, TextOption, load_model, target_of
 from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.link.client import Client
+    from tvmtiny.runner import Sample
     from tvmtiny.target import Target
 
 PortOption = Annotated[
@@ -32,7 +38,7 @@ DataOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds until a run counts as hung.", min=1)]
 
-app = typer.Typer(help="Real boards: list, flash, run, monitor, dump.", no_args_is_help=True)
+app = typer.Typer(help="Real boards: list, flash, run, benchmark, monitor, dump.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -61,16 +67,16 @@ def flash(
         str | None,
         typer.Option(help="openocd, pyocd, st-flash, picotool, jlink or uf2.", show_default=False),
     ] = None,
+    text: TextOption = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="The arena can be read over the link: it holds raw inputs.")
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Build the model's program and put it into the board's flash."""
-    from tvmtiny.artifact import Artifact
     from tvmtiny.project.api import ProjectAPI
 
-    artifact = Artifact.load(directory)
+    artifact = load_model(directory, text=text)
     chosen = target_of(artifact, target)
     api = ProjectAPI(chosen.project)
     with console.progress("building") as update:
@@ -118,6 +124,34 @@ def run(
     )
 
 
+@app.command("benchmark")
+def benchmark(
+    directory: Model,
+    port: PortOption = None,
+    target: TargetOption = None,
+    data: DataOption = None,
+    runs: Annotated[int, typer.Option(help="How many.", min=1)] = 100,
+    timeout: TimeoutOption = 60,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Time runs of one sample that follow each other on the board, without a transfer between them."""
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.report.latency import latency
+    from tvmtiny.runner.protocol import sample_bytes
+
+    artifact = Artifact.load(directory)
+    sample = _first_sample(artifact, data)
+    with _connected(artifact, port or find_port(target_of(artifact, target))) as client:
+        cycles = client.benchmark(sample_bytes(artifact, sample, 0), sample.n_tokens, runs, timeout)
+        found = latency([cycles], client.info.clock_hz, client.info.counter)
+    if found is None:
+        raise UserError(f"The firmware of {artifact.name} counts no cycles.")
+    if as_json:
+        console.show_json({"name": artifact.name, "n_tokens": sample.n_tokens, **found.to_json()})
+    else:
+        console.show(f"{found.text()}, minimum {found.minimum:,}")
+
+
 @app.command("monitor")
 def monitor(port: Annotated[str, typer.Argument(help="Serial port.")]) -> None:
     """Print what the firmware on a port says by itself (faults, text), until Ctrl-C."""
@@ -150,20 +184,11 @@ def dump(
     import numpy as np
 
     from tvmtiny.artifact import Artifact
-    from tvmtiny.frontend.data import load_samples
-    from tvmtiny.link.client import Client
     from tvmtiny.link.layers import dump_layers
-    from tvmtiny.link.serial_line import SerialLine
-    from tvmtiny.runner.protocol import check_model
 
     artifact = Artifact.load(directory)
-    sample = load_samples(artifact, data or artifact.directory / "reference" / "inputs.npz")[0]
-    client = Client(SerialLine(port or find_port(target_of(artifact, target))))
-    try:
-        check_model(artifact, client.open())
-        layers = dump_layers(client, artifact, sample, timeout)
-    finally:
-        client.close()
+    with _connected(artifact, port or find_port(target_of(artifact, target))) as client:
+        layers = dump_layers(client, artifact, _first_sample(artifact, data), timeout)
     if output:
         np.savez(output, **{layer.name: layer.found for layer in layers})  # type: ignore[arg-type]
     rows = [
@@ -187,6 +212,27 @@ def find_port(target: Target) -> str:
         )
     ports = ", ".join(f"{device.port} ({device.serial})" for device in found)
     raise UserError(f"Several ports may be a {target.name}: {ports}.", "Name one with --port.")
+
+
+@contextlib.contextmanager
+def _connected(artifact: Artifact, port: str) -> Iterator[Client]:
+    """A session with a device that has this model."""
+    from tvmtiny.link.client import Client
+    from tvmtiny.link.serial_line import SerialLine
+    from tvmtiny.runner.protocol import check_model
+
+    client = Client(SerialLine(port))
+    try:
+        check_model(artifact, client.open())
+        yield client
+    finally:
+        client.close()
+
+
+def _first_sample(artifact: Artifact, data: Path | None) -> Sample:
+    from tvmtiny.frontend.data import load_samples
+
+    return load_samples(artifact, data or artifact.directory / "reference" / "inputs.npz")[0]
 
 
 def _show_layers(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -36,7 +36,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="ONNX file, an ExportedProgram (.pt2), or hf:DIR, a Hugging Face model directory.",
+        help="ONNX file, a .tflite file, an ExportedProgram (.pt2), or hf:DIR, a Hugging Face model directory.",
         callback=_existing_model,
     ),
 ]

@@ -20,6 +20,20 @@ Model = Annotated[
 TargetOption = Annotated[str | None, typer.Option(help="Another board than the model's.", show_default=False)]
 
 
+TextOption = Annotated[
+    bool, typer.Option("--text", help="The program takes texts (a model that was compiled with --tokenizer).")
+]
+
+
+def load_model(directory: Path, *, text: bool) -> Artifact:
+    """The compiled model, or what takes texts in its place."""
+    from tvmtiny.artifact import Artifact
+    from tvmtiny.tokenizer.text_run import text_model
+
+    artifact = Artifact.load(directory)
+    return text_model(artifact) if text else artifact
+
+
 def target_of(artifact: Artifact, name: str | None, kind: str | None = None) -> Target:
     """The target for a kind of project: the named one, or the model's own, or for "host" this computer."""
     from tvmtiny.target import HOST, load_target
@@ -42,6 +56,7 @@ def command(
     target: TargetOption = None,
     build: Annotated[bool, typer.Option("--build", help="Also build it.")] = False,
     flash: Annotated[bool, typer.Option("--flash", help="Also build it and put it on the board.")] = False,
+    text: TextOption = False,
     debug: Annotated[
         bool,
         typer.Option("--debug", help="The arena can be read over the link: it holds raw inputs."),
@@ -49,10 +64,9 @@ def command(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write a project around a compiled model: sources, Makefile, linker scripts, start-up code."""
-    from tvmtiny.artifact import Artifact
     from tvmtiny.project.api import ProjectAPI
 
-    artifact = Artifact.load(directory)
+    artifact = load_model(directory, text=text)
     chosen = target_of(artifact, target, kind)
     api = ProjectAPI(kind or chosen.project)
     where = output or artifact.directory / "build" / chosen.name

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def import_model(
     model: Any, shapes: dict[str, tuple[int, ...]] | None = None, max_tokens: int | None = None
 ) -> tvm.IRModule:
-    """Import an ONNX file, a .pt2 file, a Hugging Face directory or a torch ExportedProgram, in float32.
+    """Import an ONNX, .pt2 or .tflite file, a Hugging Face directory or a torch ExportedProgram, in float32.
 
     Of a model that its author has quantized comes the float model, with its scales in an attribute
     (`passes.strip_quantization`).
 
     Args:
-        model: a path (.onnx, .pt2), `hf:DIR`, or an ExportedProgram.
+        model: a path (.onnx, .pt2, .tflite), `hf:DIR`, or an ExportedProgram.
         shapes: sizes of dynamic inputs by name, batch included.
         max_tokens: the size of a dynamic axis 1.
 
@@ -57,7 +57,8 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
             )
     elif type(model).__name__ != "ExportedProgram":  # by name: looking at the type must not import torch
         raise UserError(
-            f"A model is a path (.onnx, .pt2), {HF_PREFIX}DIR or an ExportedProgram, not {type(model).__name__}.",
+            f"A model is a path (.onnx, .pt2, .tflite), {HF_PREFIX}DIR or an ExportedProgram, "
+            f"not {type(model).__name__}.",
             "Export a torch module first: torch.export.export(module, example_inputs).",
         )
     from tvmtiny.frontend.torch import import_exported

@@ -73,11 +73,8 @@ class Importer(tflite_frontend.OperatorConverter):
     def check_unsupported_ops(self) -> None:
         """Raise UnsupportedOperators that names what has no converter."""
         operators = [self.subgraph.Operators(index) for index in range(self.subgraph.OperatorsLength())]
-        rows = [
-            Unsupported(self._title(op), self.get_op_code_str(op), _REMEDY)
-            for op in operators
-            if self.get_op_code_str(op) not in self.convert_map
-        ]
+        found = [(self._title(op), self._operator(op)) for op in operators]
+        rows = [Unsupported(node, name, _REMEDY) for node, name in found if name not in self.convert_map]
         if rows:
             names = listed(sorted({row.operator for row in rows}))
             raise UnsupportedOperators(
@@ -118,6 +115,13 @@ class Importer(tflite_frontend.OperatorConverter):
 
     def _title(self, op: Any) -> str:
         return tensor_name(self.subgraph.Tensors(op.Outputs(0))) if op.OutputsLength() else "operator"
+
+    def _operator(self, op: Any) -> str:
+        """The name of an operator; CUSTOM for those that are not of TensorFlow Lite."""
+        try:
+            return str(self.get_op_code_str(op))
+        except NotImplementedError:
+            return "CUSTOM"
 
     def _same_numbers(self, op: Any) -> Any:
         (source,) = self.get_input_tensors(op)

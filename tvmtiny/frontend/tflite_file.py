@@ -75,7 +75,7 @@ def read_tflite(path: Path) -> Any:
 
 def tensor_name(tensor: Any) -> str:
     """A tensor's name without what a converter puts around it."""
-    name = (tensor.Name() or b"").decode("utf-8", "replace")
+    name = (tensor.Name() or b"").decode("utf-8", "replace").partition(";")[0]
     return name.removeprefix("serving_default_").partition(":")[0] or "tensor"
 
 

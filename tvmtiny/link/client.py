@@ -46,7 +46,14 @@ class Refused(EnvironmentProblem):
 
 @dataclasses.dataclass
 class Statistics:
-    """What went wrong on the line and was made good."""
+    """What went wrong on the line and was made good.
+
+    Attributes:
+        requests: how many were made.
+        repeated: transmissions of a request after its first.
+        resets: sessions that the device had forgotten.
+        reruns: runs that were begun again because inputs or outputs on the device were others.
+    """
 
     requests: int = 0
     repeated: int = 0

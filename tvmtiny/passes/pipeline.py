@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.convolution import PatchConvolution
+from tvmtiny.passes.distribute_offset import DistributeOffset
 from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
@@ -52,6 +53,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseAttention(),
         FuseFeedForward(),
         StripViews(),
+        DistributeOffset(),
         FuseResidual(),
         StripViews(),
         FuseNorm(),

@@ -16,7 +16,7 @@ from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.fuse_unit_length import divides_by_length
-from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.graph import Builder, Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.int16_layers import int16_layers
 from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import (
@@ -80,7 +80,7 @@ class Quantization:
         self.method = method
         self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
-        self.builder = relax.BlockBuilder()
+        self.builder = Builder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
         self.rounded: dict[Any, Value] = {}

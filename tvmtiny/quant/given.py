@@ -29,6 +29,9 @@ SEED = 2026
 PROBES = 4
 """Random inputs on which tensors are compared; each must agree."""
 
+SPREAD = 32.0
+"""Standard deviation of a random feature, in steps of its scale: the range is that of 4 deviations either way."""
+
 TOLERANCE = 1e-4
 """Of the largest magnitude of a tensor: fusion only reorders float32 arithmetic."""
 
@@ -93,7 +96,7 @@ def random_batch(
     *,
     lengths: bool = False,
 ) -> Batch:
-    """Random inputs: ids of the vocabulary, features over the range of their parameters.
+    """Random inputs: ids of the vocabulary, features around the middle of their parameters' range.
 
     Args:
         inputs: of `input_params`; features without are normally distributed.
@@ -115,7 +118,7 @@ def _random(
         return random.choice(usable, shape)
     if params is None:
         return random.normal(size=shape).astype(np.float32)
-    steps = random.uniform(-128, 127, (shape[0], params.scale.size))
+    steps = np.clip(random.normal(-0.5, SPREAD, (shape[0], params.scale.size)), -128, 127)
     return ((steps - params.zero_point) * params.scale).reshape(shape).astype(np.float32)
 
 
@@ -175,9 +178,10 @@ def _equal(part: Array, whole: Array) -> bool:
 
 
 def _contained(part: Array, whole: Array) -> bool:
-    """Whether each element of a sorted array is one of another; 0 of a ReLU would be, of many."""
-    after = (
-        np.searchsorted(whole, part).clip(1, len(whole) - 1) if len(whole) > 1 else np.zeros(len(part), int)
-    )
+    """Whether each element of a sorted array is one of another, or 0, which padding adds and every scale has."""
+    part = part[part != 0]
+    if not len(part) or len(whole) < 2:
+        return False
+    after = np.searchsorted(whole, part).clip(1, len(whole) - 1)
     nearest = np.minimum(np.abs(whole[after] - part), np.abs(whole[after - 1] - part))
     return bool(nearest.max() <= TOLERANCE * np.abs(whole).max())

@@ -1,7 +1,7 @@
 /* QEMU's machines of Arm's MPS2 and MPS3 boards: their first UART, of the Cortex-M System Design Kit.
  *
  * TVMT_UART_BASE comes from the target's file. Source: Arm DDI 0479, Cortex-M System Design Kit Technical Reference
- * Manual, section 4.3 (APB UART).
+ * Manual, "APB UART".
  */
 #include "tvmt_board.h"
 

@@ -1,4 +1,4 @@
-/* Caches of a Cortex-M7: Cortex-M7 Devices Generic User Guide (DUI 0646), section 4.8 "Cache maintenance operations";
+/* Caches of a Cortex-M7: Cortex-M7 Devices Generic User Guide (DUI 0646), "Cache maintenance operations";
  * the example there invalidates the data cache by set and way as here.
  *
  * NOT RUN ON HARDWARE: written from the manual; that it links is tested.

@@ -1,10 +1,10 @@
 /* nRF52840 (nRF52840-DK) at 64 MHz from its crystal, instruction cache on.
  *
  * NOT RUN ON HARDWARE: written from the manual; that it links is tested, and nrf_uart.h runs on QEMU's micro:bit.
- * Sections are those of the nRF52840 Product Specification v1.1.
+ * Quotation marks say what to look for in the nRF52840 Product Specification v1.1.
  *
- * Serial port: that of the DK's debugger, P0.06 and P0.08 (nRF52840 DK hardware user guide, "Virtual COM port"). The pin
- * that is high during a run: P1.01, D0 of the Arduino header.
+ * Serial port: that of the DK's debugger, P0.06 and P0.08 (nRF52840 DK hardware user guide, "Virtual COM port"). The
+ * pin that is high during a run: P1.01, D0 of the Arduino header.
  */
 #include "nrf_uart.h"
 
@@ -22,8 +22,8 @@
 enum { TX_PIN = 6, RX_PIN = 8, MARK_PIN = 1 };
 
 void tvmt_board_start(void) {
-  NVMC_ICACHECNF = 1; /* section 4.3.6 */
-  CLOCK_HFCLKSTART = 1; /* section 5.4.1: the core runs at 64 MHz at once; the crystal makes it exact */
+  NVMC_ICACHECNF = 1; /* "NVMC", instruction cache */
+  CLOCK_HFCLKSTART = 1; /* "HFCLK clock controller": the core runs at 64 MHz at once; the crystal makes it exact */
   while (CLOCK_HFCLKSTARTED == 0u) {
   }
   P1_DIRSET = 1u << MARK_PIN;
@@ -40,7 +40,7 @@ void tvmt_board_mark(int running) {
 }
 
 int tvmt_uart_open(void) {
-  P0_OUTSET = 1u << TX_PIN; /* section 6.33.5: idle level while the UART does not drive the pin */
+  P0_OUTSET = 1u << TX_PIN; /* "UART", pin configuration: idle level while the UART does not drive the pin */
   P0_DIRSET = 1u << TX_PIN;
   tvmt_nrf_uart_open(TX_PIN, RX_PIN);
   return 0;

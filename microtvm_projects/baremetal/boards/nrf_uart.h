@@ -1,5 +1,5 @@
-/* UART of nRF51 and nRF52: nRF51 Series Reference Manual v3.0, chapter 29; nRF52840 Product Specification v1.1,
- * section 6.33 (UART, the one without DMA).
+/* UART of nRF51 and nRF52: nRF51 Series Reference Manual v3.0 and nRF52840 Product Specification v1.1, "UART",
+ * the one without DMA.
  */
 #ifndef TVMT_NRF_UART_H
 #define TVMT_NRF_UART_H

@@ -1,16 +1,17 @@
 /* RP2040 (Raspberry Pi Pico) at 133 MHz from its 12 MHz crystal, with its second-stage boot loader.
  *
- * NOT RUN ON HARDWARE: written from the manual; that it links, and the loader's checksum, are tested. Sections are those
- * of the RP2040 datasheet.
+ * NOT RUN ON HARDWARE: written from the manual; that it links, and the loader's checksum, are tested. Quotation
+ * marks say what to look for in the RP2040 datasheet.
  *
- * Serial port: UART0 on GPIO0 and GPIO1, pins 1 and 2 of the Pico, as the Raspberry Pi Debug Probe has it; not USB. The
- * pin that is high during a run: GPIO2.
+ * Serial port: UART0 on GPIO0 and GPIO1, pins 1 and 2 of the Pico, as the Raspberry Pi Debug Probe has it; not USB.
+ * The pin that is high during a run: GPIO2.
  */
 #include "tvmt_board.h"
 
 #define CORE_HZ 133000000u
 
-#define RESETS_RESET_CLEAR TVMT_REGISTER(0x4000f000u) /* section 2.1.2: 0x3000 above the register clears bits of it */
+/* "Atomic register access": 0x3000 above a register clears bits of it. */
+#define RESETS_RESET_CLEAR TVMT_REGISTER(0x4000f000u)
 #define RESETS_RESET_DONE TVMT_REGISTER(0x4000c008u)
 #define XOSC_CTRL TVMT_REGISTER(0x40024000u)
 #define XOSC_STATUS TVMT_REGISTER(0x40024004u)
@@ -58,8 +59,8 @@
 
 enum { TX_PIN = 0, RX_PIN = 1, MARK_PIN = 2 };
 
-/* Section 2.8.1.3.1: the boot ROM copies 252 bytes from the start of flash to RAM, checks the CRC behind them, and calls
- * them. They set up the serial interface (section 4.10) for reads with command 0x03, which every flash chip has, at a
+/* "Flash second stage": the boot ROM copies 252 bytes from the start of flash to RAM, checks the CRC behind them, and
+ * calls them. They set up the serial interface ("SSI") for reads with command 0x03, which every flash chip has, at a
  * quarter of the core clock, and start the program through its vector table. */
 __attribute__((section(".boot2"), naked, used)) static void boot2(void) {
   __asm__ volatile(
@@ -101,19 +102,19 @@ static void leave_reset(uint32_t blocks) {
 }
 
 void tvmt_board_start(void) {
-  XOSC_STARTUP = XOSC_STARTUP_1_MS; /* section 2.16 */
+  XOSC_STARTUP = XOSC_STARTUP_1_MS; /* "Crystal oscillator" */
   XOSC_CTRL = XOSC_ENABLE_1_15_MHZ;
   while ((XOSC_STATUS & READY) == 0u) {
   }
   leave_reset(RESET_PLL_SYS | RESET_IO_BANK0 | RESET_PADS_BANK0);
-  PLL_CS = 1; /* section 2.18.4: reference divider */
+  PLL_CS = 1; /* "PLL": reference divider */
   PLL_FBDIV = PLL_FEEDBACK;
   PLL_PWR = PLL_PWR_DSM_OFF | PLL_PWR_POSTDIV_OFF;
   while ((PLL_CS & READY) == 0u) {
   }
   PLL_PRIM = PLL_DIVIDERS;
   PLL_PWR = PLL_PWR_DSM_OFF;
-  CLK_REF_CTRL = 2; /* section 2.15.7: the crystal */
+  CLK_REF_CTRL = 2; /* "Clocks": the crystal */
   while ((CLK_REF_SELECTED & 4u) == 0u) {
   }
   CLK_SYS_CTRL = 1; /* its auxiliary source, which is the PLL */
@@ -138,7 +139,7 @@ int tvmt_uart_open(void) {
   leave_reset(RESET_UART0);
   UART_IBRD = DIVISOR_Q6 >> 6;
   UART_FBRD = DIVISOR_Q6 & 63u;
-  UART_LCR_H = LCR_8_BITS_FIFOS; /* section 4.2.7.1: takes the divisors over */
+  UART_LCR_H = LCR_8_BITS_FIFOS; /* "UART": also takes the divisors over */
   UART_CR = CR_ENABLE_TX_RX;
   GPIO_CTRL(TX_PIN) = FUNCTION_UART;
   GPIO_CTRL(RX_PIN) = FUNCTION_UART;

@@ -1,5 +1,5 @@
-/* USART and LPUART of STM32F7, H7 and L4+, which have the same registers: RM0385 section 31.8, RM0433 section 48.7,
- * RM0432 section 46.7; and the GPIO ports, which all have in common: RM0385 section 6.4.
+/* USART and LPUART of STM32F7, H7 and L4+, which have the same registers: RM0385, RM0433 and RM0432, "USART registers"
+ * and "LPUART registers"; and the GPIO ports, which all have in common: there, "GPIO registers".
  *
  * NOT RUN ON HARDWARE: written from the manuals; that it links is tested.
  */

@@ -1,10 +1,11 @@
 /* STM32F746 at 216 MHz from its own 16 MHz oscillator (within 1 %, on every board), caches and flash accelerator on.
  *
- * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Sections are those of RM0385 rev. 8.
+ * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Quotation marks say
+ * what to look for in RM0385.
  *
- * Serial port: the Discovery's virtual COM port, USART1 on PA9 and PB7 (UM1907, section 6.10). With
- * flags = ["-DTVMT_BOARD_NUCLEO144"] in the target's file that of a Nucleo-144, USART3 on PD8 and PD9 (UM1974, section
- * 6.9). The pin that is high during a run: PI1, D13 of the Discovery; PA5, D13 of the Nucleo.
+ * Serial port: the Discovery's virtual COM port, USART1 on PA9 and PB7 (UM1907, "Virtual COM port"). With flags =
+ * ["-DTVMT_BOARD_NUCLEO144"] in the target's file that of a Nucleo-144, USART3 on PD8 and PD9 (UM1974, "USART
+ * communication"). The pin that is high during a run: PI1, D13 of the Discovery; PA5, D13 of the Nucleo.
  */
 #include "cortex_m7_caches.h"
 #include "stm32_usart.h"
@@ -51,13 +52,14 @@
 #define MARK_PIN 1u
 #endif
 
-/* Section 5.2.3: VCO input 2 MHz (HSI / 8), VCO 432 MHz, 216 MHz after P = 2; Q = 9 for a 48 MHz clock nobody uses. */
+/* "PLL configuration register": VCO input 2 MHz (HSI / 8), VCO 432 MHz, 216 MHz after P = 2; Q = 9 for a 48 MHz clock
+ * nobody uses. */
 static void start_pll(void) {
   TVMT_REGISTER(RCC_PLLCFGR) = 8u | 216u << 6 | 0u << 16 | 9u << 24;
   TVMT_REGISTER(RCC_CR) |= CR_PLLON;
 }
 
-/* Section 4.1.4: over-drive, which more than 180 MHz need; the regulator starts in scale 1. */
+/* "Entering Over-drive mode", which more than 180 MHz need; the regulator starts in scale 1. */
 static void enter_over_drive(void) {
   TVMT_REGISTER(PWR_CR1) |= CR1_ODEN;
   tvmt_wait_for(PWR_CSR1, CSR1_ODRDY, CSR1_ODRDY);
@@ -68,12 +70,12 @@ static void enter_over_drive(void) {
 void tvmt_board_start(void) {
   tvmt_caches_on();
   TVMT_REGISTER(RCC_APB1ENR) |= APB1ENR_PWREN;
-  (void)TVMT_REGISTER(RCC_APB1ENR); /* section 5.2.11: two cycles until the clock is there */
+  (void)TVMT_REGISTER(RCC_APB1ENR); /* "Peripheral clock enable": two cycles until it is there */
   start_pll();
   enter_over_drive();
   tvmt_wait_for(RCC_CR, CR_PLLRDY, CR_PLLRDY);
-  /* Section 3.3.3. The accelerator (ART) serves fetches by the ITCM interface, 0x00200000; those at 0x08000000, where
-   * the program is linked, come through the caches. */
+  /* "Adaptive real-time memory accelerator": it serves fetches by the ITCM interface, 0x00200000; those at
+   * 0x08000000, where the program is linked, come through the caches. */
   TVMT_REGISTER(FLASH_ACR) = ACR_LATENCY_7 | ACR_PRFTEN | ACR_ARTEN;
   tvmt_wait_for(FLASH_ACR, 15u, ACR_LATENCY_7);
   TVMT_REGISTER(RCC_CFGR) = CFGR_APB1_DIV4 | CFGR_APB2_DIV2;

@@ -1,9 +1,10 @@
 /* STM32H743 at 480 MHz (revision V or later) from its own 64 MHz oscillator, caches on.
  *
- * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Sections are those of RM0433 rev. 8.
+ * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Quotation marks say
+ * what to look for in RM0433.
  *
- * Serial port: a Nucleo-144's virtual COM port, USART3 on PD8 and PD9 (UM2407, section 6.9). The pin that is high during
- * a run: PA5, D13.
+ * Serial port: a Nucleo-144's virtual COM port, USART3 on PD8 and PD9 (UM2407, "Virtual COM port"). The pin that is
+ * high during a run: PA5, D13.
  */
 #include "cortex_m7_caches.h"
 #include "stm32_usart.h"
@@ -46,7 +47,7 @@
 
 #define MARK_PIN 5u
 
-/* Section 6.6.2 "System supply startup" and section 6.8.6: LDO, VOS1, then VOS0, which 480 MHz need. */
+/* "System supply startup" and "VOS0 activation/deactivation sequence": LDO, VOS1, then VOS0, which 480 MHz need. */
 static void raise_voltage(void) {
   TVMT_REGISTER(PWR_CR3) = CR3_LDO;
   tvmt_wait_for(PWR_CSR1, CSR1_ACTVOSRDY, CSR1_ACTVOSRDY);
@@ -58,7 +59,8 @@ static void raise_voltage(void) {
   tvmt_wait_for(PWR_D3CR, D3CR_VOSRDY, D3CR_VOSRDY);
 }
 
-/* Section 8.5.5: PLL1 input 16 MHz (HSI / 4, range 8 to 16 MHz), wide VCO at 960 MHz, 480 MHz after P = 2. */
+/* "PLL configuration procedure": PLL1 input 16 MHz (HSI / 4, range 8 to 16 MHz), wide VCO at 960 MHz, 480 MHz after P
+ * = 2. */
 static void start_pll(void) {
   TVMT_REGISTER(RCC_PLLCKSELR) = 4u << 4;
   TVMT_REGISTER(RCC_PLLCFGR) = 3u << 2 | 1u << 16;
@@ -73,7 +75,7 @@ void tvmt_board_start(void) {
   start_pll();
   TVMT_REGISTER(FLASH_ACR) = ACR_LATENCY_4_AT_240_MHZ;
   tvmt_wait_for(FLASH_ACR, 0x3fu, ACR_LATENCY_4_AT_240_MHZ);
-  /* Section 8.5.6: core 480 MHz, AXI and AHB 240 MHz, every APB 120 MHz. */
+  /* "System clock (sys_ck)": core 480 MHz, AXI and AHB 240 MHz, every APB 120 MHz. */
   TVMT_REGISTER(RCC_D1CFGR) = 8u | 4u << 4;
   TVMT_REGISTER(RCC_D2CFGR) = 4u << 4 | 4u << 8;
   TVMT_REGISTER(RCC_D3CFGR) = 4u << 4;

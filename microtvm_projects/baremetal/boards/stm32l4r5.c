@@ -1,9 +1,10 @@
 /* STM32L4R5 at 120 MHz (range 1, boost) from its own 16 MHz oscillator, flash caches and prefetch on.
  *
- * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Sections are those of RM0432 rev. 9.
+ * NOT RUN ON HARDWARE: written from the manuals; that it links is tested. Quotation marks say
+ * what to look for in RM0432.
  *
- * Serial port: a Nucleo-144's virtual COM port, LPUART1 on PG7 and PG8 (UM2179, section 6.9). The pin that is high during
- * a run: PA5, D13.
+ * Serial port: a Nucleo-144's virtual COM port, LPUART1 on PG7 and PG8 (UM2179, "Virtual COM port"). The pin that is
+ * high during a run: PA5, D13.
  */
 #include "stm32_usart.h"
 
@@ -38,7 +39,7 @@
 
 #define MARK_PIN 5u
 
-/* Section 6.4.4: PLL input 8 MHz (HSI16 / 2), VCO 240 MHz, 120 MHz after R = 2. */
+/* "PLL configuration register": PLL input 8 MHz (HSI16 / 2), VCO 240 MHz, 120 MHz after R = 2. */
 static void start_pll(void) {
   TVMT_REGISTER(RCC_CR) |= CR_HSION;
   tvmt_wait_for(RCC_CR, CR_HSIRDY, CR_HSIRDY);
@@ -47,7 +48,7 @@ static void start_pll(void) {
   tvmt_wait_for(RCC_CR, CR_PLLRDY, CR_PLLRDY);
 }
 
-/* Section 5.1.8: into range 1 boost by half the frequency first, for at least a microsecond. */
+/* "Dynamic voltage scaling management": into range 1 boost by half the frequency first, for at least a microsecond. */
 static void switch_to_pll(void) {
   TVMT_REGISTER(RCC_CFGR) = CFGR_AHB_DIV2 | CFGR_PLL;
   tvmt_wait_for(RCC_CFGR, CFGR_SWS_MASK, CFGR_SWS_PLL);
@@ -74,12 +75,12 @@ uint32_t tvmt_board_clock_hz(void) { return CORE_HZ; }
 void tvmt_board_mark(int running) { tvmt_stm32_pin_set(GPIO('A'), MARK_PIN, running); }
 
 int tvmt_uart_open(void) {
-  TVMT_REGISTER(PWR_CR2) |= CR2_IOSV; /* section 5.1.3: port G hangs on VDDIO2 */
+  TVMT_REGISTER(PWR_CR2) |= CR2_IOSV; /* "Independent I/O supply rail": port G hangs on VDDIO2 */
   TVMT_REGISTER(RCC_APB1ENR2) |= 1u;
   (void)TVMT_REGISTER(RCC_APB1ENR2);
   tvmt_stm32_pin_function(GPIO('G'), 7, 8);
   tvmt_stm32_pin_function(GPIO('G'), 8, 8);
-  /* Section 47.4.4: LPUARTDIV = 256 times clock by baud rate. 256 / 115200 = 1 / 450. */
+  /* "LPUART baud rate generation": LPUARTDIV = 256 times clock by baud rate. 256 / 115200 = 1 / 450. */
   tvmt_stm32_usart_open(LPUART1, CORE_HZ / (TVMT_BAUD / 256u));
   return 0;
 }

@@ -5,7 +5,6 @@ QEMU has no model of cycles: counts are of instructions, and the same on every r
 
 from __future__ import annotations
 
-import re
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ from tvmtiny.runner.plugin import COUNT_FILE, plugin_argument, plugins_supported
 from tvmtiny.runner.process import Finished, find_tool
 from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS, Sample, decode_batch
-from tvmtiny.runner.size import read_symbols, symbol_at
+from tvmtiny.runner.size import read_symbols, with_function
 
 EMULATOR = "qemu-system-arm"
 BEGIN_SYMBOL = "tvmt_measure_begin"
 END_SYMBOL = "tvmt_measure_end"
 PARALLEL = True
-_FAULT_PC = re.compile(r"at pc (0x[0-9a-f]+)")
 
 
 def prepare(job: Job) -> Project:
@@ -74,15 +72,5 @@ def _explain(job: Job, project: Project, finished: Finished) -> str:
         reason = "the core faulted"
     else:
         reason = EXIT_MEANINGS.get(finished.status, f"ended with status {finished.status}")
-    said = f":\n{_with_function(project, finished.tail)}" if finished.tail else "."
+    said = f":\n{with_function(project.run_elf, finished.tail)}" if finished.tail else "."
     return f"{job.artifact.name} on QEMU {machine}: {reason} ({project.run_elf}){said}"
-
-
-def _with_function(project: Project, text: str) -> str:
-    """Add the function's name to the address of a fault."""
-    match = _FAULT_PC.search(text)
-    symbol = symbol_at(read_symbols(project.run_elf), int(match[1], 16)) if match else None
-    if match is None or symbol is None:
-        return text
-    offset = int(match[1], 16) - symbol.address
-    return text.replace(match[0], f"{match[0]} ({symbol.name}+{offset:#x})")

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvmtiny.errors import EnvironmentProblem, UserError
-from tvmtiny.link.client import Client
-from tvmtiny.link.messages import Info
+from tvmtiny.link.client import Client, DeviceStopped
+from tvmtiny.link.messages import Counter, Info
 from tvmtiny.link.serial_line import SerialLine
 from tvmtiny.runner.base import Answer, Job
 from tvmtiny.runner.build import build
 from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import FILL, Sample, collect, sample_bytes
+from tvmtiny.runner.size import with_function
 
 PARALLEL = False
 
@@ -40,6 +41,9 @@ def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: fl
             data = sample_bytes(job.artifact, sample, index)
             runs.append(client.run(data, sample.n_tokens, timeout_s))
         return Answer(collect(job.artifact, info, runs))
+    except DeviceStopped as stopped:
+        elf = project.serial_elf if client.info.counter == Counter.EMULATED else project.elf
+        raise DeviceStopped(job.argument, with_function(elf, stopped.said), stopped.status) from stopped
     finally:
         client.close()
 

@@ -1,9 +1,9 @@
-/* LayerNorm of rows of int32 sums to int8, in integers: no float, no division. */
-#ifndef TVMT_LAYER_NORM_S8_H
-#define TVMT_LAYER_NORM_S8_H
+/* One row of a LayerNorm or RMSNorm: its sums, and its elements from their rate. */
+#ifndef TVMT_NORM_ROW_H
+#define TVMT_NORM_ROW_H
 
 #include "tvmt_assembly.h"
-#include "tvmt_norm_rate.h"
+#include "tvmt_arith.h"
 
 #if TVMT_DSP
 #define TVMT_NORM_SUM_TWO                            \
@@ -96,36 +96,19 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_norm_fours(const int32_t
 
 #endif
 
-/* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = (cols * t - sum) * sqrt(cols / variance) * 2**24.
- *
- * t: rows of `cols` int32 with cols * |t| <= 2**25. cols: at most 1024. gamma, beta: [cols], |beta| <= 2**30.
- * root_extent: floor(sqrt(cols) * 2**24). epsilon: at least 1. Strides in elements. out must not overlap t.
- */
-TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_layer_norm_s8(const int32_t *t, const int32_t *gamma, const int32_t *beta,
-                                                        int8_t *out, int32_t rows, int32_t cols, int32_t t_stride,
-                                                        int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
-  for (int32_t i = 0; i < rows; i++) {
-    const int32_t *row = t + i * t_stride;
-    int8_t *y = out + i * out_stride;
-    int32_t left, j = 0;
-    int64_t squares;
-    const int32_t sum = tvmt_norm_sums(row, cols, &squares);
-    /* sum((cols * t - sum)^2) = cols * (cols * sum(t^2) - sum^2). */
-    const int64_t spread = cols * (cols * squares - (int64_t)sum * sum);
-    const int32_t multiplier = tvmt_norm_rate((uint64_t)(spread + epsilon), root_extent, &left);
-    const int32_t up = left > 0 ? left : 0, down = up - left;
-    /* (cols * t - sum) << up, which fits 32 bits, from factors modulo 2**32. */
-    const uint32_t scale = (uint32_t)cols << up, offset = (uint32_t)sum << up;
+/* The elements of a row, as tvmt_norm_element. */
+TVMT_INLINE void tvmt_norm_row(const int32_t *t, const int32_t *gamma, const int32_t *beta, int8_t *y, int32_t cols,
+                               uint32_t scale, uint32_t offset, int32_t down, int32_t multiplier) {
+  int32_t j = 0;
 #if TVMT_DSP
-    /* Rows whose values need bits of their own below the rate's are rare. */
-    if (down == 0 && cols > 3) {
-      j = cols & ~3;
-      tvmt_norm_fours(row, gamma, beta, y, scale, 0U - offset, multiplier, row + j);
-    }
+  /* Rows whose values need bits of their own below the rate's are rare. */
+  if (down == 0 && cols > 3) {
+    j = cols & ~3;
+    tvmt_norm_fours(t, gamma, beta, y, scale, 0U - offset, multiplier, t + j);
+  }
 #endif
-    for (; j < cols; j++) {
-      y[j] = tvmt_norm_element(row[j], gamma[j], beta[j], scale, offset, down, multiplier);
-    }
+  for (; j < cols; j++) {
+    y[j] = tvmt_norm_element(t[j], gamma[j], beta[j], scale, offset, down, multiplier);
   }
 }
 
