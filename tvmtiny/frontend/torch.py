@@ -80,8 +80,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _convert(program: Any) -> tvm.IRModule:
-    from tvmtiny.frontend.torch_importer import Importer
+    from tvmtiny.frontend.torch_importer import Importer, refuse_unrolled
 
+    refuse_unrolled(program)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,6 +93,8 @@ def _convert(program: Any) -> tvm.IRModule:
                 no_bind_return_tuple=False,
                 custom_convert_map=None,
             )
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"The torch program cannot be imported: {_first_line(error)}",

@@ -9,8 +9,32 @@ from torch import fx
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
+from tvmtiny.errors import UnsupportedOperators
 from tvmtiny.frontend.naming_builder import NamingBuilder
 from tvmtiny.passes.name_layers import identifier
+from tvmtiny.passes.resemblance import of_family, unsupported
+
+_REMEDY = "Export the model to ONNX instead: torch.onnx.export(module, example_inputs, 'model.onnx')."
+
+_UNROLLED = ("lstm", "gru", "rnn")
+"""Operators that torch decomposes into thousands of small ones: they are refused by their own name instead."""
+
+
+def refuse_unrolled(program: Any) -> None:
+    """Raise UnsupportedOperators for recurrent layers of a program that is not yet decomposed."""
+    _refuse(list(program.graph.nodes), lambda operator: operator.startswith(_UNROLLED))
+
+
+def _refuse(nodes: list[fx.Node], is_refused: Callable[[str], bool]) -> None:
+    rows = [
+        unsupported(layer_name(node), node.target.__name__, _REMEDY)
+        for node in nodes
+        if node.op == "call_function" and is_refused(getattr(node.target, "__name__", ""))
+    ]
+    if rows:
+        first = rows[0]
+        message = f"The operator {first.operator} at '{first.node}' is not supported{of_family(first)}."
+        raise UnsupportedOperators(message, first.remedy, rows)
 
 
 class Importer(ExportedProgramImporter):
@@ -27,7 +51,7 @@ class Importer(ExportedProgramImporter):
 
     def create_convert_map(self) -> dict[str, Callable[[fx.Node], Any]]:
         """TVM's converters and those of PT2E, each telling the builder first which node it is at."""
-        converters = super().create_convert_map()
+        converters = super().create_convert_map() | {"amax.default": self._largest}
         for form, takes_axis in (("per_tensor", False), ("per_channel", True)):
             for name in ("quantize", "dequantize"):
                 convert = self._quantization(getattr(relax.op, name), takes_axis=takes_axis)
@@ -52,6 +76,15 @@ class Importer(ExportedProgramImporter):
         if isinstance(value, int | float):
             return relax.const(value, dtype)
         return self.block_builder.emit(relax.op.astype(value, dtype))
+
+    def _largest(self, node: fx.Node) -> Any:
+        """`x.amax(axes, keepdim)`; TVM has no converter."""
+        x, axes, keepdims = (*self.retrieve_args(node), [], False)[:3]
+        return self.block_builder.emit(relax.op.max(x, list(axes) or None, bool(keepdims)))
+
+    def _check_unsupported_func_type(self, nodes: list[fx.Node]) -> None:
+        """Raise UnsupportedOperators with every node that TVM has no converter for."""
+        _refuse(nodes, lambda operator: operator not in self.convert_map)
 
     def _named(self, convert: Callable[[fx.Node], Any]) -> Callable[[fx.Node], Any]:
         def convert_named(node: fx.Node) -> Any:
