@@ -427,6 +427,7 @@ def _info(
         has_length=quantized.has_length,
         input_params=quantized.inputs,
         limits={spec.name: spec.limit for spec in specs},
+        paddings={spec.name: spec.padding for spec in specs},
         output_params={name: quantized.tensors[name] for name in quantized.outputs},
         labels=labels,
         example={key: value[:n] for key, value in example.items()},

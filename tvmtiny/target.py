@@ -107,6 +107,7 @@ class Target:
         qemu_machine: -machine of QEMU; "" when the target is not an emulated machine.
         emulated_by: name of the target whose QEMU machine stands in for this board; "" when none does.
         board: start-up code and serial port: a file of microtvm_projects/baremetal/boards/, without .c.
+        zephyr_board: what Zephyr calls it ("stm32f746g_disco", "mps2/an386"); "" where that is not known.
         uart_base: address of the serial port, where `board` leaves that to the target; else 0.
         usb: VID:PID of the board's own debug probe or USB port, lower case hexadecimal.
         flash: by tool, what that needs to know to program the board; tvmtiny.boards.flash has the tools.
@@ -132,6 +133,7 @@ class Target:
     qemu_machine: str
     emulated_by: str
     board: str
+    zephyr_board: str
     uart_base: int
     usb: tuple[str, ...]
     flash: dict[str, str]
@@ -338,6 +340,7 @@ _TARGET_FIELDS: Fields = {
     "qemu_machine": Field(str, default=""),
     "emulated_by": Field(str, default=""),
     "board": Field(str, default=NO_BOARD, pattern=r"[a-z0-9_]+"),
+    "zephyr_board": Field(str, default="", pattern=r"[a-z0-9_/]*"),
     "uart_base": Field(int, default=0, minimum=0, multiple=4),
     "usb": Field(tuple, default=(), pattern=r"[0-9a-f]{4}:[0-9a-f]{4}"),
     "flash": Field(dict, default={}),

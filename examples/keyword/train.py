@@ -212,7 +212,7 @@ def choose(data: Recordings, per_class: int) -> Recordings:
 def save(path: Path, data: Recordings) -> None:
     """Recordings as the compiler takes them."""
     values, mask = data.arrays()
-    np.savez_compressed(path, mfcc=values, n_tokens=mask.sum(1).astype(np.int64), labels=data.labels)
+    np.savez_compressed(path, mfcc=values, mask=mask.astype(np.uint8), labels=data.labels)
 
 
 def write_models(output: Path, seeds: int) -> None:

@@ -6,11 +6,14 @@ semihosting for exact counts, and with an emulated serial port.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.link.line import Line
 from tvmtiny.link.serial_line import SerialLine
 from tvmtiny.project.base import KindInfo
+from tvmtiny.runner.build import make
 from tvmtiny.runner.layout import Placement, place, translate
 from tvmtiny.runner.project import (
     BOARD_SCRIPT,
@@ -23,6 +26,7 @@ from tvmtiny.runner.project import (
     Project,
     guard_bytes,
     input_bytes,
+    write_project,
 )
 from tvmtiny.target import Target
 
@@ -33,6 +37,21 @@ _UART = ("transport_uart.c", "counter_core.c")
 def info() -> KindInfo:
     """What this kind is."""
     return KindInfo("firmware without an operating system", ("make", "arm-none-eabi-gcc"), flashes=True)
+
+
+def serves(target: Target) -> bool:
+    """Targets that name this kind as their project."""
+    return target.project == "baremetal"
+
+
+def generate(artifact: Artifact, target: Target, directory: Path, *, debug: bool) -> Project:
+    """Write the programs of `plan`, to be built with `make`."""
+    return write_project(artifact, target, directory, debug=debug)
+
+
+def build(project: Project, name: str, *, strict: bool) -> None:
+    """Call `make`."""
+    make(project, name, strict=strict)
 
 
 def plan(artifact: Artifact, target: Target) -> Plan:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.link.line import Line
 from tvmtiny.link.process_line import ProcessLine
 from tvmtiny.project.base import KindInfo
-from tvmtiny.runner.project import ELF, SERIAL_ELF, Link, Plan, Project, input_bytes
+from tvmtiny.runner.build import make
+from tvmtiny.runner.project import ELF, SERIAL_ELF, Link, Plan, Project, input_bytes, write_project
 from tvmtiny.target import Target
 
 
 def info() -> KindInfo:
     """What this kind is."""
     return KindInfo("a program of the developer's machine", ("make", "cc"), flashes=False)
+
+
+def serves(target: Target) -> bool:
+    """Targets that name this kind as their project."""
+    return target.project == "host"
+
+
+def generate(artifact: Artifact, target: Target, directory: Path, *, debug: bool) -> Project:
+    """Write the programs of `plan`, to be built with `make`."""
+    return write_project(artifact, target, directory, debug=debug)
+
+
+def build(project: Project, name: str, *, strict: bool) -> None:
+    """Call `make`."""
+    make(project, name, strict=strict)
 
 
 def plan(artifact: Artifact, target: Target) -> Plan:

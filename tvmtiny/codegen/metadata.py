@@ -139,6 +139,7 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo, specs: list[InputS
         **_tensor(tensor, program, params),
         "kind": spec.kind,
         "limit": spec.limit,
+        "padding": list(spec.padding),
         "model_shape": list(spec.shape),
     }
 

@@ -5,6 +5,6 @@ further kind is a further folder.
 """
 
 from tvmtiny.project.base import Kind, KindInfo
-from tvmtiny.project.kinds import load_kind, project_kinds
+from tvmtiny.project.kinds import load_kind, load_make_kind, project_kinds
 
-__all__ = ["Kind", "KindInfo", "load_kind", "project_kinds"]
+__all__ = ["Kind", "KindInfo", "load_kind", "load_make_kind", "project_kinds"]

@@ -19,8 +19,7 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.link.line import Line
 from tvmtiny.project.kinds import load_kind
-from tvmtiny.runner.build import make
-from tvmtiny.runner.project import Project, write_project
+from tvmtiny.runner.project import Project
 from tvmtiny.target import Target, list_targets
 
 
@@ -36,26 +35,26 @@ class ProjectAPI:
 
     def info(self) -> dict[str, Any]:
         """What the kind is, what it needs, and the targets that it serves."""
-        targets = [target.name for target in list_targets() if target.project == self._name]
+        targets = [target.name for target in list_targets() if self._kind.serves(target)]
         return {"kind": self._name, **dataclasses.asdict(self._kind.info()), "targets": targets}
 
     def generate_project(
         self, artifact: Artifact, target: Target, directory: Path, *, debug: bool = False
     ) -> Project:
         """Write the project; `debug` lets the host look into the arena. Raises UserError for a wrong target."""
-        if target.project != self._name:
+        if not self._kind.serves(target):
             raise UserError(
                 f"{target.name} is a target of the kind {target.project}, not {self._name}.",
                 f"Targets of {self._name}: {', '.join(self.info()['targets'])}.",
             )
         self._model = artifact.name
-        self._project = write_project(artifact, target, directory, debug=debug)
+        self._project = self._kind.generate(artifact, target, directory, debug=debug)
         return self._project
 
     def build(self, *, strict: bool = False) -> Path:
         """Build every program; the path of the target's own. `strict` makes warnings errors."""
         project = self._generated()
-        make(project, self._model, strict=strict)
+        self._kind.build(project, self._model, strict=strict)
         return project.elf
 
     def flash(self, tool: str | None = None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from tvmtiny.errors import UserError
-from tvmtiny.project.base import Kind
+from tvmtiny.project.base import Kind, MakeKind
 from tvmtiny.resources import data_dir
 
 _HANDLER = "handler.py"
@@ -25,6 +25,16 @@ def load_kind(name: str) -> Kind:
     if name not in project_kinds():
         raise UserError(f"Unknown kind of project {name!r}.", f"Kinds: {', '.join(project_kinds())}.")
     return _load(data_dir(f"microtvm_projects/{name}") / _HANDLER, name)
+
+
+def load_make_kind(name: str) -> MakeKind:
+    """Likewise, of a kind whose programs `make` builds."""
+    kind = load_kind(name)
+    if not hasattr(kind, "plan"):
+        raise UserError(
+            f"Projects of the kind {name} are not built by make.", "Use `tvmtiny project --build`."
+        )
+    return cast(MakeKind, kind)
 
 
 def _load(path: Path, name: str) -> Kind:

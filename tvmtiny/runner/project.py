@@ -37,7 +37,7 @@ HOST_GUARD_BYTES = 4096
 _MODEL = "model"
 _COMMON = "common"
 _PORT = "port"
-_HARNESS = ("harness.c", "tvmt_frame.c", "tvmt_link.c")
+HARNESS = ("harness.c", "tvmt_frame.c", "tvmt_link.c")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +109,9 @@ def write_project(artifact: Artifact, target: Target, directory: Path, *, debug:
 
     Raises UserError when arena and stack do not fit the target's RAM.
     """
-    from tvmtiny.project import load_kind
+    from tvmtiny.project import load_make_kind
 
-    plan = load_kind(target.project).plan(artifact, target)
+    plan = load_make_kind(target.project).plan(artifact, target)
     model_sources, model_folders = _copy_model(artifact, directory / _MODEL)
     port = data_dir(f"microtvm_projects/{target.project}")
     common = data_dir(f"microtvm_projects/{_COMMON}")
@@ -119,7 +119,7 @@ def write_project(artifact: Artifact, target: Target, directory: Path, *, debug:
     port_files = [path for path in sorted(port.rglob("*.[ch]")) if _chosen(path.relative_to(port), plan)]
     sources = [
         *model_sources,
-        *_copy([*headers, *(common / name for name in _HARNESS)], common, directory, _COMMON),
+        *_copy([*headers, *(common / name for name in HARNESS)], common, directory, _COMMON),
         *_copy(port_files, port, directory, _PORT),
     ]
     identity = model_id(artifact)
@@ -128,7 +128,7 @@ def write_project(artifact: Artifact, target: Target, directory: Path, *, debug:
         "target": target,
         "sources": sources,
         "include_dirs": [*model_folders, _COMMON, _PORT],
-        "defines": {**_defines(artifact, target, plan, identity, debug=debug), **plan.defines},
+        "defines": {**harness_defines(artifact, target, plan.saved_bytes, debug=debug), **plan.defines},
         "links": [(link, _objects(link, plan, sources)) for link in plan.links],
     }
     environment = _environment(port)
@@ -175,11 +175,11 @@ def _objects(link: Link, plan: Plan, sources: list[str]) -> list[str]:
     return [source for source in sources if source not in others or source in own]
 
 
-def _defines(
-    artifact: Artifact, target: Target, plan: Plan, identity: str, *, debug: bool
+def harness_defines(
+    artifact: Artifact, target: Target, saved_bytes: int, *, debug: bool
 ) -> dict[str, str | None]:
-    """Macros of the harness (common/harness.c says what they are)."""
-    numbers = ",".join(f"0x{byte:02x}" for byte in bytes.fromhex(identity))
+    """Macros of the harness (common/harness.c says what they are); None: defined without a value."""
+    numbers = ",".join(f"0x{byte:02x}" for byte in bytes.fromhex(model_id(artifact)))
     defines: dict[str, str | None] = {
         "TVMT_MODEL": f"{artifact.name}_model",
         "TVMT_MODEL_ID": f"{{{numbers}}}",
@@ -188,7 +188,7 @@ def _defines(
         "TVMT_ARENA_BYTES": f"{artifact.arena_bytes}u",
         "TVMT_ARENA_ALIGN": f"{artifact.arena_align}u",
         "TVMT_GUARD_BYTES": f"{guard_bytes(artifact, target)}u",
-        "TVMT_SAVED_BYTES": f"{plan.saved_bytes}u",
+        "TVMT_SAVED_BYTES": f"{saved_bytes}u",
     }
     return {**defines, "TVMT_LINK_DEBUG": None} if debug else defines
 

@@ -23,11 +23,11 @@ extern "C" {
 
 /* Attribute of an arena, also of one that the application brings: CONFIG_TVMT_ARENA_*. It is not initialized. */
 #if defined(CONFIG_TVMT_ARENA_REGION)
-#define TVMT_ARENA_SECTION Z_GENERIC_SECTION(LINKER_DT_NODE_REGION_NAME(DT_CHOSEN(tvmtiny_arena)))
+#define TVMT_ARENA_MEMORY Z_GENERIC_SECTION(LINKER_DT_NODE_REGION_NAME(DT_CHOSEN(tvmtiny_arena)))
 #elif defined(CONFIG_TVMT_ARENA_DTCM)
-#define TVMT_ARENA_SECTION __dtcm_noinit_section
+#define TVMT_ARENA_MEMORY __dtcm_noinit_section
 #else
-#define TVMT_ARENA_SECTION __noinit
+#define TVMT_ARENA_MEMORY __noinit
 #endif
 
 /* A model of this image and its arena. Constant, in an iterable section: STRUCT_SECTION_FOREACH(tvmt_instance, it). */
