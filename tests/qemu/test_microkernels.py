@@ -46,7 +46,7 @@ VARIANTS = {
     "qemu-m4": (
         "dsp-pair_steps_8-strip_steps_4",
         "dsp-pair_steps_32-strip_steps_16",
-        "dsp-pair_steps_48",
+        "dsp-pair_steps_48-strip_steps_32",
         "wide_weights-pair_steps_8-single_loads_1",
         "wide_weights-pair_steps_32",
         "wide_weights-pair_steps_48-single_loads_1",
@@ -56,6 +56,7 @@ VARIANTS = {
         "dual_issue-strip_steps_16",
         "dual_issue-staged_1",
         "dual_issue-staged_1-strip_steps_16",
+        "dual_issue-strip_steps_32",
     ),
 }
 

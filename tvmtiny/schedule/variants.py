@@ -35,7 +35,7 @@ class Knob:
 KNOBS = {
     "pair_steps": Knob("TVMT_PAIR_STEPS", (16, 8, 32, 48), ("pairs", "wide_pairs"), ("dsp",)),
     "single_loads": Knob("TVMT_PAIR_SINGLE_LOADS", (0, 1), ("wide_pairs",), ("wide_weights",)),
-    "strip_steps": Knob("TVMT_STRIP_STEPS", (8, 4, 16), ("plain",), ("dsp",)),
+    "strip_steps": Knob("TVMT_STRIP_STEPS", (8, 4, 16, 32), ("plain",), ("dsp",)),
     "staged": Knob("TVMT_STRIP_STAGED", (0, 1), ("plain",), ("dual_issue",)),
 }
 

@@ -15,7 +15,7 @@
 #define TVMT_PAIR_SINGLE_LOADS 0
 #endif
 
-/* Steps of four elements in a turn of the loop over plain columns: 4, 8 or 16. */
+/* Steps of four elements in a turn of the loop over plain columns: 4, 8, 16 or 32. */
 #ifndef TVMT_STRIP_STEPS
 #define TVMT_STRIP_STEPS 8
 #endif

@@ -103,8 +103,12 @@
 #define TVMT_STRIP_TURN(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)
 #elif TVMT_STRIP_STEPS == 16
 #define TVMT_STRIP_TURN(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)
+#elif TVMT_STRIP_STEPS == 32
+#define TVMT_STRIP_TURN(STEP)                                                                  \
+  TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)      \
+  TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)
 #else
-#error "TVMT_STRIP_STEPS must be 4, 8 or 16"
+#error "TVMT_STRIP_STEPS must be 4, 8, 16 or 32"
 #endif
 
 /* What a column begins with (its word may be loaded already), a turn of steps that may be entered anywhere, also at
