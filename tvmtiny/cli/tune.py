@@ -238,7 +238,10 @@ def _tune(
             try:
                 session.run()
             finally:
-                made = [record(t, session.found(t), options.objective, place.name, compiler) for t in tasks]
+                total = session.rules_cycles
+                made = [
+                    record(t, session.found(t), options.objective, place.name, compiler, total) for t in tasks
+                ]
                 records = [one for one in made if one is not None]
                 saved = _save(board.cpu, options.objective, records)
     title = f"{board.cpu} on {place.name}, {options.objective}, {options.strategy}, seed {options.seed}"

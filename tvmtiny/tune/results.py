@@ -22,6 +22,10 @@ TOLERANCE = 0.002
 """Schedules within this of the best are as good: of them the one with the least scratch memory and code is taken."""
 
 
+LEAST_SHARE = 0.005
+"""Kernels that take less of a run than this keep the rules' schedule."""
+
+
 def score(found: Measurement, default: Measurement, objective: str) -> float:
     """What is to become small, relative to the rules' schedule: 1.
 
@@ -71,11 +75,16 @@ def figures(found: Measurement) -> Figures:
 
 
 def record(
-    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str
+    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str, total: int = 0
 ) -> Record | None:
-    """The record of a task; None when the rules' schedule was not measured."""
+    """The record of a task; None when the rules' schedule was not measured, or nothing else is worth its code.
+
+    Args:
+        total: cycles of all tuned operators by the rules. Another variant of micro-kernels is code of its own, which a
+            classifier that takes a thousandth of the run does not repay.
+    """
     default = default_of(task, measured)
-    if default is None or not default.valid:
+    if default is None or not default.valid or default.cycles * len(task.uses) < total * LEAST_SHARE:
         return None
     chosen = best(measured, default, objective)
     front = pareto(measured) if objective == "balanced" else []

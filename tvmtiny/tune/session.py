@@ -233,6 +233,12 @@ class Session:
     def _report(self) -> None:
         self._on_batch(self.progress, time.monotonic() - self._started)
 
+    @property
+    def rules_cycles(self) -> int:
+        """Cycles of all tasks by the rules, each as often as it runs; 0 before they are measured."""
+        uses = {key_of(task.signature): len(task.uses) for task in self.tasks}
+        return sum(uses[key] * found.cycles for key, found in self._defaults.items())
+
     def found(self, task: Task) -> list[Measurement]:
         """Everything known of a task's schedules."""
         points = {point for design in task.designs for point in design.points()}
