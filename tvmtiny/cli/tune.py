@@ -254,11 +254,12 @@ def _tune(
 
 def _save(cpu: str, objective: str, records: Sequence[Record]) -> Path:
     """Put new records among the user's, in the place of older ones of the same kernels."""
-    from tvmtiny.schedule.records import read, user_folder, write
+    from tvmtiny.schedule.records import locked, read, user_folder, write
 
     path = user_folder() / cpu / f"{objective}.json"
-    known = {record.signature: record for record in read(path)} if path.is_file() else {}
-    write(path, cpu, objective, (known | {record.signature: record for record in records}).values())
+    with locked(path):
+        known = {record.signature: record for record in read(path)} if path.is_file() else {}
+        write(path, cpu, objective, (known | {record.signature: record for record in records}).values())
     return path
 
 
