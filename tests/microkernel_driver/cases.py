@@ -49,6 +49,7 @@ KERNELS = (
     "add_embedding_s32",
     "scale_s8",
     "rms_norm_s8",
+    "depthwise_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

@@ -19,6 +19,7 @@ from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import LAYER_NORM, attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value
+from tvmtiny.passes.quantize_depthwise import quantize_depthwise
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
 from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.weight_types import WeightTypes
@@ -399,6 +400,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,
     "scale": _scale,
+    "depthwise": quantize_depthwise,
     "mean": _mean,
     "first": _first,
 }
