@@ -39,6 +39,8 @@ from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.step import SteppedModel
+from tvmtiny.passes.step import step as run_in_steps
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
@@ -47,7 +49,7 @@ from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
-from tvmtiny.verify import INTEGER_MODULE
+from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
 
 Array = npt.NDArray[Any]
 OnStage = Callable[[str, float], None]
@@ -80,6 +82,7 @@ def compile(  # noqa: A001 - the verb of the command line
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
+    step: int | None = None,
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -102,6 +105,8 @@ def compile(  # noqa: A001 - the verb of the command line
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
+            (docs/streaming.md); None: it takes whole sequences.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -130,18 +135,20 @@ def compile(  # noqa: A001 - the verb of the command line
             "A float model needs calibration data to become an integer model.",
             "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
         )
+    if step is not None and fold_qk == "always":
+        raise UserError("--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step.")
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
-        text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None)
+        text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None or step is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
@@ -149,7 +156,9 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("quantize"):
         quantized = quantize(fused, Statistics(traces), range_method, residual, types)
         stages.dump("quantized", quantized.module)
-    program = build(quantized, board, prefix, microkernels, stages, arena_regions(board))
+        stepped = None if step is None else run_in_steps(quantized, step)
+        deployed = quantized if stepped is None else stepped.of(quantized)
+    program = build(deployed, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
     with stages("check"):
         source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
@@ -160,10 +169,12 @@ def compile(  # noqa: A001 - the verb of the command line
             how = verification.setup(fused, range_method, residual, len(batch))
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
-        info = _info(prefix, board, microkernels, quantized, specs, names, references, model, text)
+        info = _info(prefix, board, microkernels, deployed, specs, names, references, model, text, stepped)
         files = c_sources(program, info)
         files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
-        data = metadata(program, info, board, specs, length_input, quantized, quality, _hash(model))
+        if stepped is not None:
+            files[STEP_MODULE] = tvm.ir.save_json(stepped.module)
+        data = metadata(program, info, board, specs, length_input, deployed, quality, _hash(model))
         if text is not None:
             files |= text.files(prefix)
             data |= text.metadata(prefix, data["sources"])
@@ -311,6 +322,7 @@ def _info(
     references: _References,
     model: Any,
     text: AttachedTokenizer | None,
+    stepped: SteppedModel | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
     n = references.lengths[0]
@@ -328,6 +340,7 @@ def _info(
         example={key: value[:n] for key, value in example.items()},
         family=microkernels,
         text_input=None if text is None else text.input,
+        step=stepped,
     )
 
 

@@ -113,7 +113,8 @@ static int serve_sample(const tvmt_model *model, uint32_t sample) {
   if (failed != 0) {
     return TVMT_EXIT_READ;
   }
-  const int32_t status = measured_run(model, n_tokens);
+  const int begins = n_tokens == 0 && model->reset != NULL;
+  const int32_t status = begins ? model->reset(memory.arena, TVMT_ARENA_BYTES) : measured_run(model, n_tokens);
   if (result.stack_bytes == UINT32_MAX) {
     return TVMT_EXIT_STACK;
   }

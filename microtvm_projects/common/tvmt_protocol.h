@@ -5,7 +5,8 @@
  *
  *   request   tvmt_request_header
  *             header.n_inputs words: bytes of each input of the model
- *             header.n_samples times: a word n_tokens, then the inputs one after another
+ *             header.n_samples times: a word n_tokens, then the inputs one after another; of a model that runs in
+ *             steps a sample is a step, and n_tokens 0 begins a sequence without one
  *   response  tvmt_response_header
  *             header.n_outputs words: bytes of each output of the model
  *             n_samples times: a word, what run returned; and if that is 0, the outputs one after another

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
+from tvmtiny.codegen.step import step_context
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
+from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.microkernels import headers
@@ -41,6 +43,7 @@ class ModelInfo:
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
+        step: how the model runs in steps, of which max_tokens and has_length speak then; None for whole sequences.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ModelInfo:
     example: dict[str, Array]
     family: str
     text_input: str | None = None
+    step: SteppedModel | None = None
 
 
 def c_type(dtype: str) -> str:
@@ -81,9 +85,9 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         f"{name}.c": "model.c.j2",
         f"{name}_weights.h": "weights.h.j2",
         f"{name}_weights.c": "weights.c.j2",
-        "main.c": "main.c.j2",
+        "main.c": "main.c.j2" if info.step is None else "main_step.c.j2",
     }
-    if info.text_input is not None:
+    if info.text_input is not None and info.step is None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
@@ -108,6 +112,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
     return {
         **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)},
         "NAME": info.name.upper(),
+        "step": None if info.step is None else step_context(program, info.step),
         "plan": program.plan,
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
@@ -185,7 +190,7 @@ def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
             offset = program.plan.offsets[argument.tensor]
             arguments.append(f"AT({qualifier}{c_type(argument.parameter.dtype)}, {offset})")
         else:
-            arguments.append("n_tokens")
+            arguments.append("n_tokens" if argument.parameter.role == "length" else "position")
     return {
         "signature": _wrapped(
             f"TVMT_CODE_SECTION TVMT_OPERATOR static void {info.name}_{call.function.name}(",

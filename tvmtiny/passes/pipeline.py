@@ -13,6 +13,7 @@ from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
+from tvmtiny.passes.fuse_gated import FuseGated
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
 from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
@@ -47,6 +48,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FoldScaling(),
         FuseAttention(),
         FuseFeedForward(),
+        FuseGated(),
         StripViews(),
         FuseResidual(),
         StripViews(),

@@ -13,6 +13,7 @@ from tvm import ir, relax, tirx
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
 from tvmtiny.passes.numeric import VIEWS
@@ -370,6 +371,18 @@ class Quantization:
             return self.operand(expr)
         params = qparams.symmetric(float(array.min()), float(array.max()))
         return Value(constant(qparams.quantize(array, params)), params)
+
+
+def dense_tensors(
+    dense: qparams.DenseParams, weight: str = "weight", bias: str = "bias", multiplier: str = "multiplier"
+) -> dict[str, Any]:
+    """The operands of a kernel that a dense layer makes, by the names that the kernel gives them."""
+    return {
+        weight: constant(dense.weight),
+        GROUPS[weight]: None if dense.groups is None else constant(dense.groups),
+        bias: constant(dense.bias),
+        multiplier: constant(dense.multiplier),
+    }
 
 
 def _wide_stream(graph: Graph) -> list[relax.Var]:

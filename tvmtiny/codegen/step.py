@@ -1,0 +1,47 @@
+"""What the templates say of a model that runs in steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmtiny.codegen.program import Program
+from tvmtiny.passes.step import SteppedModel
+
+
+def step_context(program: Program, step: SteppedModel) -> dict[str, Any]:
+    """Values for step.h.j2 and step.c.j2."""
+    position, *kept = program.state
+    fills = [(tensor, step.state[tensor.name].fill) for tensor in kept]
+    return {
+        "position": program.plan.offsets[position.buffer],
+        "filled": [
+            {"offset": program.plan.offsets[tensor.buffer], "fill": fill & 0xFF, "bytes": tensor.bytes}
+            for tensor, fill in fills
+            if fill is not None
+        ],
+        "bytes": program.state_bytes,
+        "positions": step.positions,
+        "period": step.period,
+        "feeding": step.feeding,
+        "skipped": len(program.calls) - step.feeding,
+        # Accessors of ids take an arena that may be written.
+        "checked": any(tensor.dtype == "uint16" for tensor in program.inputs),
+    }
+
+
+def step_metadata(program: Program, step: SteppedModel | None) -> dict[str, Any] | None:
+    """The object `step` of metadata.json."""
+    if step is None:
+        return None
+    return {
+        "tokens": step.tokens,
+        "sequence_tokens": step.total,
+        "any_number": step.any_number,
+        "positions": step.positions,
+        "state_bytes": program.state_bytes,
+        "state": [
+            {"name": tensor.name, "bytes": tensor.bytes, "fill": step.state[tensor.name].fill}
+            for tensor in program.state[1:]
+        ],
+        "feeding": step.feeding,
+    }
