@@ -177,7 +177,7 @@ def compile(  # noqa: A001 - the verb of the command line
         data = metadata(program, info, board, specs, length_input, deployed, quality, _hash(model))
         if text is not None:
             files |= text.files(prefix)
-            data |= text.metadata(prefix, data["sources"])
+            data |= text.metadata(prefix, data["sources"], whole=stepped is None)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.runner import Sample
+from tvmtiny.sampling import Sampler
 
 INTEGER_MODULE = "reference/integer.json"
 """The integer module (Relax, TVM's JSON) in a model directory: of whole sequences, also of a model that runs in steps."""
@@ -47,6 +51,38 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
             }
         )
     return expected
+
+
+def expected_generation(
+    artifact: Artifact, prompt: Sequence[int], count: int, sampler: Sampler, *, end: int = -1
+) -> list[int]:
+    """The ids with which a model continues a prompt, computed in NumPy.
+
+    Args:
+        sampler: how to choose; it is not changed.
+    """
+    import tvm
+
+    from tvmtiny.kernels import kernels
+    from tvmtiny.quant.stepped_reference import SteppedReference
+
+    kernels()  # registers the operators that the module uses
+    step, ids, logits = artifact.metadata["step"], artifact.inputs[0], artifact.outputs[0]
+    module = tvm.ir.load_json((artifact.directory / STEP_MODULE).read_text("utf-8"))
+    model = SteppedReference(module, {row["name"]: row["fill"] for row in step["state"]})
+    own, written = dataclasses.replace(sampler), list(prompt)
+    token = np.zeros(ids.shape, np.uint16)
+    for place in itertools.count():
+        if place == (step["positions"] or -1) or len(written) == len(prompt) + count:
+            break
+        token[0] = written[place]
+        row = model.run({ids.name: token}, 1)[logits.name].reshape(-1, logits.shape[-1])[0]
+        if place >= len(prompt) - 1:
+            chosen = own.choose(row, round(logits.scale[0] * 2**32))
+            if chosen == end:
+                break
+            written.append(chosen)
+    return written[len(prompt) :]
 
 
 def _present(artifact: Artifact, rows: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
-from tvmtiny.codegen.step import step_context
+from tvmtiny.codegen.step import generate_context, step_context
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
@@ -89,14 +89,17 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     }
     if info.text_input is not None and info.step is None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
+    if context["generate"] is not None:
+        files |= {f"{name}_generate.h": "generate.h.j2", f"{name}_generate.c": "generate.c.j2"}
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
 
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
+    sampler = [] if generate_context(program, info.step, info.limits) is None else ["tvmt_sample.h"]
     common = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
-        for file in ("tvmt_model.h", "tvmt_classify.h")
+        for file in ("tvmt_model.h", "tvmt_classify.h", *sampler)
     }
     return common | headers(_kernel_headers(program, info), info.family)
 
@@ -113,6 +116,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)},
         "NAME": info.name.upper(),
         "step": None if info.step is None else step_context(program, info.step),
+        "generate": generate_context(program, info.step, info.limits),
         "plan": program.plan,
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],

@@ -12,7 +12,7 @@ import numpy as np
 from tvmtiny.artifact import SCHEMA
 from tvmtiny.codegen.c_sources import ModelInfo
 from tvmtiny.codegen.program import Call, Program, Tensor
-from tvmtiny.codegen.step import step_metadata
+from tvmtiny.codegen.step import generate_context, step_metadata
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import Operands, kernel_of, operands_of
 from tvmtiny.kernels.weights import weights_type
@@ -47,7 +47,7 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
-        "step": step_metadata(program, info.step),
+        "step": step_metadata(program, info.step, info.limits),
         "tokenizer": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
@@ -57,9 +57,16 @@ def metadata(
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
-        "sources": [f"{info.name}.c", f"{info.name}_weights.c"],
+        "sources": sources(program, info),
         "include_dirs": [".", "include"],
     }
+
+
+def sources(program: Program, info: ModelInfo) -> list[str]:
+    """The C files of a model without a tokenizer."""
+    generates = generate_context(program, info.step, info.limits) is not None
+    parts = ["", "_weights", *(["_generate"] if generates else [])]
+    return [f"{info.name}{part}.c" for part in parts]
 
 
 def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:

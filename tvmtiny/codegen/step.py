@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvmtiny.codegen.program import Program
@@ -29,7 +30,30 @@ def step_context(program: Program, step: SteppedModel) -> dict[str, Any]:
     }
 
 
-def step_metadata(program: Program, step: SteppedModel | None) -> dict[str, Any] | None:
+UNBOUNDED_TOKENS = 256
+"""Most tokens of a prompt of a generator whose sequences have no end, as data."""
+
+
+def generate_context(
+    program: Program, step: SteppedModel | None, limits: Mapping[str, int]
+) -> dict[str, int] | None:
+    """Values for generate.h.j2 and .c.j2; None for a model that does not make logits of its own next input.
+
+    Args:
+        limits: vocabulary by input of ids.
+    """
+    if step is None or len(program.inputs) != 1 or len(program.outputs) != 1:
+        return None
+    ids, logits = program.inputs[0], program.outputs[0]
+    vocabulary = limits.get(ids.name, 0)
+    if ids.dtype != "uint16" or logits.dtype != "int16" or logits.shape[-1] != vocabulary:
+        return None
+    return {"most": step.positions or UNBOUNDED_TOKENS, "vocabulary": vocabulary}
+
+
+def step_metadata(
+    program: Program, step: SteppedModel | None, limits: Mapping[str, int]
+) -> dict[str, Any] | None:
     """The object `step` of metadata.json."""
     if step is None:
         return None
@@ -44,4 +68,5 @@ def step_metadata(program: Program, step: SteppedModel | None) -> dict[str, Any]
             for tensor in program.state[1:]
         ],
         "feeding": step.feeding,
+        "generate": generate_context(program, step, limits),
     }

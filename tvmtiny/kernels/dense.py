@@ -122,5 +122,7 @@ KERNEL = Kernel(
     # Without an epilogue, columns are written while later ones still need the row of x.
     inplace=lambda o: ("residual", "x") if o.attrs["epilogue"] else (),
     columns=("weight",),
+    # Tied weights are the rows of an embedding, too.
+    pairable=lambda o: not o.attrs.get("tied"),
     stepping=by_rows,
 )

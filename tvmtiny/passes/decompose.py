@@ -145,7 +145,7 @@ def _turned(value: Any, heads: int, angles: Any, emit: Emit) -> Any:
     """(S, H * P) with the halves of each head turned by angles (S, P / 2)."""
     tokens, columns = shape_of(value)
     split = emit(op.reshape(value, (tokens, heads, 2, columns // heads // 2)))
-    first, second = (emit(op.take(split, constant(np.asarray([i])), axis=2)) for i in range(2))
+    first, second = (emit(op.take(split, constant(np.asarray([i])), axis=2, mode="clip")) for i in range(2))
     angle = emit(op.reshape(angles, (tokens, 1, 1, columns // heads // 2)))
     cos, sin = emit(op.cos(angle)), emit(op.sin(angle))
 

@@ -18,6 +18,7 @@ from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value, dense_tensors
+from tvmtiny.passes.quantize_embedding import is_tied, quantize_embedding
 from tvmtiny.passes.quantize_gated import quantize_glu
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
 from tvmtiny.passes.token_axes import token_axes
@@ -103,25 +104,6 @@ def quantize(
     )
 
 
-def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    (ids, tokens, positions, *second), _, _ = parts(call)
-    arrays = [array_of(table) for table in (tokens, positions, *second[1:])]
-    needed = [float(np.abs(array).max()) / 127 for array in arrays]
-    unit = (max(needed) or 1.0) / 128
-    factors = [max(1, int(np.ceil(scale / unit - 1e-9))) for scale in needed]
-    tables = [
-        constant(qparams.quantize(array, QuantParams(unit * factor)))
-        for array, factor in zip(arrays, factors, strict=True)
-    ]
-    epilogue, operands, out = c.finish(var, call, Epilogue(), unit)
-    tensors = {"ids": c.operand(ids).expr, "tokens": tables[0], "positions": tables[1], **operands}
-    attrs = {"token_factor": factors[0], "position_factor": factors[1], **epilogue.attrs()}
-    if second:
-        tensors |= {"segment_ids": c.operand(second[0]).expr, "segments": tables[2]}
-        attrs["segment_factor"] = factors[2]
-    return emit_call("embed", tensors, c.length(var, call), **attrs), out
-
-
 def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     (x, weight, bias), residual, norm = parts(call)
     activation = attributes(call)["activation"]
@@ -180,8 +162,9 @@ def _summed_dense(
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
     tensors = {"x": value.expr, **dense_tensors(dense), **operands}
+    tied = {"tied": 1} if is_tied(c.graph, call.args[1]) else {}
     return emit_call(
-        "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **epilogue.attrs()
+        "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **tied, **epilogue.attrs()
     ), out
 
 
@@ -393,8 +376,8 @@ def _ratio(real: Array, divisor: int) -> tuple[Any, int]:
 
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {
-    "embed": _embed,
-    "segment_embed": _embed,
+    "embed": quantize_embedding,
+    "segment_embed": quantize_embedding,
     "dense": _dense,
     "attention": _attention,
     "folded_attention": _attention,

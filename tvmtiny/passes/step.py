@@ -11,14 +11,13 @@ import dataclasses
 import math
 from typing import Any
 
-import numpy as np
 import tvm
-from tvm import ir, relax, tirx
+from tvm import relax, tirx
 
 from tvmtiny.errors import UserError
-from tvmtiny.kernels import emit_call, kernel_of, kernels, operands_of
+from tvmtiny.kernels import emit_call, kernel_of, operands_of
 from tvmtiny.kernels.base import Kernel, Operands, State, Stepping
-from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
+from tvmtiny.passes.graph import Graph, op_name, shape_of
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 
@@ -186,49 +185,3 @@ class _Steps:
                 "Compile it without --step: a run of one token is a step already.",
             )
         return last[-1] + 1
-
-
-class SteppedReference:
-    """A stepped module in NumPy, by the meaning of each kernel, with its state: one sequence at a time."""
-
-    def __init__(self, module: tvm.IRModule, fills: dict[str, int | None]) -> None:
-        kernels()  # registers the operators that the module uses
-        self._graph = Graph(module["main"])
-        self._steps = [
-            (var, kernel_of(value), operands_of(value)) for var, value in self._graph if kernel_of(value) is not None
-        ]
-        self._fills = fills
-        self._scalars = {param.name: param for param in self._graph.params if not hasattr(param.ty, "shape")}
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a sequence."""
-        self.position = 0
-        self._state = {
-            param: np.full(shape_of(param), self._fills[param.name] or 0, np.int8)
-            for param in self._graph.params
-            if param.name in self._fills
-        }
-
-    def run(self, inputs: dict[str, Any], n: int) -> dict[str, Any]:
-        """Every operator's result by variable name for the next n tokens."""
-        values: dict[Any, Any] = dict(self._state)
-        for param in self._graph.params:
-            if param.name in inputs:
-                values[param] = inputs[param.name]
-        results = {}
-        for var, kernel, operands in self._steps:
-            assert kernel is not None
-            arrays = {name: self._value(values, expr) for name, expr in operands.tensors.items()}
-            rows = n if isinstance(operands.n, ir.Var) else int(operands.n)
-            values[var] = results[var.name] = kernel.reference(Operands(arrays, None, operands.attrs), rows)
-        self.position += n
-        return results
-
-    def _value(self, values: dict[Any, Any], expr: Any) -> Any:
-        if not hasattr(expr.ty, "shape"):
-            return self.position
-        storage = self._graph.storage(expr)
-        if storage in values:
-            return values[storage].reshape(shape_of(expr))
-        return np.asarray(as_array(self._graph.producer(expr)))
