@@ -121,6 +121,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "max_tokens": artifact.max_tokens,
         "folded_qk": _folded(artifact),
         "residual": artifact.metadata.get("residual"),
+        "step": artifact.metadata.get("step"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -145,6 +146,17 @@ def _show_residual(artifact: Artifact) -> None:
         )
 
 
+def _show_step(artifact: Artifact) -> None:
+    step = artifact.metadata.get("step")
+    if step is not None:
+        many = f"1 to {step['tokens']}" if step["any_number"] else f"{step['tokens']}"
+        end = f"of up to {step['positions']} tokens" if step["positions"] else "without end"
+        console.show(
+            f"Runs step by step: {many} tokens a call, sequences {end}; {step['state_bytes']:,} bytes of the arena live "
+            "from call to call"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -156,6 +168,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     if folded := _folded(artifact):
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
     _show_residual(artifact)
+    _show_step(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -248,6 +261,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Take at most N new tokens a call and keep what is needed of earlier ones: causal models only.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -299,6 +321,7 @@ def command(
             residual=residual.value,
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            step=step,
             verify=verify,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model.stem),

@@ -107,6 +107,15 @@ def _only_text(data: Path | None, texts: Path | None) -> None:
         raise UserError("--text stands in place of --input and --texts.", "Leave these out.")
 
 
+def _prompt(text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None) -> str | list[int]:
+    """What to continue: one text, or ids."""
+    from tvmtiny.cli.generation import parse_ids
+
+    if data is not None or texts is not None or len(text or []) + (ids is not None) != 1:
+        raise UserError("--generate continues one prompt.", "Give --text TEXT once, or --ids 1,2,3.")
+    return parse_ids(ids) if ids is not None else (text or [""])[0]
+
+
 def _run_samples(
     artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float
 ) -> tuple[RunResult, list[Sample], Truth]:
@@ -114,6 +123,7 @@ def _run_samples(
     from tvmtiny.cli import predictions
     from tvmtiny.frontend.data import load_samples
     from tvmtiny.runner import run
+    from tvmtiny.runner.steps import run_sequences
 
     if data is None:
         remedy = "Give samples with --input DATA.npz"
@@ -123,7 +133,10 @@ def _run_samples(
         )
     samples = load_samples(artifact, data)
     truth = predictions.read_truth(artifact, data, texts, len(samples))
-    result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
+    if artifact.metadata.get("step") is not None:
+        result = run_sequences(artifact, where, samples, timeout_s=timeout)
+    else:
+        result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
     _check_status(artifact, result.status)
     return result, samples, truth
 
@@ -168,6 +181,26 @@ def command(
             help="Text for a model that was compiled with --tokenizer; may be repeated.", show_default=False
         ),
     ] = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Let a model that was compiled with --step continue --text, or --ids, by N tokens.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="Token ids to continue, separated by commas.", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw among the K likeliest tokens.", show_default="the likeliest one")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="What logits are divided by before a draw.", show_default="1")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws: the same one gives the same text.")] = 0,
     where: Annotated[
         str,
         typer.Option("--on", metavar="host|qemu", help="This computer, or the core of the target in QEMU."),
@@ -186,12 +219,19 @@ def command(
     """Run a compiled model and compare its outputs, byte for byte, with the integer reference."""
     from tvmtiny.artifact import Artifact
     from tvmtiny.cli import figures as figures_of
-    from tvmtiny.cli import predictions
+    from tvmtiny.cli import generation, predictions
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
     artifact = Artifact.load(directory)
     target = load_target(artifact.target)
+    if generate is not None:
+        prompt = _prompt(text, ids, data, texts)
+        sampler = generation.sampler_of(top_k, temperature, seed)
+        generation.run_generation(
+            artifact, where, prompt, generate, sampler, timeout=timeout, as_json=as_json
+        )
+        return
     with console.progress(f"running on {where}") as update:
         if text:
             _only_text(data, texts)
@@ -202,8 +242,11 @@ def command(
         expected = expected_outputs(artifact, samples)
     difference = "" if expected is None else first_difference(result.outputs, expected)
 
-    rows = predictions.predict(artifact, result.outputs, truth) if predictions.is_classifier(artifact) else []
-    figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
+    stepped = artifact.metadata.get("step") is not None  # outputs are rows of tokens then
+    classes = predictions.is_classifier(artifact) and not stepped
+    rows = predictions.predict(artifact, result.outputs, truth) if classes else []
+    counted = min(artifact.max_tokens, samples[0].n_tokens)
+    figures = figures_of.collect(artifact, target, None if where == "host" else result, counted)
     if as_json:
         report = _report(artifact, where, figures, rows, result.outputs)
         console.show_json({**report, "bit_exact": None if expected is None else not difference})

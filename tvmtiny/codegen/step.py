@@ -16,7 +16,14 @@ def step_context(program: Program, step: SteppedModel) -> dict[str, Any]:
     return {
         "position": program.plan.offsets[position.buffer],
         "filled": [
-            {"offset": program.plan.offsets[tensor.buffer], "fill": fill & 0xFF, "bytes": tensor.bytes}
+            {
+                "offset": program.plan.offsets[tensor.buffer],
+                "value": fill[0] & 0xFF if len({*fill}) == 1 else None,
+                "row": ", ".join(map(str, fill)),
+                "rows": tensor.shape[0],
+                "cols": tensor.shape[-1],
+                "bytes": tensor.bytes,
+            }
             for tensor, fill in fills
             if fill is not None
         ],
@@ -25,8 +32,6 @@ def step_context(program: Program, step: SteppedModel) -> dict[str, Any]:
         "period": step.period,
         "feeding": step.feeding,
         "skipped": len(program.calls) - step.feeding,
-        # Accessors of ids take an arena that may be written.
-        "checked": any(tensor.dtype == "uint16" for tensor in program.inputs),
     }
 
 

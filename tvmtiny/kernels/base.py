@@ -61,11 +61,11 @@ class State:
     """A tensor of int8 that an operator keeps from step to step, and changes in place.
 
     Attributes:
-        fill: its content before the first token; None where nothing is read before it is written.
+        fill: a row of its content before the first token; None where nothing is read before it is written.
     """
 
     shape: tuple[int, ...]
-    fill: int | None = None
+    fill: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -215,6 +215,16 @@ def _expand_ffn(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str,
     return {"pre": pre, "hidden": hidden, "out": _dense(hidden, w2, b2, emit)}
 
 
+def _expand_convolution(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, weight, bias = core
+    rows, columns = shape_of(x)
+    zeros = constant(np.zeros((attrs["before"], columns), np.float32))
+    flat = emit(op.reshape(emit(op.concat([zeros, x])), ((rows + attrs["before"]) * columns,)))
+    first = np.arange(rows // attrs["stride"])[:, None] * attrs["stride"] * columns
+    places = constant((first + np.arange(attrs["kernel"] * columns)).astype(np.int64))
+    return _expand_dense([emit(op.take(flat, places, axis=0, mode="clip")), weight, bias], attrs, emit)
+
+
 def _expand_glu(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     x, wg, bg, wu, bu, wd, bd = core
     pre, up = _dense(x, wg, bg, emit), _dense(x, wu, bu, emit)
@@ -265,6 +275,7 @@ _EXPAND = {
     "folded_attention": _expand_folded_attention,
     "rotary_attention": _expand_rotary_attention,
     "glu": _expand_glu,
+    "convolution": _expand_convolution,
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
     "scale": _expand_scale,

@@ -12,6 +12,7 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
 | rotary_attention | those of `attention`, angles (S, P / 2) | likewise |
 | glu | x (S, E), wg (F, E), bg, wu (F, E), bu, wd (E, F), bd | activation, residual, norm |
+| convolution | x (S, C), weight (N, kernel * C), bias (N,) | kernel, stride, before, activation |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | rms_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
@@ -22,7 +23,8 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 
 An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only. With
 `kv_heads` it has fewer heads of K and V than of Q. A rotary attention turns the halves of each head of Q and K by the
-angles of the token's position.
+angles of the token's position. A convolution goes over tokens: token p of its result sees `kernel` rows of x from row
+p * stride - before on, with zeros before the first.
 
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
 the LayerNorm or RMSNorm (`norm` is LAYER_NORM or RMS_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE)
@@ -50,6 +52,7 @@ _CORE_ARGUMENTS = {
     "folded_attention": 8,
     "rotary_attention": 11,
     "glu": 7,
+    "convolution": 3,
     "ffn": 5,
     "layer_norm": 3,
     "scale": 3,
@@ -69,7 +72,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 ATTENTIONS = ("attention", "folded_attention", "rotary_attention")
 
-WEIGHTED = ("dense", *ATTENTIONS, "ffn", "glu")
+WEIGHTED = ("dense", "convolution", *ATTENTIONS, "ffn", "glu")
 """Fused operators with weight matrices, which read x as their first argument."""
 
 
@@ -89,6 +92,10 @@ def _infer_dense(call: Any, _: Any) -> relax.TensorType:
     return _matrix(_shape(call.args[0])[0], _shape(call.args[1])[0])
 
 
+def _infer_convolution(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(_shape(call.args[0])[0] // int(call.attrs["stride"]), _shape(call.args[1])[0])
+
+
 def _infer_same(call: Any, _: Any) -> relax.TensorType:
     return relax.TensorType(_shape(call.args[0]), "float32")
 
@@ -106,6 +113,7 @@ _INFER = {
     "rotary_attention": _infer_same,
     "ffn": _infer_same,
     "glu": _infer_same,
+    "convolution": _infer_convolution,
     "layer_norm": _infer_same,
     "scale": _infer_same,
     "rms_norm": _infer_same,

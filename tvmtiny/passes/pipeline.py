@@ -9,6 +9,7 @@ from tvm import relax
 
 from tvmtiny.passes.convolution import PatchConvolution
 from tvmtiny.passes.fold_query_key import FoldQueryKey
+from tvmtiny.passes.fuse_convolution import FuseConvolution
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
@@ -46,6 +47,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseActivation(),
         FuseScale(),
         FoldScaling(),
+        FuseConvolution(),
         FuseAttention(),
         FuseFeedForward(),
         FuseGated(),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
@@ -125,6 +125,25 @@ def _plain_dense(
     tensors = {"x": value.expr, **dense_tensors(dense), "table": table}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=0, shift=dense.shift, zero_point=zero_point
+    ), out
+
+
+def _convolution(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
+    (x, weight, bias), _, _ = parts(call)
+    value, a = c.operand(x), attributes(call)
+    w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
+    cols = shape_of(x)[-1]
+    scale, zero = (np.broadcast_to(np.asarray(part), (cols,)) for part in (value.params.scale, value.params.zero_point))
+    patch = QuantParams(np.tile(scale, a["kernel"]), np.tile(zero, a["kernel"]))
+    dense, zero_point, table, out = _activated(c, var.name, "out", patch, w, b, a["activation"], None)
+    tensors = {
+        "x": value.expr, "pad": constant(zero.astype(np.int8).reshape(1, cols)), **dense_tensors(dense),
+        "table": table,
+    }  # fmt: skip
+    attrs = {key: int(a[key]) for key in ("kernel", "stride", "before")}
+    rows = tirx.IntImm("int32", shape_of(var)[0])
+    return emit_call(
+        "convolution", tensors, rows, shift=dense.shift, zero_point=zero_point, **attrs
     ), out
 
 
@@ -379,6 +398,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "embed": quantize_embedding,
     "segment_embed": quantize_embedding,
     "dense": _dense,
+    "convolution": _convolution,
     "attention": _attention,
     "folded_attention": _attention,
     "rotary_attention": _attention,

@@ -59,8 +59,9 @@ def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any
     if kind(value) in EMBEDDINGS:
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
-    alone = kind(value) in (*ATTENTIONS, "mean", "first") and axes.tokens != ROWS.tokens
-    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone:
+    alone = kind(value) in (*ATTENTIONS, "convolution", "mean", "first") and axes.tokens != ROWS.tokens
+    overlaps = kind(value) == "convolution" and axes.tokens
+    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone or overlaps:
         raise _mixes(var)
     return axes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ class SteppedReference:
     """The integer module of `passes.step`, executed by the NumPy meaning of each kernel: one sequence at a time.
 
     Args:
-        fills: names of the tensors that live from step to step, and what they hold before the first token.
+        fills: names of the tensors that live from step to step, and what each row holds before the first token.
     """
 
-    def __init__(self, module: tvm.IRModule, fills: Mapping[str, int | None]) -> None:
+    def __init__(self, module: tvm.IRModule, fills: Mapping[str, Sequence[int] | None]) -> None:
         kernels()  # registers the operators that the module uses
         self._graph = Graph(module["main"])
         self._steps = [
@@ -37,7 +37,7 @@ class SteppedReference:
         """Begin a sequence."""
         self.position = 0
         self._state = {
-            param: np.full(shape_of(param), self._fills[param.name] or 0, np.int8)
+            param: np.full(shape_of(param), np.asarray(self._fills[param.name] or 0, np.int8))
             for param in self._graph.params
             if param.name in self._fills
         }

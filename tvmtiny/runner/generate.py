@@ -31,11 +31,15 @@ class Generation:
     result: RunResult
 
     @property
+    def steps(self) -> int:
+        """Tokens that the model took in."""
+        return len(self.prompt) - 1 + max(1, len(self.ids))
+
+    @property
     def instructions_per_token(self) -> int | None:
         """Of the whole run, prompt included, over the tokens that it took in; None where it cannot be told."""
-        steps = len(self.prompt) - 1 + max(1, len(self.ids))
         total = self.result.total_instructions
-        return None if total is None else round(total / steps)
+        return None if total is None else round(total / self.steps)
 
 
 def generate(
