@@ -21,6 +21,8 @@
 #include "tvmt_dense_w4_s32.h"
 #include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
+#include "tvmt_embed_scaled_s32.h"
+#include "tvmt_gate_s8.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
@@ -31,6 +33,7 @@
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
 #include "tvmt_rms_norm_s8.h"
+#include "tvmt_rotary_s8.h"
 #include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
@@ -226,6 +229,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_rms_norm_s8(S32(0), S32(1), S32(2), S8(3), a[4], a[5], a[6], a[7], (uint32_t)a[8],
                        (int64_t)((uint64_t)(uint32_t)a[9] | (uint64_t)(uint32_t)a[10] << 32));
       return 0;
+    case 33:
+      tvmt_rotary_s8(S32(0), S16(1), S8(2), a[3], a[4], a[5], a[6]);
+      return 0;
+    case 34:
+      tvmt_gate_s8(S8(0), S8(1), S16(2), a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
+      return 0;
+    case 35:
+      tvmt_embed_scaled_s32((const uint16_t *)(const void *)S16(0), S8(1), (const uint16_t *)(const void *)S16(2),
+                            S32(3), a[4], a[5], a[6]);
+      return 0;
     default:
       return -1;
   }
@@ -269,4 +282,6 @@ int microkernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 }
 
 extern const tvmt_model microkernels_model;
-const tvmt_model microkernels_model = {"microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run};
+const tvmt_model microkernels_model = {
+    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL,
+};

@@ -21,13 +21,14 @@ Array = npt.NDArray[Any]
 
 _ACTIVATIONS = ("nn.relu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "tanh", "sigmoid", "clip")
 _LAYOUTS = {"nn.conv1d": ("NCW", "OIW"), "nn.conv2d": ("NCHW", "OIHW")}
-_ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide")
+_ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide", "strided_slice")
 
 
 def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
     """`conv1d` and `conv2d` with constant weights and one group; others are left, and refused by name.
 
-    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition.
+    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition. Of a
+    result whose end is cut off (causal convolutions that pad both ends) only the rest is computed.
     """
     return function_pass("PatchConvolution", lambda function: rebuild(function, _rewrite))
 
@@ -40,7 +41,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if found is None:
         return None
     convolution, weight, bias = found
-    matrix = emit(relax.op.matmul(_patches(convolution, weight, emit), constant(_columns(weight))))
+    patches = _patches(convolution, weight, shape_of(value)[2:], emit)
+    matrix = emit(relax.op.matmul(patches, constant(_columns(weight))))
     if np.any(bias):
         matrix = emit(relax.op.add(matrix, constant(bias)))
     if activated:
@@ -56,10 +58,10 @@ def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | N
         return None
     weight = as_array(graph.producer(value.args[1]))
     layouts = (str(value.attrs.data_layout), str(value.attrs.kernel_layout))
-    in_order = np.array_equal(view.index.reshape(-1), np.arange(view.index.size))
+    in_order = np.array_equal(view.index, _beginning(shape_of(value), view.index.shape))
     if weight is None or layouts != _LAYOUTS[op_name(value)] or int(value.attrs.groups) != 1:
         return None
-    if not in_order or shape_of(expr) != shape_of(value) or shape_of(value)[0] != 1:
+    if not in_order or shape_of(value)[0] != 1:
         return None
     scale, offset = (part.reshape(len(weight), -1) for part in (view.scale, view.offset))
     if np.any(scale != scale[:, :1]) or np.any(offset != offset[:, :1]):
@@ -68,18 +70,24 @@ def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | N
     return value, scaled.astype(np.float32), offset[:, 0].astype(np.float32)
 
 
+def _beginning(shape: tuple[int, ...], part: tuple[int, ...]) -> Array:
+    """Element indices of a tensor, of the first ones along its last axis: all, or fewer."""
+    index = np.arange(int(np.prod(shape))).reshape(shape)
+    return index[..., : part[-1]]
+
+
 def _columns(weight: Array) -> Array:
     """(C * kernel, N), as a product takes it."""
     return np.ascontiguousarray(weight.reshape(len(weight), -1).T)
 
 
-def _patches(convolution: relax.Call, weight: Array, emit: Emit) -> Any:
-    """(patches, C * kernel): the elements of the input that the weights meet, place by place."""
+def _patches(convolution: relax.Call, weight: Array, results: tuple[int, ...], emit: Emit) -> Any:
+    """(patches, C * kernel): the elements of the input that the weights meet, place by place of the results."""
     attrs = convolution.attrs
     before, after = np.split(np.asarray([int(width) for width in attrs.padding]), 2)
     x, extents = _padded(convolution.args[0], before, after, emit)
     steps = [[int(step) for step in steps] for steps in (attrs.strides, attrs.dilation)]
-    places = _places(weight.shape[1], extents, weight.shape[2:], shape_of(convolution)[2:], *steps)
+    places = _places(weight.shape[1], extents, weight.shape[2:], results, *steps)
     flat = emit(relax.op.reshape(x, (weight.shape[1] * int(np.prod(extents)),)))
     return emit(relax.op.take(flat, constant(places), axis=0, mode="clip"))
 
