@@ -74,9 +74,7 @@ class Instance:
             weights = PLAIN
         blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights)
         columns = () if weights == PLAIN else kernel.columns
-        tensors = {
-            k: relax.const(v) if k in columns else _parameter(k, v) for k, v in example.items()
-        }
+        tensors = {k: relax.const(v) if k in columns else _parameter(k, v) for k, v in example.items()}
         n = tirx.Var("n", "int32")
         with builder.function("main", [*(t for t in tensors.values() if isinstance(t, tvm.ir.Var)), n]):
             with builder.dataflow():

@@ -38,7 +38,7 @@ class Attention(nn.Module):
     """Causal attention to the last `window` tokens, by scaled_dot_product_attention.
 
     Args:
-        rotary: "", "halves" (Hugging Face's Llama) or "neighbours" (Meta's): which columns of a head are turned together.
+        rotary: "", "halves" (Hugging Face's Llama) or "neighbours" (Meta's): what of a head is turned together.
     """
 
     def __init__(self, d: Shape, window: int, rotary: str) -> None:
@@ -166,7 +166,9 @@ def exported(name: str) -> Any:
     return torch.export.export(module(name), tuple(values.values()))
 
 
-def compiled(name: str, directory: Path, *, target: str = "qemu-m4", step: int = 1, **options: Any) -> Artifact:
+def compiled(
+    name: str, directory: Path, *, target: str = "qemu-m4", step: int = 1, **options: Any
+) -> Artifact:
     """The model compiled to steps of `step` tokens."""
     return compile_model(
         exported(name), target=target, calibration=inputs(name), step=step, output=directory / name, **options

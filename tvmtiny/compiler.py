@@ -127,28 +127,28 @@ def compile(  # noqa: A001 - the verb of the command line
         ("type of the residual stream", residual, RESIDUALS),
     ):
         _check_choice(what, value, choices)
+    _check_counts({"--max-tokens": max_tokens, "--step": step})
+    fold_qk = fold_qk if step is None else _unfolded(fold_qk)
     microkernels = family(board, weights)
-    if max_tokens is not None and max_tokens < 1:
-        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
     if calibration is None:
         raise UserError(
             "A float model needs calibration data to become an integer model.",
             "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
         )
-    if step is not None and fold_qk == "always":
-        raise UserError("--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step.")
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         module = stages.dump("imported", import_model(model, shapes, max_tokens))
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module))
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         batch = _batch(calibration, specs, length_input, tokens)
         names = read_labels(labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
-        text = attach_tokenizer(tokenizer, specs, tokens, has_length=length_input is not None or step is not None)
+        text = attach_tokenizer(
+            tokenizer, specs, tokens, has_length=length_input is not None or step is not None
+        )
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
@@ -157,7 +157,7 @@ def compile(  # noqa: A001 - the verb of the command line
         quantized = quantize(fused, Statistics(traces), range_method, residual, types)
         stages.dump("quantized", quantized.module)
         stepped = None if step is None else run_in_steps(quantized, step)
-        deployed = quantized if stepped is None else stepped.of(quantized)
+    deployed = quantized if stepped is None else stepped.of(quantized)
     program = build(deployed, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
     with stages("check"):
@@ -170,10 +170,7 @@ def compile(  # noqa: A001 - the verb of the command line
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(prefix, board, microkernels, deployed, specs, names, references, model, text, stepped)
-        files = c_sources(program, info)
-        files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
-        if stepped is not None:
-            files[STEP_MODULE] = tvm.ir.save_json(stepped.module)
+        files = c_sources(program, info) | _modules(quantized, stepped)
         data = metadata(program, info, board, specs, length_input, deployed, quality, _hash(model))
         if text is not None:
             files |= text.files(prefix)
@@ -248,6 +245,12 @@ def build(
         )
 
 
+def _modules(quantized: QuantizedModel, stepped: SteppedModel | None) -> dict[str, str]:
+    """The integer modules from which a reference is computed, by file."""
+    modules = {INTEGER_MODULE: quantized.module} | ({STEP_MODULE: stepped.module} if stepped else {})
+    return {file: tvm.ir.save_json(module) for file, module in modules.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class _References:
     """Integer inputs, lengths and outputs of the first calibration samples."""
@@ -287,6 +290,21 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
+
+
+def _check_counts(options: Mapping[str, int | None]) -> None:
+    for option, value in options.items():
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}.", "Give at least 1.")
+
+
+def _unfolded(fold_qk: str) -> str:
+    """The folding of Q K^T of a model that runs in steps: none, as it keeps keys."""
+    if fold_qk == "always":
+        raise UserError(
+            "--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step."
+        )
+    return "never"
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

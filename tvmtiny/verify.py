@@ -16,7 +16,7 @@ from tvmtiny.runner import Sample
 from tvmtiny.sampling import Sampler
 
 INTEGER_MODULE = "reference/integer.json"
-"""The integer module (Relax, TVM's JSON) in a model directory: of whole sequences, also of a model that runs in steps."""
+"""The integer module (Relax, TVM's JSON) in a model directory: of whole sequences, also where the model steps."""
 
 STEP_MODULE = "reference/step.json"
 """The integer module of a step, where the model runs in steps."""
@@ -46,7 +46,9 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
         results = model.run(sample.inputs, sample.n_tokens)
         expected.append(
             {
-                info.name: _present(artifact, results[info.name].reshape(-1, *info.shape[1:]), sample.n_tokens)
+                info.name: _present(
+                    artifact, results[info.name].reshape(-1, *info.shape[1:]), sample.n_tokens
+                )
                 for info in artifact.outputs
             }
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from microkernel_driver.cases import Buffer, Case, noise, strided
 
+from microkernel_driver.cases import Buffer, Case, noise, strided
 from tvmtiny.quant import integer, qparams
 
 Rng = np.random.Generator

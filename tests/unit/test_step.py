@@ -75,7 +75,12 @@ def stepped(name: str, tokens: int) -> SteppedReference:
 
 
 def rows_of(
-    reference: SteppedReference, inputs: dict[str, np.ndarray], sizes: list[int], tokens: int, total: int, output: str
+    reference: SteppedReference,
+    inputs: dict[str, np.ndarray],
+    sizes: list[int],
+    tokens: int,
+    total: int,
+    output: str,
 ) -> np.ndarray:
     """A sequence in steps of these sizes, by a module of steps of up to `tokens` tokens."""
     found, done = [], 0
@@ -127,7 +132,9 @@ def test_a_stream_without_end_is_that_of_a_longer_sequence() -> None:
     """Rings go round: the state of 30 tokens is that of the last ones, whatever length the model was exported with."""
     found, specs = model("stream")
     rng = np.random.default_rng(3)
-    frames = integer_inputs(found, specs, {"x": rng.normal(size=(30, step_models.CHANNELS)).astype(np.float32) * 3})
+    frames = integer_inputs(
+        found, specs, {"x": rng.normal(size=(30, step_models.CHANNELS)).astype(np.float32) * 3}
+    )
     reference, whole_model = stepped("stream", 1), IntegerModel(found.module)
     made = step(found, 1)
     assert made.positions == 0

@@ -152,8 +152,8 @@ def _show_step(artifact: Artifact) -> None:
         many = f"1 to {step['tokens']}" if step["any_number"] else f"{step['tokens']}"
         end = f"of up to {step['positions']} tokens" if step["positions"] else "without end"
         console.show(
-            f"Runs step by step: {many} tokens a call, sequences {end}; {step['state_bytes']:,} bytes of the arena live "
-            "from call to call"
+            f"Runs step by step: {many} tokens a call, sequences {end}; {step['state_bytes']:,} bytes of the arena "
+            "live from call to call"
         )
 
 

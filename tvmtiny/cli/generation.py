@@ -1,4 +1,4 @@
-"""`tvmtiny run --generate`: let a compiled language model continue a prompt, and compare its tokens with the reference."""
+"""`tvmtiny run --generate`: a compiled language model continues a prompt, and is compared with its reference."""
 
 from __future__ import annotations
 

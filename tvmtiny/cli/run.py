@@ -107,7 +107,9 @@ def _only_text(data: Path | None, texts: Path | None) -> None:
         raise UserError("--text stands in place of --input and --texts.", "Leave these out.")
 
 
-def _prompt(text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None) -> str | list[int]:
+def _prompt(
+    text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None
+) -> str | list[int]:
     """What to continue: one text, or ids."""
     from tvmtiny.cli.generation import parse_ids
 

@@ -181,7 +181,9 @@ def _with_pointers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[Parame
     pointers: list[Any] = []
     declarations: list[Any] = []
     parameters: list[Parameter] = []
-    roles = {name: "state" for name in str(function.attrs[STATE_ATTRIBUTE]).split()} | {OUTPUT_PARAMETER: "output"}
+    roles = dict.fromkeys(str(function.attrs[STATE_ATTRIBUTE]).split(), "state") | {
+        OUTPUT_PARAMETER: "output"
+    }
     for param in [*function.params, *(buffer for buffer, _ in scratch)]:
         lives = [step for step, names in enumerate(used) if param.name in names]
         first, last = (lives[0], lives[-1]) if lives else (-1, -1)

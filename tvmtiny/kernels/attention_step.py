@@ -1,8 +1,9 @@
 """Causal attention of the next tokens of a sequence: what earlier tokens left of K and V is kept from step to step.
 
-Of each head of K and V there are C slots, K a row a token and V a column a token, as the matrix products read them; a
-token has slot `position modulo C`. C is the number of positions, or the window, whose slots are then a ring. Softmax and the sum over V are exact in any order of the tokens, so a ring is read as it lies: the slots that are filled
-are those of the window, when each token is put in before it attends. Tokens therefore go one by one behind the
+Of each head of K and V there are C slots, K a row a token and V a column a token, as the matrix products read them.
+A token has slot `position modulo C`. C is the number of positions, or the window, whose slots are then a ring. Softmax
+and the sum over V are exact in any order of the tokens, so a ring is read as it lies: the slots that are filled are
+those of the window, when each token is put in before it attends. Tokens therefore go one by one behind the
 projections, which take all new tokens at once.
 
 The operands and parameters are those of `attention`, and so are the bytes.
@@ -20,6 +21,7 @@ from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
 from tvmtiny.kernels.columns import fours
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
+
 
 def _infer(o: Operands) -> relax.TensorType:
     return relax.TensorType([o.shape("x")[0], o.shape("wo")[0]], Epilogue.of(o.attrs).dtype)
@@ -67,9 +69,7 @@ def _project(w4, x, w, g, b, m, rotary, start, t, out, workspace, n, heads, widt
                     tile.block_start(block, n, R), head * width, tile.block_rows(block, n, R), width,
                 )  # fmt: skip
     else:
-        weights.dense_s8(
-            w4, x, 0, w, g, b, m, 0, out, 0, 0, workspace, n, heads * width, depth, shift, 0
-        )
+        weights.dense_s8(w4, x, 0, w, g, b, m, 0, out, 0, 0, workspace, n, heads * width, depth, shift, 0)
 
 
 @T.inline
@@ -141,9 +141,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
             k_w.int4, x, wk, gk, bk, mk, rotary, start, turning, k_new, workspace, n, K, P, E, R, turned,
             a["k_shift"],
         )  # fmt: skip
-        weights.dense_s8(
-            v_w.int4, x, 0, wv, gv, bv, mv, 0, v_new, 0, 0, workspace, n, V, E, a["v_shift"], 0
-        )
+        weights.dense_s8(v_w.int4, x, 0, wv, gv, bv, mv, 0, v_new, 0, 0, workspace, n, V, E, a["v_shift"], 0)
         for i in T.serial(n):
             _keep(k_new, v_new, i, k_cache, v_cache, T.truncmod(start + i, C), C, K, P)
             for head in T.serial(H):
@@ -161,7 +159,15 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                 tile.block_rows(block, n, R), N, D, a["o_shift"],
             )  # fmt: skip
             finish(
-                t, residual, gamma, beta, out, tile.block_start(block, n, R), tile.block_rows(block, n, R), N, e
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                N,
+                e,
             )
 
     return attention_step

@@ -1,9 +1,9 @@
 """Causal convolution over tokens: x (S, C) -> (S / stride, N), with an optional activation table.
 
-Token p of the result sees `kernel` rows of x, of which row p * stride is number `before`; what lies before the first row
-is the row `pad`. Patches are gathered for a block of tokens at a time and multiplied as rows of a dense layer, so the
-matrix of all patches never exists. In a step the last `before` rows of earlier tokens are kept in `history`, which begins
-as rows of `pad`.
+Token p of the result sees `kernel` rows of x, of which row p * stride is number `before`; what lies before the first
+row is the row `pad`. Patches are gathered for a block of tokens at a time and multiplied as rows of a dense layer, so
+the matrix of all patches never exists. In a step the last `before` rows of earlier tokens are kept in `history`, which
+begins as rows of `pad`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _infer(o: Operands) -> relax.TensorType:
 
 
 def _reference(o: Operands, n: int) -> Array:
-    ids, a, start = o["ids"][:n], o.attrs, o["start"] if "start" in o else 0
+    ids, a, start = o["ids"][:n], o.attrs, o.tensors.get("start", 0)
     if "row_factors" in o:
         t = integer.embed_scaled_s32(ids, o["tokens"], o["row_factors"])
         if "positions" in o:
@@ -55,7 +55,16 @@ def _sum(ids, tokens, row_factors, positions, first, position, t, rows, cols, fo
             )
     elif form["positioned"]:
         tile.embed_s32(
-            ids, tokens, positions, first, position, t, rows, cols, form["token_factor"], form["position_factor"]
+            ids,
+            tokens,
+            positions,
+            first,
+            position,
+            t,
+            rows,
+            cols,
+            form["token_factor"],
+            form["position_factor"],
         )
     else:
         tile.clear_s32(t, rows, cols)
@@ -107,8 +116,16 @@ def _stepping(o: Operands, _tokens: int) -> Stepping | str:
 KERNEL = Kernel(
     name="embed",
     arguments=(
-        "ids", "tokens", "row_factors", "positions", "segment_ids", "segments", "gamma", "beta", "start"
-    ),  # fmt: skip
+        "ids",
+        "tokens",
+        "row_factors",
+        "positions",
+        "segment_ids",
+        "segments",
+        "gamma",
+        "beta",
+        "start",
+    ),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

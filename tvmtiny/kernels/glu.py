@@ -1,7 +1,7 @@
 """Gated feed-forward (SwiGLU, GEGLU): down(activation(gate(x)) * up(x)), by tiles of tokens.
 
-The two hidden layers (R, F) exist for a tile only. The activation is a table of int16, so that a hidden value is rounded
-with its product.
+The two hidden layers (R, F) exist for a tile only. The activation is a table of int16, so that a hidden value is
+rounded with its product.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ def _reference(o: Operands, n: int) -> Array:
     a, x = o.attrs, o["x"][:n]
     gate, up = (
         integer.dense_s8(
-            x, weights.weight_values(o, f"w{p}", x.shape[1]), o[f"b{p}"], o[f"m{p}"], a[f"{p}_shift"], a[f"{p}_zero"]
+            x,
+            weights.weight_values(o, f"w{p}", x.shape[1]),
+            o[f"b{p}"],
+            o[f"m{p}"],
+            a[f"{p}_shift"],
+            a[f"{p}_zero"],
         )
         for p in "gu"
     )
@@ -84,7 +89,15 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                 a["d_shift"],
             )  # fmt: skip
             finish(
-                t, residual, gamma, beta, out, tile.block_start(block, n, R), tile.block_rows(block, n, R), N, e
+                t,
+                residual,
+                gamma,
+                beta,
+                out,
+                tile.block_start(block, n, R),
+                tile.block_rows(block, n, R),
+                N,
+                e,
             )
 
     return glu
@@ -97,9 +110,24 @@ def _macs(o: Operands, n: int) -> int:
 KERNEL = Kernel(
     name="glu",
     arguments=(
-        "x", "wg", "gg", "bg", "mg", "wu", "gu", "bu", "mu", "table", "wd", "gd", "bd", "md", "residual", "gamma",
+        "x",
+        "wg",
+        "gg",
+        "bg",
+        "mg",
+        "wu",
+        "gu",
+        "bu",
+        "mu",
+        "table",
+        "wd",
+        "gd",
+        "bd",
+        "md",
+        "residual",
+        "gamma",
         "beta",
-    ),  # fmt: skip
+    ),
     infer=_infer,
     reference=_reference,
     prim_func=_prim_func,

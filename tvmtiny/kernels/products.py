@@ -185,7 +185,7 @@ def scores_s32(q, keys, out, workspace, rows, cols, depth):
 
 @T.inline
 def scores_window_s32(q, row, q_col, keys, first, out, workspace, cols, depth):
-    """out[0, c] = q[row, q_col:] . key first + c: the scores of a token that attends to some keys only; plain columns."""
+    """out[0, c] = q[row, q_col:] . key first + c: scores of a token that attends to some keys only; plain columns."""
     with T.sblock("scores_window_s32"):
         T.reads(q[row : row + 1, q_col : q_col + depth], keys[first : first + cols, 0:depth])
         T.writes(out[0:1, 0:cols], workspace[0:1])
@@ -203,7 +203,7 @@ def attend_window_s8(
     scores, table, multiplier, values, v_row, first, ratio, head, out, out_row, out_col, cols, depth, score_shift,
     shift, zero_point,
 ):  # fmt: skip
-    """attend_s8 of one row of scores, of the tokens from `first` on and the channels from `v_row` on; plain columns."""
+    """attend_s8 of one row of scores, with plain columns: tokens from `first` on, channels from `v_row` on."""
     with T.sblock("attend_window_s8"):
         T.reads(
             scores[0:1, 0:depth],

@@ -240,9 +240,15 @@ def dense_s8_channels(
 
 
 @T.inline
-def dense_s32(w4, x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift):
+def dense_s32(
+    w4, x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+):
     """The tile operator dense_s32 or dense_w4_s32."""
     if w4:
-        dense_w4_s32(x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift)
+        dense_w4_s32(
+            x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+        )
     else:
-        products.dense_s32(x, x_row, weight, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift)
+        products.dense_s32(
+            x, x_row, weight, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+        )

@@ -27,8 +27,8 @@ _ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide", "
 def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
     """`conv1d` and `conv2d` with constant weights and one group; others are left, and refused by name.
 
-    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition. Of a
-    result whose end is cut off (causal convolutions that pad both ends) only the rest is computed.
+    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition. Of
+    a result whose end is cut off (causal convolutions that pad both ends) only the rest is computed.
     """
     return function_pass("PatchConvolution", lambda function: rebuild(function, _rewrite))
 

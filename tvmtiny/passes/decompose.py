@@ -157,7 +157,9 @@ def _turned(value: Any, heads: int, angles: Any, emit: Emit) -> Any:
     return emit(op.reshape(emit(op.concat([low, high], axis=2)), (tokens, columns)))
 
 
-def _attend_grouped(values: dict[str, Any], rest: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def _attend_grouped(
+    values: dict[str, Any], rest: list[Any], attrs: dict[str, Any], emit: Emit
+) -> dict[str, Any]:
     """`_attend` with each head of K and V repeated for the heads of Q that it serves."""
     groups = attrs.get("kv_heads", attrs["heads"])
     repeated = {**values, **{name: _repeated(values[name], groups, attrs["heads"], emit) for name in "kv"}}

@@ -2,8 +2,8 @@
 
 The anchor is the dense layer behind `softmax(scores) @ V`. From the two matrix products the operands are traced back,
 through every reshape, transpose and slice, to the dense layers that made them: which column of which projection
-belongs to which head is then known as numbers, so fused and separate Q, K, V projections look the same, heads of K and V
-that serve several of Q are found, and a rotation of Q and K by position is seen for what it is (`passes.rotary`).
+belongs to which head is then known as numbers, so fused and separate Q, K, V projections look the same, heads of K and
+V that serve several of Q are found, and a rotation of Q and K by position is seen for what it is (`passes.rotary`).
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ def _flat(weight: Array) -> Array:
     return weight.reshape(-1, weight.shape[-1]).astype(np.float32)
 
 
-def _score_parts(
-    graph: Graph, scores: Any, heads: int, tokens: int
-) -> _Scores | None:
+def _score_parts(graph: Graph, scores: Any, heads: int, tokens: int) -> _Scores | None:
     """Q, K and so on from the argument of a softmax."""
     view = trace(graph, scores, affine=True)
     product = graph.producer(view.root)
@@ -195,7 +193,9 @@ def _projection(graph: Graph, view: View, shape: tuple[int, int, int], order: st
     return _of_columns(graph, dense, column[:, 0, :])
 
 
-def _turned_projection(graph: Graph, expr: Any, shape: tuple[int, int, int], order: str) -> _Projection | None:
+def _turned_projection(
+    graph: Graph, expr: Any, shape: tuple[int, int, int], order: str
+) -> _Projection | None:
     """As `_projection`, for an operand that is turned by its position: halves of a head are turned, then."""
     rotation = turned(graph, expr, shape, order)
     dense = None if rotation is None else graph.producer(rotation.dense)

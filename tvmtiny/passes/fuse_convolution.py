@@ -1,4 +1,4 @@
-"""A dense layer on overlapping patches of rows becomes `tvmtiny.convolution`, when it is a causal convolution over tokens.
+"""A dense layer on overlapping patches of rows becomes `tvmtiny.convolution`, if it is causal over tokens.
 
 The patches are those of `passes.convolution`, a view of rows with zeros in front. Which row and column each element
 shows is known as numbers, so padding in front, or padding at both ends and the rest cut off, look the same.
@@ -26,7 +26,7 @@ _ZERO = -1
 
 
 def FuseConvolution() -> tvm.transform.Pass:  # noqa: N802
-    """Expects `tvmtiny.dense` with activations. Convolutions that see later tokens stay dense layers on copied patches."""
+    """Expects `tvmtiny.dense` with activations. What sees later tokens stays a dense layer on copied patches."""
     return function_pass("FuseConvolution", lambda function: rebuild(function, _rewrite))
 
 

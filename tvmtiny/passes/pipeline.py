@@ -9,8 +9,8 @@ from tvm import relax
 
 from tvmtiny.passes.convolution import PatchConvolution
 from tvmtiny.passes.fold_query_key import FoldQueryKey
-from tvmtiny.passes.fuse_convolution import FuseConvolution
 from tvmtiny.passes.fuse_attention import FuseAttention
+from tvmtiny.passes.fuse_convolution import FuseConvolution
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward

@@ -133,7 +133,9 @@ def _convolution(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
     value, a = c.operand(x), attributes(call)
     w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
     cols = shape_of(x)[-1]
-    scale, zero = (np.broadcast_to(np.asarray(part), (cols,)) for part in (value.params.scale, value.params.zero_point))
+    scale, zero = (
+        np.broadcast_to(np.asarray(part), (cols,)) for part in (value.params.scale, value.params.zero_point)
+    )
     patch = QuantParams(np.tile(scale, a["kernel"]), np.tile(zero, a["kernel"]))
     dense, zero_point, table, out = _activated(c, var.name, "out", patch, w, b, a["activation"], None)
     tensors = {
@@ -142,9 +144,7 @@ def _convolution(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
     }  # fmt: skip
     attrs = {key: int(a[key]) for key in ("kernel", "stride", "before")}
     rows = tirx.IntImm("int32", shape_of(var)[0])
-    return emit_call(
-        "convolution", tensors, rows, shift=dense.shift, zero_point=zero_point, **attrs
-    ), out
+    return emit_call("convolution", tensors, rows, shift=dense.shift, zero_point=zero_point, **attrs), out
 
 
 def _activated(

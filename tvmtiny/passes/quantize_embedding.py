@@ -1,7 +1,7 @@
 """Embeddings become integer operators: the tables, and the factors that bring them to the unit of their sum.
 
-A table that is the weights of a dense layer, too (the last one of a language model, usually), lies in flash once: it has
-the layer's integers, with a scale a row, and a factor a row brings them to the unit of the sum.
+A table that is the weights of a dense layer, too (the last one of a language model, usually), lies in flash once: it
+has the layer's integers, with a scale a row, and a factor a row brings them to the unit of the sum.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ def quantize_glu(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
     second = qparams.dense(wu, bu, value.params, up.scale, var.name, integers=ups)
     table, unit = qparams.wide_table(ACTIVATIONS[attributes(call)["activation"]], pre)
     hidden = c.range_of(var.name, "hidden")
-    hidden = dataclasses.replace(hidden, scale=max(hidden.scale, unit * up.scale / qparams.MAX_REAL_MULTIPLIER))
+    hidden = dataclasses.replace(
+        hidden, scale=max(hidden.scale, unit * up.scale / qparams.MAX_REAL_MULTIPLIER)
+    )
     (multiplier,), shift = qparams.fixed_point(unit * up.scale / hidden.scale)
     qparams.check_shift(2.0**22, shift, var.name)
     integers = c.integer_weights(var.name, wd, bd, hidden, c.statistics[f"{var.name}.hidden"])

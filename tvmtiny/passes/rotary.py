@@ -160,7 +160,8 @@ def turned(graph: Graph, expr: Any, shape: tuple[int, int, int], order: str) -> 
 def _pairs(dense: Any, column: Array, factor: Array, heads: int, width: int) -> Turned | None:
     """The pairs of each head, which must be in the same places and have the same angles in all heads."""
     used = [
-        [tuple(np.unique(column[:, h, :, p][factor[:, h, :, p] != 0])) for p in range(width)] for h in range(heads)
+        [tuple(np.unique(column[:, h, :, p][factor[:, h, :, p] != 0])) for p in range(width)]
+        for h in range(heads)
     ]
     if any(len(columns) != 2 for row in used for columns in row):
         return None
@@ -191,7 +192,7 @@ def _pairs(dense: Any, column: Array, factor: Array, heads: int, width: int) -> 
 def _rotation(
     column: Array, factor: Array, pair: tuple[int, ...], p: int, other: int
 ) -> tuple[tuple[int, int], Array] | None:
-    """Which column of a pair comes first, and scale * exp(i angle) by token: p = a cos - b sin, other = a sin + b cos."""
+    """Which of two columns is a in p = a cos - b sin, other = a sin + b cos; and scale * exp(i angle) by token."""
 
     def weight(place: int, of: int) -> Array:
         return np.asarray(np.where(column[..., place] == of, factor[..., place], 0.0).sum(axis=0))

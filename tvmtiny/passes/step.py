@@ -103,7 +103,9 @@ class _Steps:
         assert kernel is not None
         found = kernel.stepping(operands_of(value), 0)
         if isinstance(found, str):
-            raise UserError(f"The layer '{var.name}' ({kernel.name}) {found}, so it cannot run in steps.", _REMEDY)
+            raise UserError(
+                f"The layer '{var.name}' ({kernel.name}) {found}, so it cannot run in steps.", _REMEDY
+            )
         return found
 
     def build(self) -> SteppedModel:
@@ -132,7 +134,9 @@ class _Steps:
             builder.emit_func_output(output)
         module = builder.get()
         module["main"] = module["main"].with_attr(STATE_PARAMETERS, list(state))
-        return SteppedModel(module, self.tokens, self.total, self.any_number, *self._positions(), state, self._feeding())
+        return SteppedModel(
+            module, self.tokens, self.total, self.any_number, *self._positions(), state, self._feeding()
+        )
 
     def _parameter(self, param: relax.Var) -> relax.Var:
         return relax.Var(param.name, relax.TensorType(list(self._shape(param)), str(param.ty.dtype)))

@@ -204,9 +204,7 @@ def rotary_s8(t: Int32, table: Int16) -> Int8:
     return saturate((turned + half) >> ROTARY_BITS, 8).astype(np.int8)
 
 
-def gate_s8(
-    gate: Int8, up: Int8, table: Int16, multiplier: int, shift: int, zero_point: int
-) -> Int8:
+def gate_s8(gate: Int8, up: Int8, table: Int16, multiplier: int, shift: int, zero_point: int) -> Int8:
     """clamp8(multiply_high(table[gate + 128] * up << shift, multiplier) + zero_point): a gated hidden layer.
 
     The activation of the gate stays int16, so that only the product is rounded. |table * up| < 2**22.

@@ -28,7 +28,9 @@ class SteppedReference:
         kernels()  # registers the operators that the module uses
         self._graph = Graph(module["main"])
         self._steps = [
-            (var, kernel_of(value), operands_of(value)) for var, value in self._graph if kernel_of(value) is not None
+            (var, kernel_of(value), operands_of(value))
+            for var, value in self._graph
+            if kernel_of(value) is not None
         ]
         self._fills = fills
         self.reset()

@@ -1,4 +1,4 @@
-"""Whole sequences on a model that runs in steps: the harness takes a step a sample, and a sample of no tokens begins anew."""
+"""Whole sequences on a model that runs in steps: a step is a sample of the harness, one without tokens begins anew."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def run_sequences(artifact: Artifact, on: str, sequences: Sequence[Sample], **op
         found = range(place + 1, place + len(part))
         failed = [value for value in result.status[place : place + len(part)] if value != 0]
         status.append(failed[0] if failed else 0)
-        outputs.append({} if failed else _rows([(result.outputs[i], part[i - place].n_tokens) for i in found]))
+        outputs.append(
+            {} if failed else _rows([(result.outputs[i], part[i - place].n_tokens) for i in found])
+        )
         place += len(part)
     return dataclasses.replace(result, outputs=outputs, status=status)
 

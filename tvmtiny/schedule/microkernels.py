@@ -194,7 +194,15 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     ),
     "embed_scaled_s32": (
         "embed_scaled_s32",
-        lambda r, w, s: [r[0].pointer, r[1].pointer, r[2].pointer, w[0].pointer, w[0].rows, w[0].cols, w[0].stride],
+        lambda r, w, s: [
+            r[0].pointer,
+            r[1].pointer,
+            r[2].pointer,
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            w[0].stride,
+        ],
     ),
     "add_embedding_s32": (
         "add_embedding_s32",
@@ -202,11 +210,28 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     ),
     "rotary_s8": (
         "rotary_s8",
-        lambda r, w, s: [r[0].pointer, r[1].pointer, w[0].pointer, w[0].rows, w[0].cols, r[0].stride, w[0].stride],
+        lambda r, w, s: [
+            r[0].pointer,
+            r[1].pointer,
+            w[0].pointer,
+            w[0].rows,
+            w[0].cols,
+            r[0].stride,
+            w[0].stride,
+        ],
     ),
     "gate_s8": (
         "gate_s8",
-        lambda r, w, s: [w[0].pointer, r[0].pointer, r[1].pointer, w[0].rows, w[0].cols, w[0].stride, r[0].stride, *s],
+        lambda r, w, s: [
+            w[0].pointer,
+            r[0].pointer,
+            r[1].pointer,
+            w[0].rows,
+            w[0].cols,
+            w[0].stride,
+            r[0].stride,
+            *s,
+        ],
     ),
     "mean_s8": ("mean_s8", _mean),
     "mean_s16_s32": ("mean_s16_s32", _mean),
