@@ -41,28 +41,36 @@ def _reference(o: Operands, n: int) -> Array:
     n = len(x)  # a model whose tokens become fewer on the way has rows of several numbers
     heads, width = a["heads"], o.shape("wv")[0] // kv_heads(o)
     context = np.zeros((n, heads * width), np.int8)
+    seen = _seen(a, n) if "before" in a else None
     for head in range(heads):
         part, group = slice(head * width, (head + 1) * width), head * kv_heads(o) // heads
         q, v = projected(o, x, "q", head), projected(o, x, "v", group)
         k = x if _folded(o) else projected(o, x, "k", group)
-        for rows, keys in _windows(a, n) if "before" in a else [(slice(0, n), slice(0, n))]:
-            scores = integer.scores_s32(q[rows], k[keys])
-            p, total = integer.softmax_u8(
-                scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
-            )
-            context[rows, part] = integer.values_s8(
-                p, np.ascontiguousarray(v[keys].T), total, int(o["ratio"][head]), a["value_shift"], 0
-            )
+        p, total = exponentials(o, head, integer.scores_s32(q, k), seen)
+        context[:, part] = integer.values_s8(
+            p, np.ascontiguousarray(v.T), total, int(o["ratio"][head]), a["value_shift"], 0
+        )
     t = integer.dense_s32(
         context, weights.weight_values(o, "wo", heads * width), o["bo"], o["mo"], a["o_shift"]
     )
     return padded(finish_reference(t, o, Epilogue.of(a)), o.shape("x")[0])
 
 
-def _windows(attrs: dict[str, Any], n: int) -> list[tuple[slice, slice]]:
-    """Each token with the tokens that it attends to."""
-    before, after = attrs["before"], attrs["after"]
-    return [(slice(i, i + 1), slice(max(0, i - before), min(n, i + after + 1))) for i in range(n)]
+def exponentials(o: Operands, head: int, scores: Array, seen: Array | None = None) -> tuple[Array, Array]:
+    """`integer.softmax_u8` of the scores of one head, each row over the keys that it has seen."""
+    multiplier, shift, table = int(o["score_multiplier"][head]), o.attrs["score_shift"], o["exp_table"]
+    if seen is None:
+        return integer.softmax_u8(scores, multiplier, shift, table)
+    largest = np.where(seen, scores, np.iinfo(np.int32).min).max(axis=1, keepdims=True)
+    p, _ = integer.softmax_u8(np.where(seen, scores, largest), multiplier, shift, table)
+    p = np.where(seen, p, 0).astype(np.uint8)
+    return p, p.sum(axis=1, dtype=np.int64).astype(np.int32)
+
+
+def _seen(attrs: dict[str, Any], n: int) -> Array:
+    """bool (n, n): the tokens that each token attends to."""
+    distance = np.arange(n) - np.arange(n)[:, None]
+    return np.asarray((distance >= -attrs["before"]) & (distance <= attrs["after"]))
 
 
 def _folded(o: Operands) -> bool:
@@ -264,7 +272,7 @@ def _macs(o: Operands, n: int) -> int:
     total = macs(n, o.shape("x")[1], o.shape("wo")[0], queries, keys, values, group)
     if "before" not in o.attrs:
         return total
-    attended = sum(k.stop - k.start for _, k in _windows(o.attrs, n))
+    attended = int(_seen(o.attrs, n).sum())
     return total - (n * n - attended) * (queries + group * values)
 
 

@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import attention, products, tile, weights
-from tvmtiny.kernels.attention import kv_heads, projected
+from tvmtiny.kernels.attention import exponentials, kv_heads, projected
 from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
 from tvmtiny.kernels.columns import fours
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
@@ -41,9 +41,7 @@ def _reference(o: Operands, n: int) -> Array:
         for head in range(heads):
             group = head * groups // heads
             scores = integer.scores_s32(q[head][i : i + 1], k[group, :filled])
-            p, total = integer.softmax_u8(
-                scores, int(o["score_multiplier"][head]), a["score_shift"], o["exp_table"]
-            )
+            p, total = exponentials(o, head, scores)
             values = np.ascontiguousarray(v[group, :, :filled])
             columns = slice(head * k.shape[-1], (head + 1) * k.shape[-1])
             context[i, columns] = integer.values_s8(
