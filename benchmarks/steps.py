@@ -78,7 +78,9 @@ class Spotter(nn.Module):
         return self.head(self.layers(x.transpose(1, 2)))
 
 
-def compiled(module: nn.Module, arrays: dict[str, np.ndarray], target: str, step: int | None, to: Path) -> Artifact:
+def compiled(
+    module: nn.Module, arrays: dict[str, np.ndarray], target: str, step: int | None, to: Path
+) -> Artifact:
     program = torch.export.export(module, tuple(torch.from_numpy(array[:1]) for array in arrays.values()))
     return compile_model(program, target=target, calibration=arrays, step=step, output=to)
 
@@ -130,7 +132,9 @@ def decoder(target: str, directory: Path) -> None:
 
 def stream(target: str, directory: Path) -> None:
     torch.manual_seed(0)
-    arrays: dict[str, Any] = {"x": np.random.default_rng(0).normal(size=(16, FRAMES, BANDS)).astype(np.float32)}
+    arrays: dict[str, Any] = {
+        "x": np.random.default_rng(0).normal(size=(16, FRAMES, BANDS)).astype(np.float32)
+    }
     module = Spotter().eval()
     made = compiled(module, arrays, target, 1, directory / "stream")
     sequence = sample(made, arrays, directory)
@@ -145,7 +149,9 @@ def stream(target: str, directory: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--target", default="qemu-m4")
     target = parser.parse_args().target
     with tempfile.TemporaryDirectory() as directory:

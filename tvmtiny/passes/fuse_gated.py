@@ -26,8 +26,8 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     product = graph.producer(view.root)
     if not graph.is_call(product, "multiply") or not is_identity(view) or len(readers(graph, view.root)) != 1:
         return None
-    branches = [_branch(graph, arg) for arg in product.args]
-    if any(branch is None for branch in branches):
+    branches = [branch for arg in product.args if (branch := _branch(graph, arg)) is not None]
+    if len(branches) != 2:
         return None
     gate, up = sorted(branches, key=lambda branch: attributes(branch)["activation"] == "none")
     activation = attributes(gate)["activation"]
