@@ -60,6 +60,7 @@ class Logits(nn.Module):
                     parameter.mul_(4)  # Hugging Face's 0.02 makes attention uniform
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(1, S) -> (1, S, V)."""
         return self.model(input_ids=input_ids, use_cache=False).logits
 
 
@@ -73,6 +74,7 @@ class Spotter(nn.Module):
         self.layers, self.head = step_models.Layers(shape, WINDOW, "", False), nn.Linear(64, 12)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, S, bands) -> (1, S, classes)."""
         x = functional.relu(self.first(functional.pad(x.transpose(1, 2), (4, 0))))
         x = functional.relu(self.second(functional.pad(x, (2, 0))))
         return self.head(self.layers(x.transpose(1, 2)))
@@ -81,6 +83,7 @@ class Spotter(nn.Module):
 def compiled(
     module: nn.Module, arrays: dict[str, np.ndarray], target: str, step: int | None, to: Path
 ) -> Artifact:
+    """A module compiled to `to`, in steps or for whole sequences."""
     program = torch.export.export(module, tuple(torch.from_numpy(array[:1]) for array in arrays.values()))
     return compile_model(program, target=target, calibration=arrays, step=step, output=to)
 
@@ -109,6 +112,7 @@ def instructions_at(made: Artifact, sequence: Sample, position: int) -> int:
 
 
 def memory(made: Artifact, result: RunResult) -> str:
+    """What a compiled model takes."""
     kept = (made.metadata["step"] or {}).get("state_bytes", 0)
     sizes = result.sizes
     flash = sizes.weight_bytes + sizes.code_bytes + sizes.table_bytes
@@ -119,6 +123,7 @@ def memory(made: Artifact, result: RunResult) -> str:
 
 
 def decoder(target: str, directory: Path) -> None:
+    """Print what a decoder costs."""
     torch.manual_seed(0)
     arrays = {"input_ids": np.random.default_rng(0).integers(0, VOCABULARY, (8, CONTEXT))}
     made = compiled(Logits().eval(), arrays, target, 1, directory / "decoder")
@@ -131,6 +136,7 @@ def decoder(target: str, directory: Path) -> None:
 
 
 def stream(target: str, directory: Path) -> None:
+    """Print what a stream costs, and its window at once."""
     torch.manual_seed(0)
     arrays: dict[str, Any] = {
         "x": np.random.default_rng(0).normal(size=(16, FRAMES, BANDS)).astype(np.float32)
@@ -149,6 +155,7 @@ def stream(target: str, directory: Path) -> None:
 
 
 def main() -> None:
+    """Both, for one target."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -32,8 +32,12 @@ def float_logits(model: Path, data: dict[str, Array]) -> Array:
     session = onnxruntime.InferenceSession(model)
     names = [value.name for value in session.get_inputs()]
     rows = range(len(data["labels"]))
+    types = {value.name: np.float32 if "float" in value.type else np.int64 for value in session.get_inputs()}
     return np.concatenate(
-        [session.run(None, {name: data[name][row : row + 1] for name in names})[0] for row in rows]
+        [
+            session.run(None, {name: data[name][row : row + 1].astype(types[name]) for name in names})[0]
+            for row in rows
+        ]
     )
 
 

@@ -35,9 +35,17 @@ def _why_not_board() -> str:
     return "" if os.environ.get("TVMTINY_BOARD") else "no board: set TVMTINY_BOARD to its serial port"
 
 
+def _why_not_zephyr() -> str:
+    """Zephyr is nobody's to install on the way: its tests run where a user has it, with cmake and ninja."""
+    if not os.environ.get("ZEPHYR_BASE"):
+        return "no Zephyr: set ZEPHYR_BASE to its directory"
+    missing = [tool for tool in ("cmake", "ninja", "dtc", *EMULATION_TOOLS) if shutil.which(tool) is None]
+    return f"{' and '.join(missing)} not installed" if missing else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
-    reasons = {"qemu": _why_not_qemu(), "board": _why_not_board()}
+    reasons = {"qemu": _why_not_qemu(), "board": _why_not_board(), "zephyr": _why_not_zephyr()}
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):

@@ -43,6 +43,7 @@ class Encoder:
         outliers: what the first feed-forward layer adds to one channel of the stream, and takes from another, for
             every token. The LayerNorms behind it make up for that in their gamma, as those of trained
             pre-LayerNorm models do, so that all channels count in what they give.
+        sentence: whether the result is the pooled row, of length 1, instead of classes.
     """
 
     tokens: int = 12
@@ -60,6 +61,7 @@ class Encoder:
     tags: int = 0
     final: str = "before"
     outliers: float = 0.0
+    sentence: bool = False
     seed: int = 0
 
     def model(self) -> onnx.ModelProto:
@@ -77,6 +79,8 @@ class Encoder:
         x = self._norm(build, x, "final", behind_outliers=True) if final == "before" else x
         pooled = models._pool(build, x, keep, self.pooling)
         pooled = self._norm(build, pooled, "final", behind_outliers=True) if final == "after" else pooled
+        if self.sentence:
+            return build.model(_unit_length(build, pooled), [1, self.embedding])
         x = self._norm(build, x, "final", behind_outliers=True) if final == "beside" else x
         tags = build.dense(x, self.embedding, self.tags, "tagger") if self.tags else ""
         model = build.model(build.dense(pooled, self.embedding, CLASSES, "classifier"), [1, CLASSES])
@@ -154,6 +158,13 @@ class Encoder:
         return self._dense(build, hidden, self.hidden, self.embedding, outliers)
 
 
+def _unit_length(build: OnnxBuilder, x: str) -> str:
+    """Rows divided by their length, as torch.nn.functional.normalize is exported."""
+    squares = build.node("ReduceSum", [build.node("Mul", [x, x]), build.constant([-1], np.int64)], keepdims=1)
+    length = build.node("Max", [build.node("Sqrt", [squares]), build.constant(1e-12)])
+    return build.node("Div", [x, length], "sentence")
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A model with what it is fed.
@@ -222,7 +233,24 @@ CASES = {
             "int4_folded", Encoder(tokens=9, embedding=12, heads=3, head_dim=14, hidden=20), weights="int4"
         ),
         _wide("wide_folded", tokens=8, embedding=13, heads=1, hidden=12),
+        # int16 from int8, int8 from int16, and int16 that is added, pooled and, as an int8 copy, multiplied.
+        _case(
+            "int16_layers",
+            Encoder(
+                pre_norm=True,
+                outliers=50.0,
+                layers=2,
+                tokens=9,
+                embedding=15,
+                heads=5,
+                hidden=19,
+                final="",
+                tags=3,
+            ),
+            int16=("positions", "ffn*_sum"),
+        ),
         _case("int16_weights", Encoder(tokens=9, embedding=18, heads=3, hidden=22), weights="int16"),
+        _case("sentence", Encoder(tokens=9, embedding=18, heads=3, hidden=20, sentence=True)),
         Case("sensor", models.sensor_model, {"window": ((16, 3), 0)}, 4, length=False),
     )
 }

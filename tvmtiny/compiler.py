@@ -17,6 +17,7 @@ import tvm
 
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
+from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
     check_output,
@@ -30,20 +31,25 @@ from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.prefix import c_prefix
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
+from tvmtiny.features.attach import AttachedFeatures, FeatureChoice, attach_features, choose_features
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
 from tvmtiny.frontend.labels import LabelSource, read_labels
+from tvmtiny.frontend.opening import model_stem, open_model
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
+from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.lower import Lower
 from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import RESIDUALS, QuantizedModel, quantize
+from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.passes.step import step as run_in_steps
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
+from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.rules import Schedule, blocking, family
@@ -53,6 +59,7 @@ from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
 
 Array = npt.NDArray[Any]
 OnStage = Callable[[str, float], None]
+Data = Path | str | Mapping[str, Array]
 
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
@@ -75,6 +82,7 @@ def compile(  # noqa: A001 - the verb of the command line
     name: str | None = None,
     labels: LabelSource | Mapping[str, LabelSource] | None = None,
     tokenizer: Path | str | None = None,
+    features: Path | str | None = None,
     max_tokens: int | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     range_method: str = "auto",
@@ -83,6 +91,7 @@ def compile(  # noqa: A001 - the verb of the command line
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
     step: int | None = None,
+    int16: Sequence[str] = (),
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -91,12 +100,16 @@ def compile(  # noqa: A001 - the verb of the command line
     """Compile a trained model to a directory of C.
 
     Args:
-        model: path of an .onnx or .pt2 file, or a torch ExportedProgram.
+        model: path of an .onnx or .pt2 file, `hf:DIR` (a Hugging Face model directory), or a torch ExportedProgram.
         target: name of a target (`tvmtiny targets`).
-        calibration: .npz file, or arrays by input name, samples along the first axis.
+        calibration: .npz file, or arrays by input name, samples along the first axis. A model that its author has
+            quantized, with a scale for every tensor, needs none.
         name: C prefix; the output directory's name when None.
-        labels: file with a class name a line, or the names: of the first output, or of outputs by name.
+        labels: file with a class name a line, or the names: of the first output, or of outputs by name. A Hugging
+            Face directory's own are taken when None; so is its tokenizer.
         tokenizer: tokenizer.json that the model was trained with; the C then takes text.
+        features: description (TOML) of the front end that the model was trained with; the C then takes PCM, or raw
+            samples of a sensor.
         max_tokens: size of a dynamic token axis.
         shapes: sizes of dynamic inputs by name, batch included.
         range_method: one of `quant.ranges.METHODS`.
@@ -107,6 +120,7 @@ def compile(  # noqa: A001 - the verb of the command line
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
             (docs/streaming.md); None: it takes whole sequences.
+        int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -117,64 +131,76 @@ def compile(  # noqa: A001 - the verb of the command line
         UserError: the input cannot be used; nothing is written then.
     """
     board = load_target(target)
-    directory = Path(output) if output is not None else Path("build") / _stem(model)
+    directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    for what, value, choices in (
-        ("range method", range_method, ranges.METHODS),
-        ("folding of Q K^T", fold_qk, fold_query_key.MODES),
-        ("storage of weights", weights, WEIGHTS),
-        ("type of the residual stream", residual, RESIDUALS),
-    ):
-        _check_choice(what, value, choices)
-    _check_counts({"--max-tokens": max_tokens, "--step": step})
-    fold_qk = fold_qk if step is None else _unfolded(fold_qk)
+    _check_options(range_method, fold_qk, weights, residual, {"--max-tokens": max_tokens, "--step": step})
     microkernels = family(board, weights)
-    if calibration is None:
-        raise UserError(
-            "A float model needs calibration data to become an integer model.",
-            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
-        )
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
-        module = stages.dump("imported", import_model(model, shapes, max_tokens))
+        opened = open_model(model, shapes, max_tokens)
+        module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
+    _require_data(calibration, module)
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(_folding(fold_qk, step)))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
-        batch = _batch(calibration, specs, length_input, tokens)
-        names = read_labels(labels, fused)
+        inputs = input_params(module)
+        batch = _samples(calibration, inputs, specs, length_input, tokens)
+        names = read_labels(labels if labels is not None else opened.labels, fused)
         types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
         text = attach_tokenizer(
-            tokenizer, specs, tokens, has_length=length_input is not None or step is not None
+            tokenizer if tokenizer is not None else opened.tokenizer,
+            specs,
+            tokens,
+            has_length=length_input is not None or step is not None,
         )
+        choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
+        given = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
     with stages("quantize"):
-        quantized = quantize(fused, Statistics(traces), range_method, residual, types)
+        statistics = Statistics([] if calibration is None else traces, given, inputs)
+        quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
-        stepped = None if step is None else run_in_steps(quantized, step)
-    deployed = quantized if stepped is None else stepped.of(quantized)
+        stepped, deployed = _in_steps(quantized, step)
     program = build(deployed, board, prefix, microkernels, stages, arena_regions(board))
     _check_flash(program, board)
+    front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
-        source = check_source(model, batch, length_input, tokens, [trace.outputs for trace in traces])
+        source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
         references, quality = _references(quantized, specs, batch, traces)
-        quality["source"] = source
-        quality["verification"] = None
+        quality |= {
+            "source": source,
+            "data": _data(calibration),
+            "scales": quantized.scales,
+            "verification": None,
+        }
         if checked is not None:
-            how = verification.setup(fused, range_method, residual, len(batch))
+            samples = len(batch) if calibration is not None else verification.ENOUGH_SAMPLES
+            how = verification.setup(fused, quantized.int16, range_method, samples)
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
-        info = _info(prefix, board, microkernels, deployed, specs, names, references, model, text, stepped)
+        info = _info(
+            prefix,
+            board,
+            microkernels,
+            deployed,
+            specs,
+            names,
+            references,
+            opened.title,
+            text,
+            front_end,
+            stepped,
+        )
         files = c_sources(program, info) | _modules(quantized, stepped)
-        data = metadata(program, info, board, specs, length_input, deployed, quality, _hash(model))
-        if text is not None:
-            files |= text.files(prefix)
-            data |= text.metadata(prefix, data["sources"], whole=stepped is None)
+        data = metadata(program, info, board, specs, length_input, deployed, quality, opened.digest())
+        _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
+        files |= build_files(data)
         _write(directory, files, references, program, data)
     return Artifact.load(directory)
 
@@ -280,6 +306,32 @@ def _references(
     return found, quality.report()
 
 
+def _require_data(calibration: Data | None, imported: tvm.IRModule) -> None:
+    if calibration is None and not is_given(imported):
+        raise UserError(
+            "A float model needs calibration data to become an integer model.",
+            "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",
+        )
+
+
+def _samples(
+    calibration: Data | None,
+    inputs: dict[str, QuantParams],
+    specs: list[InputSpec],
+    length_input: str | None,
+    tokens: int,
+) -> Batch:
+    """Calibration data; random inputs for a model that needs none, to have reference vectors and figures."""
+    if calibration is not None:
+        return _batch(calibration, specs, length_input, tokens)
+    return random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
+
+
+def _data(calibration: Data | None) -> str:
+    """What `quality` was measured on."""
+    return "random" if calibration is None else "calibration"
+
+
 def _batch(
     data: Path | str | Mapping[str, Array],
     specs: list[InputSpec],
@@ -292,19 +344,35 @@ def _batch(
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
-def _check_counts(options: Mapping[str, int | None]) -> None:
-    for option, value in options.items():
-        if value is not None and value < 1:
-            raise UserError(f"{option} is {value}.", "Give at least 1.")
+def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
+    """The model of a step, if there is to be one, and the model that becomes C."""
+    if step is None:
+        return None, quantized
+    stepped = run_in_steps(quantized, step)
+    return stepped, stepped.of(quantized)
 
 
-def _unfolded(fold_qk: str) -> str:
-    """The folding of Q K^T of a model that runs in steps: none, as it keeps keys."""
+def _folding(fold_qk: str, step: int | None) -> str:
+    """The folding of Q K^T; of a model that runs in steps none, as it keeps keys."""
+    if step is None:
+        return fold_qk
     if fold_qk == "always":
         raise UserError(
             "--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step."
         )
     return "never"
+
+
+def _check_options(
+    range_method: str, fold_qk: str, weights: str, residual: str, counts: Mapping[str, int | None]
+) -> None:
+    _check_choice("range method", range_method, ranges.METHODS)
+    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
+    _check_choice("storage of weights", weights, WEIGHTS)
+    _check_choice("type of the residual stream", residual, RESIDUALS)
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}.", "Give at least 1.")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -319,6 +387,28 @@ def arena_regions(board: Target) -> list[MemoryRegion]:
         last = regions[-1]
         regions[-1] = dataclasses.replace(last, bytes=max(0, last.bytes - board.stack_bytes))
     return regions
+
+
+def _front_end(
+    choice: FeatureChoice | None, program: Program, quantized: QuantizedModel, microkernels: str
+) -> AttachedFeatures | None:
+    if choice is None:
+        return None
+    tensor = next(tensor for tensor in program.inputs if tensor.name == choice.input)
+    params = quantized.inputs[choice.input]
+    return attach_features(choice, tensor.shape, params.scale, params.zero_point, microkernels)
+
+
+def _attach(
+    parts: list[AttachedTokenizer | AttachedFeatures],
+    prefix: str,
+    files: dict[str, str],
+    data: dict[str, Any],
+) -> None:
+    """Add what turns raw input into the model's to its files and metadata."""
+    for part in parts:
+        files |= part.files(prefix)
+        data |= part.metadata(prefix, data["sources"])
 
 
 def _check_flash(program: Program, board: Target) -> None:
@@ -338,8 +428,9 @@ def _info(
     specs: list[InputSpec],
     labels: dict[str, tuple[str, ...]],
     references: _References,
-    model: Any,
+    title: str,
     text: AttachedTokenizer | None,
+    front_end: AttachedFeatures | None,
     stepped: SteppedModel | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
@@ -348,7 +439,7 @@ def _info(
         name=prefix,
         version=__version__,
         target=board.name,
-        description=f"from {_source(model)}",
+        description=f"from {title}",
         max_tokens=quantized.max_tokens,
         has_length=quantized.has_length,
         input_params=quantized.inputs,
@@ -358,6 +449,7 @@ def _info(
         example={key: value[:n] for key, value in example.items()},
         family=microkernels,
         text_input=None if text is None else text.input,
+        features=None if front_end is None else front_end.use(),
         step=stepped,
     )
 
@@ -389,15 +481,3 @@ def save_npz(path: Path, arrays: dict[str, Array]) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
-
-
-def _stem(model: Any) -> str:
-    return Path(model).stem if isinstance(model, str | Path) else "model"
-
-
-def _source(model: Any) -> str:
-    return Path(model).name if isinstance(model, str | Path) else type(model).__name__
-
-
-def _hash(model: Any) -> str:
-    return hashlib.sha256(Path(model).read_bytes()).hexdigest() if isinstance(model, str | Path) else ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENVIRONMENT_VARIABLE = "TVMTINY_TARGETS"
 TAG_PREFIX = "tvmtiny/"
 HOST = "host"
+NO_BOARD = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ CORES = {
     HOST: Core(fpus=("auto",)),
 }
 TRUSTZONE_CORES = ("cortex-m23", "cortex-m33", "cortex-m55")
-REGION_USES = ("code", "weights", "arena", "data")
+REGION_USES = ("code", "weights", "arena", "data", "boot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,8 @@ class MemoryRegion:
         origin: address of the first byte.
         bytes: size in bytes.
         wait_states: extra core cycles of an access that no cache or prefetch serves, at `Target.clock_hz`.
-        uses: what may be placed there: "code", "weights", "arena" (activations), "data" (data, bss, stack).
+        uses: what may be placed there: "code", "weights", "arena" (activations), "data" (data, bss, stack), "boot" (a
+            boot loader that belongs to the program, and nothing else).
     """
 
     name: str
@@ -77,6 +79,11 @@ class MemoryRegion:
     def end(self) -> int:
         """Address after the last byte."""
         return self.origin + self.bytes
+
+    @property
+    def boot(self) -> bool:
+        """Whether it holds a boot loader instead of the program."""
+        return "boot" in self.uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +106,11 @@ class Target:
         project: folder of microtvm_projects/ that builds its firmware.
         qemu_machine: -machine of QEMU; "" when the target is not an emulated machine.
         emulated_by: name of the target whose QEMU machine stands in for this board; "" when none does.
+        board: start-up code and serial port: a file of microtvm_projects/baremetal/boards/, without .c.
+        zephyr_board: what Zephyr calls it ("stm32f746g_disco", "mps2/an386"); "" where that is not known.
+        uart_base: address of the serial port, where `board` leaves that to the target; else 0.
+        usb: VID:PID of the board's own debug probe or USB port, lower case hexadecimal.
+        flash: by tool, what that needs to know to program the board; tvmtiny.boards.flash has the tools.
         stack_bytes: stack that a build reserves.
         power_ma: supply current in mA while running at `clock_hz`, or None when the file does not say.
         mpu, trustzone: whether the core has a memory protection unit, the security extension.
@@ -120,6 +132,11 @@ class Target:
     project: str
     qemu_machine: str
     emulated_by: str
+    board: str
+    zephyr_board: str
+    uart_base: int
+    usb: tuple[str, ...]
+    flash: dict[str, str]
     stack_bytes: int
     power_ma: float | None
     mpu: bool
@@ -128,8 +145,8 @@ class Target:
 
     @property
     def flash_bytes(self) -> int:
-        """Flash in bytes, all regions together."""
-        return sum(region.bytes for region in self.memory if region.kind == "flash")
+        """Flash for a program in bytes, all regions together."""
+        return sum(region.bytes for region in self.memory if region.kind == "flash" and not region.boot)
 
     @property
     def ram_bytes(self) -> int:
@@ -146,6 +163,11 @@ class Target:
         """RAM for hot code (an ITCM), if the target has one."""
         hot = (region for region in self.memory if region.kind == "ram" and "code" in region.uses)
         return next(hot, None)
+
+    @property
+    def has_uart(self) -> bool:
+        """Whether its firmware serves the link on a serial port."""
+        return self.board != NO_BOARD
 
     def emulator(self) -> Target:
         """The target whose QEMU machine runs this one: itself when it is such a machine.
@@ -304,7 +326,6 @@ def _check_regions(table: Table, target: Target) -> None:
 
 
 _RUNNERS = ("qemu", HOST)
-_PROJECTS = ("baremetal", HOST)
 _OPTIMIZE = ("-O0", "-O1", "-O2", "-O3", "-Os", "-Og")
 
 _TARGET_FIELDS: Fields = {
@@ -315,9 +336,14 @@ _TARGET_FIELDS: Fields = {
     "flags": Field(tuple, default=()),
     "optimize": Field(str, default="-O2", allowed=_OPTIMIZE),
     "runner": Field(str, required=True, allowed=_RUNNERS),
-    "project": Field(str, required=True, allowed=_PROJECTS),
+    "project": Field(str, required=True, pattern=r"[a-z0-9_]+"),
     "qemu_machine": Field(str, default=""),
     "emulated_by": Field(str, default=""),
+    "board": Field(str, default=NO_BOARD, pattern=r"[a-z0-9_]+"),
+    "zephyr_board": Field(str, default="", pattern=r"[a-z0-9_/]*"),
+    "uart_base": Field(int, default=0, minimum=0, multiple=4),
+    "usb": Field(tuple, default=(), pattern=r"[0-9a-f]{4}:[0-9a-f]{4}"),
+    "flash": Field(dict, default={}),
     "stack_bytes": Field(int, default=4096, minimum=256, multiple=8),
     "power_ma": Field(float, default=None, minimum=0),
     "mpu": Field(bool, default=False),

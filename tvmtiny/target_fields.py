@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 from tvmtiny.errors import UserError
 
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-_TYPE_NAMES |= {tuple: "an array of strings", list: "an array of tables"}
+_TYPE_NAMES |= {tuple: "an array of strings", list: "an array of tables", dict: "a table of strings"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Field:
     """What a field may hold.
 
     Attributes:
-        type: str, int, float (an int will do), bool, tuple (array of strings) or list (array of tables).
+        type: str, int, float (an int will do), bool, tuple (array of strings), list (array of tables) or dict
+            (table of strings).
         required: whether the file must have it; else it is `default`.
         allowed: admissible values (of each entry, for a tuple); empty when any is.
         minimum, multiple: bounds of numbers.
@@ -85,6 +86,8 @@ def _admits(field: Field, value: Any) -> bool:
         return all(isinstance(entry, str) and _allowed(field, entry) for entry in entries)
     if field.type is list:
         return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    if field.type is dict:
+        return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
     if field.type in (int, float):
         number = isinstance(value, (int, field.type)) and not isinstance(value, bool)
         in_range = number and (field.minimum is None or value >= field.minimum)

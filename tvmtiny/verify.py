@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.runner import Sample
 from tvmtiny.sampling import Sampler
+
+if TYPE_CHECKING:
+    from tvmtiny.quant.reference import IntegerModel
 
 INTEGER_MODULE = "reference/integer.json"
 """The integer module (Relax, TVM's JSON) in a model directory: of whole sequences, also where the model steps."""
@@ -31,16 +34,7 @@ def expected_outputs(artifact: Artifact, samples: Sequence[Sample]) -> list[dict
     Raises:
         UserError: the directory lacks the module.
     """
-    import tvm
-
-    from tvmtiny.kernels import kernels
-    from tvmtiny.quant.reference import IntegerModel
-
-    path = artifact.directory / INTEGER_MODULE
-    if not path.is_file():
-        raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
-    kernels()  # registers the operators that the module uses
-    model = IntegerModel(tvm.ir.load_json(path.read_text("utf-8")))
+    model = integer_model(artifact)
     expected = []
     for sample in samples:
         results = model.run(sample.inputs, sample.n_tokens)
@@ -94,3 +88,17 @@ def _present(artifact: Artifact, rows: npt.NDArray[Any], n: int) -> npt.NDArray[
     if artifact.metadata.get("step") is not None:
         return rows[:n]
     return without_absent_rows(rows, n, artifact.max_tokens)
+
+
+def integer_model(artifact: Artifact) -> IntegerModel:
+    """The integer module in the model's directory, to be run in NumPy; raises UserError when it is not there."""
+    import tvm
+
+    from tvmtiny.kernels import kernels
+    from tvmtiny.quant.reference import IntegerModel
+
+    path = artifact.directory / INTEGER_MODULE
+    if not path.is_file():
+        raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
+    kernels()  # registers the operators that the module uses
+    return IntegerModel(tvm.ir.load_json(path.read_text("utf-8")))

@@ -6,16 +6,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "tvmt_protocol.h"
+#include "tvmt_board.h"
 #include "tvmt_transport.h"
 
-#define REGISTER(address) (*(volatile uint32_t *)(address))
-#define SCB_VTOR REGISTER(0xe000ed08u)
-#define SCB_CCR REGISTER(0xe000ed14u)
-#define SCB_SHCSR REGISTER(0xe000ed24u)
-#define SCB_CFSR REGISTER(0xe000ed28u)
-#define SCB_BFAR REGISTER(0xe000ed38u)
-#define SCB_CPACR REGISTER(0xe000ed88u)
+#define SCB_VTOR TVMT_REGISTER(0xe000ed08u)
+#define SCB_CCR TVMT_REGISTER(0xe000ed14u)
+#define SCB_SHCSR TVMT_REGISTER(0xe000ed24u)
+#define SCB_CFSR TVMT_REGISTER(0xe000ed28u)
+#define SCB_BFAR TVMT_REGISTER(0xe000ed38u)
+#define SCB_CPACR TVMT_REGISTER(0xe000ed88u)
 
 #define CCR_LOB (1u << 19)
 #define SHCSR_MEMFAULTENA (1u << 16)
@@ -33,7 +32,7 @@
 #endif
 
 /* The least stack that printing a fault needs; the program's own may be what overflowed. */
-#define FAULT_STACK_WORDS 64u
+#define FAULT_STACK_WORDS 80u
 
 /* r0 to r3, r12, lr, pc, xpsr */
 #define FRAME_WORDS 8
@@ -55,11 +54,14 @@ _Noreturn void tvmt_report_fault(const uint32_t *frame, uint32_t exception);
 
 uint32_t tvmt_fault_stack[FAULT_STACK_WORDS] __attribute__((aligned(8)));
 
-/* Entry 0 is the initial stack pointer. No interrupt is enabled: the sixteen entries of the core suffice. */
+/* Of the interrupts, only SysTick's is ever enabled, by counter_core.c. */
+__attribute__((weak, alias("tvmt_fault"))) void tvmt_systick(void);
+
+/* Entry 0 is the initial stack pointer. The sixteen entries of the core suffice. */
 __attribute__((section(".vectors"), used)) static const handler vectors[16] = {
     (handler)(uintptr_t)__stack_top, tvmt_reset, tvmt_fault, tvmt_fault, tvmt_fault, tvmt_fault,
     tvmt_fault, tvmt_fault, tvmt_fault, tvmt_fault, tvmt_fault, tvmt_fault,
-    tvmt_fault, tvmt_fault, tvmt_fault, tvmt_fault,
+    tvmt_fault, tvmt_fault, tvmt_fault, tvmt_systick,
 };
 
 /* What is linked where it is loaded lies in flash and stays there. */
@@ -92,6 +94,7 @@ static void enable_core_features(void) {
 
 _Noreturn void tvmt_reset(void) {
   enable_core_features();
+  tvmt_board_start();
   copy(__data_start, __data_end, __data_load);
   copy(__code_start, __code_end, __code_load);
   for (uint32_t *word = __bss_start; word < __bss_end; word++) {

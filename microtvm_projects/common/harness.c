@@ -1,22 +1,21 @@
-/* Runs a model on the samples of a request and answers with its outputs: the same program on the host, under QEMU
- * and on a board. tvmt_protocol.h has the bytes, tvmt_transport.h what it stands on.
+/* Serves a model over the link: the same program on the host, under QEMU and on a board. tvmt_link.h has the requests,
+ * tvmt_transport.h what it stands on.
  *
- * Defined by the build: TVMT_MODEL (the descriptor's name), TVMT_ARENA_BYTES, TVMT_ARENA_ALIGN, and optionally
- * TVMT_GUARD_BYTES. Inputs are read straight into the arena and outputs written from it: there is no other buffer,
- * so that the harness fits beside a model in 16 KB of RAM.
+ * Defined by the build: TVMT_MODEL (the descriptor's name), TVMT_MODEL_ID, TVMT_TARGET, TVMT_VERSION, TVMT_ARENA_BYTES,
+ * TVMT_ARENA_ALIGN, TVMT_SAVED_BYTES (0: no memory for a copy of the inputs), TVMT_GUARD_BYTES. Inputs are written
+ * straight into the arena and outputs read from it, so that the harness fits beside a model in 16 KB of RAM.
  */
+#include "tvmt_link.h"
 #include "tvmt_model.h"
-#include "tvmt_protocol.h"
 #include "tvmt_transport.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the protocol's words are little endian"
+#error "tensors are little endian on the line"
 #endif
 
-#ifndef TVMT_GUARD_BYTES
-#define TVMT_GUARD_BYTES 64u
-#endif
 #define GUARD_BYTE 0xd7u
+#define FRAME_BYTES 256u /* the host's batches rely on it: tvmtiny/link/messages.py */
+#define READ_BYTES 64u
 
 #if TVMT_GUARD_BYTES % TVMT_ARENA_ALIGN != 0
 #error "TVMT_GUARD_BYTES must be a multiple of TVMT_ARENA_ALIGN, or the arena is not aligned"
@@ -35,7 +34,11 @@ __attribute__((section(TVMT_ARENA_SECTION)))
 #endif
 static _Alignas(TVMT_ARENA_ALIGN) guarded_arena memory;
 
-static tvmt_response_end result;
+static uint8_t received[FRAME_BYTES];
+static uint8_t sent[FRAME_BYTES];
+#if TVMT_SAVED_BYTES > 0
+static uint8_t saved[TVMT_SAVED_BYTES];
+#endif
 
 /* The plugin counts what runs between these two; they must be calls, and stay in this order. */
 __attribute__((noinline)) void tvmt_measure_begin(void);
@@ -50,107 +53,82 @@ static void fill(uint8_t *to, uint32_t bytes, uint8_t value) {
 }
 
 /* Counts the overwritten bytes of a guard and restores it; `offset` is where the guard lies in the arena's terms. */
-static void check_guard(uint8_t *guard, int32_t offset, uint32_t sample) {
+static void check_guard(uint8_t *guard, int32_t offset, tvmt_link_measure *measure) {
   for (uint32_t i = 0; i < TVMT_GUARD_BYTES; i++) {
     if (guard[i] != GUARD_BYTE) {
-      if (result.guard_bytes == 0u) {
-        result.guard_sample = sample;
-        result.guard_offset = offset + (int32_t)i;
+      if (measure->guard_bytes == 0u) {
+        measure->guard_offset = offset + (int32_t)i;
       }
-      result.guard_bytes++;
+      measure->guard_bytes++;
       guard[i] = GUARD_BYTE;
     }
   }
 }
 
-static __attribute__((noinline)) int measured_run(const tvmt_model *model, int32_t n_tokens) {
-  tvmt_stack_paint();
-  tvmt_measure_begin();
-  const int status = model->run(memory.arena, TVMT_ARENA_BYTES, n_tokens);
-  tvmt_measure_end();
-  const uint32_t peak = tvmt_stack_peak(__builtin_frame_address(0));
-  if (peak > result.stack_bytes) {
-    result.stack_bytes = peak;
-  }
-  return status;
-}
-
-static int read_request_header(const tvmt_model *model, tvmt_request_header *header) {
-  if (tvmt_transport_read(header, sizeof *header) != 0) {
-    return TVMT_EXIT_READ;
-  }
-  if (header->magic != TVMT_REQUEST_MAGIC || header->version != TVMT_PROTOCOL_VERSION ||
-      header->n_inputs != model->n_inputs) {
-    return TVMT_EXIT_REQUEST;
-  }
-  for (uint32_t i = 0; i < model->n_inputs; i++) {
-    uint32_t bytes = 0;
-    if (tvmt_transport_read(&bytes, sizeof bytes) != 0) {
-      return TVMT_EXIT_READ;
-    }
-    if (bytes != model->inputs[i].bytes) {
-      return TVMT_EXIT_REQUEST;
-    }
-  }
-  return TVMT_EXIT_DONE;
-}
-
-static int write_response_header(const tvmt_model *model) {
-  const tvmt_response_header header = {TVMT_RESPONSE_MAGIC, TVMT_PROTOCOL_VERSION, model->n_outputs};
-  int failed = tvmt_transport_write(&header, sizeof header);
-  for (uint32_t i = 0; i < model->n_outputs; i++) {
-    failed |= tvmt_transport_write(&model->outputs[i].bytes, sizeof model->outputs[i].bytes);
-  }
-  return failed != 0 ? TVMT_EXIT_WRITE : TVMT_EXIT_DONE;
-}
-
-static int serve_sample(const tvmt_model *model, uint32_t sample) {
-  int32_t n_tokens = 0;
-  int failed = tvmt_transport_read(&n_tokens, sizeof n_tokens);
-  for (uint32_t i = 0; i < model->n_inputs; i++) {
-    failed |= tvmt_transport_read(&memory.arena[model->inputs[i].offset], model->inputs[i].bytes);
-  }
-  if (failed != 0) {
-    return TVMT_EXIT_READ;
-  }
-  const int begins = n_tokens == 0 && model->reset != NULL;
-  const int32_t status = begins ? model->reset(memory.arena, TVMT_ARENA_BYTES) : measured_run(model, n_tokens);
-  if (result.stack_bytes == UINT32_MAX) {
-    return TVMT_EXIT_STACK;
-  }
-  check_guard(memory.before, -(int32_t)TVMT_GUARD_BYTES, sample);
-  check_guard(memory.after, (int32_t)TVMT_ARENA_BYTES, sample);
-  failed = tvmt_transport_write(&status, sizeof status);
-  for (uint32_t i = 0; status == 0 && i < model->n_outputs; i++) {
-    failed |= tvmt_transport_write(&memory.arena[model->outputs[i].offset], model->outputs[i].bytes);
-  }
-  return failed != 0 ? TVMT_EXIT_WRITE : TVMT_EXIT_DONE;
-}
-
-static int serve(const tvmt_model *model) {
-  tvmt_request_header header;
-  int status = read_request_header(model, &header);
-  if (status != TVMT_EXIT_DONE) {
-    return status;
-  }
-  if (model->arena_bytes > TVMT_ARENA_BYTES || model->arena_align > TVMT_ARENA_ALIGN) {
-    return TVMT_EXIT_ARENA;
-  }
+static void open_session(void *context, uint8_t value) {
+  (void)context;
   fill(memory.before, TVMT_GUARD_BYTES, GUARD_BYTE);
-  fill(memory.arena, TVMT_ARENA_BYTES, (uint8_t)header.fill);
+  fill(memory.arena, TVMT_ARENA_BYTES, value);
   fill(memory.after, TVMT_GUARD_BYTES, GUARD_BYTE);
-  status = write_response_header(model);
-  for (uint32_t sample = 0; status == TVMT_EXIT_DONE && sample < header.n_samples; sample++) {
-    status = serve_sample(model, sample);
+}
+
+static __attribute__((noinline)) void measured_run(void *context, int32_t n_tokens, tvmt_link_measure *measure) {
+  (void)context;
+  int (*const run)(void *, size_t, int32_t) = TVMT_MODEL.run;
+  if (n_tokens == 0 && TVMT_MODEL.reset != NULL) { /* the beginning of a sequence; there is nothing to measure */
+    measure->status = TVMT_MODEL.reset(memory.arena, TVMT_ARENA_BYTES);
+    return;
   }
-  if (status == TVMT_EXIT_DONE) {
-    result.magic = TVMT_END_MAGIC;
-    status = tvmt_transport_write(&result, sizeof result) != 0 ? TVMT_EXIT_WRITE : TVMT_EXIT_DONE;
+  tvmt_stack_paint();
+  tvmt_mark(1);
+  const uint64_t start = tvmt_counter_read();
+  tvmt_measure_begin();
+  measure->status = run(memory.arena, TVMT_ARENA_BYTES, n_tokens);
+  tvmt_measure_end();
+  measure->cycles = tvmt_counter_read() - start;
+  tvmt_mark(0);
+  measure->stack_bytes = tvmt_stack_peak(__builtin_frame_address(0));
+  check_guard(memory.before, -(int32_t)TVMT_GUARD_BYTES, measure);
+  check_guard(memory.after, (int32_t)TVMT_ARENA_BYTES, measure);
+}
+
+static int serve(tvmt_link *link) {
+  uint8_t bytes[READ_BYTES];
+  int32_t count = tvmt_transport_read(bytes, sizeof bytes);
+  while (count > 0) {
+    if (tvmt_link_receive(link, bytes, (uint32_t)count) != 0) {
+      return TVMT_EXIT_WRITE;
+    }
+    count = tvmt_transport_read(bytes, sizeof bytes);
   }
-  return status;
+  return count < 0 || tvmt_link_pending(link) ? TVMT_EXIT_READ : TVMT_EXIT_DONE;
 }
 
 int main(void) {
-  const int status = tvmt_transport_open() != 0 ? TVMT_EXIT_OPEN : serve(&TVMT_MODEL);
+  tvmt_link_config config = {.model = &TVMT_MODEL,
+                             .arena = memory.arena,
+                             .model_id = TVMT_MODEL_ID,
+                             .target = TVMT_TARGET,
+                             .version = TVMT_VERSION,
+                             .received = received,
+                             .sent = sent,
+                             .frame_bytes = FRAME_BYTES,
+                             .open = open_session,
+                             .run = measured_run,
+                             .write = tvmt_transport_write};
+#if TVMT_SAVED_BYTES > 0
+  config.saved = saved;
+  config.saved_bytes = TVMT_SAVED_BYTES;
+#endif
+  tvmt_link link;
+  int status = TVMT_EXIT_DONE;
+  config.counter = tvmt_counter_start(&config.clock_hz);
+  if (TVMT_MODEL.arena_bytes > TVMT_ARENA_BYTES || TVMT_MODEL.arena_align > TVMT_ARENA_ALIGN) {
+    status = TVMT_EXIT_ARENA;
+  } else if (tvmt_transport_open() != 0 || tvmt_link_init(&link, &config) != 0) {
+    status = TVMT_EXIT_OPEN;
+  } else {
+    status = serve(&link);
+  }
   tvmt_transport_exit(status);
 }

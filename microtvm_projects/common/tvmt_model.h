@@ -32,6 +32,19 @@ typedef struct {
   int (*reset)(void *arena, size_t arena_bytes); /* begins a sequence, where a run is one step of it; else NULL */
 } tvmt_model;
 
+/* After each operator, in a firmware that was built for debugging over the link: a run may end there with
+ * TVMT_STOPPED, so that the host can look into the arena (tvmt_link.h). Otherwise nothing. */
+#define TVMT_STOPPED 1
+#ifdef TVMT_LINK_DEBUG
+extern uint32_t tvmt_stop_after;
+#define TVMT_AFTER_OPERATOR(index) \
+  do {                             \
+    if (tvmt_stop_after == (index)) return TVMT_STOPPED; \
+  } while (0)
+#else
+#define TVMT_AFTER_OPERATOR(index) ((void)0)
+#endif
+
 #ifdef __cplusplus
 }
 #endif

@@ -27,6 +27,7 @@ MODELS = {
     "first_token": "qemu-m4",
     "odd_sizes": "qemu-m3",
     "sensor_encoder": "qemu-m7",
+    "sentence": "qemu-m4",
 }
 """Case -> target: both families of micro-kernels."""
 
@@ -140,6 +141,18 @@ def test_main_says_the_class_of_its_example(tmp_path: Path) -> None:
     share = np.exp(logits - logits.max())
     assert abs(int(match[2]) - 1000 / share.sum()) <= 5
     assert match[1] == (labels[int(logits.argmax())] if int(match[2]) >= 500 else "not sure")
+
+
+def test_main_of_an_embedding_finds_what_it_enrolled(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    made = shared(tmp_path_factory, "sentence", MODELS["sentence"])
+    program = str(tmp_path / "main")
+    flags = ["-std=c11", "-O1", *WARNINGS, *_includes(made)]
+    _call([find_tool("gcc"), *flags, str(made.directory / "main.c"), *_sources(made), "-o", program])
+    match = re.fullmatch(r"label 7, similarity (\d+) of 32768\n", _call([program]))
+    assert match is not None
+    assert abs(int(match[1]) - 32768) <= 1
 
 
 def test_stored_vectors_are_what_the_c_gives(artifact: Artifact, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tvmtiny.artifact import Artifact, TensorInfo
 from tvmtiny.resources import data_dir
 from tvmtiny.runner.process import host_compiler
 from tvmtiny.schedule.microkernels import line_of
+from tvmtiny.schedule.variants import KNOBS_FILE, Variant
 
 FAMILIES = ("portable", "dsp", "dual_issue", "wide_weights", "mve")
 WARNINGS = [
@@ -30,12 +31,14 @@ WARNINGS = [
 
 
 def write_model(directory: Path, family: str) -> Artifact:
-    """Write driver.c and the headers of `family` to `directory`, flat as an emitted model has them."""
-    include = directory / "include"
+    """Write driver.c and the headers of `family`, or of a variant, to `directory`, flat as an emitted model has them."""
+    include, variant = directory / "include", Variant.parse(family)
     include.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(line_of(family)):
+    for folder in reversed(line_of(variant.family)):
         for header in data_dir("schedules/microkernels").joinpath(folder).glob("*.h"):
             shutil.copy(header, include / header.name)
+    if variant.settings:
+        (include / KNOBS_FILE).write_text(variant.headers({"tvmt_knobs"})[KNOBS_FILE])
     shutil.copy(data_dir("microtvm_projects/common") / "tvmt_model.h", include)
     shutil.copy(Path(__file__).parent / "driver.c", directory)
     tensor = TensorInfo("cases", "features", "uint8", (CASES_BYTES,), 0, CASES_BYTES)

@@ -58,6 +58,15 @@ def test_every_kernel_runs_on_every_kind_of_core(target: str, tmp_path: Path) ->
         assert instructions(target, tmp_path, Step(kernel, 3, 12, depth)) > 36
 
 
+def test_front_ends_of_a_second(tmp_path: Path) -> None:
+    """Frames twice as often take twice the instructions."""
+    rows = {row["name"]: row for row in report("mfcc-16k", "sensor", "--target", "qemu-m4")["rows"]}
+    often, seldom = rows["mfcc-16k-25-10"], rows["mfcc-16k-30-20"]
+    assert 1.8 < often["instructions"] / seldom["instructions"] < 2.1
+    assert often["elements"] == 100 * 10
+    assert rows["sensor-6x100"]["instructions"] < 50_000
+
+
 def test_calls_are_counted_apart_from_the_program_around_them(tmp_path: Path) -> None:
     once, twice = (Step("dense_s8", 4, 8, 16, calls) for calls in (1, 2))
     count = instructions("qemu-m4", tmp_path, once)

@@ -34,6 +34,10 @@ MEASURED = {
     "layer-norm-32x64": 11.79,
     "add-residual-32x64": 6.76,
     "add-residual-s16-32x64": 5.95,
+    "requantize-32x64": 5.30,
+    "requantize-s16-32x64": 5.30,
+    "rms-norm-32x64": 11.61,
+    "scale-32x64": 6.88,
     "lookup-32x256": 3.81,
 }
 """Instructions a MAC, or an element, on Cortex-M4, and on M7 and M55 where DUAL_ISSUE and VECTORS do not say
@@ -63,6 +67,12 @@ VECTORS = {
     "softmax-128x128": 3.12,
     "layer-norm-32x64": 6.15,
     "add-residual-32x64": 2.39,
+    "add-residual-s16-32x64": 2.14,
+    "requantize-32x64": 2.14,
+    "requantize-s16-32x64": 1.89,
+    "rms-norm-32x64": 5.99,
+    "scale-32x64": 2.94,
+    "mean-s16-32x64": 1.12,
     "lookup-32x256": 0.338,
 }
 """On Cortex-M55: sixteen multiplications an instruction."""

@@ -16,6 +16,7 @@ from tvmtiny.report.beats import vector_unit
 from tvmtiny.runner import Sample, run
 from tvmtiny.runner.build import build
 from tvmtiny.runner.process import find_tool
+from tvmtiny.schedule.variants import KNOBS, Variant
 from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
@@ -39,6 +40,44 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
     assert set(result.status) == {0}
     for arena, outputs in zip(arenas, result.outputs, strict=True):
         assert not first_difference(arena, outputs["cases"].tobytes())
+
+
+VARIANTS = {
+    "qemu-m4": (
+        "dsp-pair_steps_8-strip_steps_4",
+        "dsp-pair_steps_32-strip_steps_16",
+        "dsp-pair_steps_48",
+        "wide_weights-pair_steps_8-single_loads_1",
+        "wide_weights-pair_steps_32",
+        "wide_weights-pair_steps_48-single_loads_1",
+    ),
+    "qemu-m7": (
+        "dual_issue-strip_steps_4",
+        "dual_issue-strip_steps_16",
+        "dual_issue-staged_1",
+        "dual_issue-staged_1-strip_steps_16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("machine", "variant"), [(m, v) for m, names in VARIANTS.items() for v in names])
+def test_every_setting_of_the_knobs_gives_the_reference_bytes(
+    machine: str, variant: str, tmp_path: Path
+) -> None:
+    family = Variant.parse(variant).family
+    arenas = pack(case for kernel in kernels_of(family) for case in fixed_cases(kernel, family))
+    samples = [Sample({"cases": np.frombuffer(before, np.uint8)}, 1) for before, _, _ in arenas]
+    result = run(write_model(tmp_path, variant), "qemu", samples, target=machine)
+    assert set(result.status) == {0}
+    for arena, outputs in zip(arenas, result.outputs, strict=True):
+        assert not first_difference(arena, outputs["cases"].tobytes())
+
+
+def test_every_setting_of_a_knob_is_tested() -> None:
+    tested = {
+        setting for names in VARIANTS.values() for name in names for setting in Variant.parse(name).settings
+    }
+    assert tested == {(name, value) for name, knob in KNOBS.items() for value in knob.choices[1:]}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ FUSED: dict[str, list[str] | None] = {
     "mobilebert": None,
     "mobilebert_trigram": None,
     "joint_bert": ["embed", *_ENCODER, *_CLASSIFIER, "dense"],
-    "sentence_embedding": None,
+    "sentence_embedding": ["embed", *_ENCODER, "mean", "rms_norm"],
     "torch_causal": ["dense", *_ENCODER, "mean", "dense"],
     "multihead_no_bias": ["dense", *_ENCODER, "mean", "dense"],
     "rms_norm": ["embed", "rms_norm", "attention", "rms_norm", "ffn", "mean", "dense"],

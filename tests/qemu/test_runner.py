@@ -30,6 +30,8 @@ CRASH, HANG, PAST, BEFORE, DEEP, STALE = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB,
 DEVICES = [target.name for target in list_targets() if target.cpu != "host"]
 MACHINES = [target.name for target in list_targets() if target.qemu_machine]
 EVERYWHERE = ["host", *DEVICES]
+# What a board and its machine each have of their own.
+OF_A_PLACE = ("tvmt_board", "tvmt_uart", "tvmt_transport", "tvmt_counter", "tvmt_systick", "tvmt_mark")
 
 TOOLS = ("make", "arm-none-eabi-gcc", "qemu-system-arm")
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -142,9 +144,11 @@ def test_board_is_linked_twice_from_the_same_objects(make: Make) -> None:
     assert emulated["tvmt_reset"].address < 0x0010_0000
     assert board["dot"].address < 0x4000  # ITCM
     assert emulated["dot"].section == ".tvmt_code"
-    assert {name: symbol.bytes for name, symbol in board.items()} == {
-        name: symbol.bytes for name, symbol in emulated.items()
-    }
+    shared = board.keys() & emulated.keys()
+    assert {"run", "dot", "weights", "main", "tvmt_link_receive"} <= shared
+    assert all(
+        board[name].bytes == emulated[name].bytes for name in shared if not name.startswith(OF_A_PLACE)
+    )
     assert board["weights"].section == ".tvmt_weights"
 
 

@@ -15,12 +15,20 @@ import pytest
 from typer.testing import CliRunner
 
 from tvmtiny.bench import session
-from tvmtiny.bench.catalog import Benchmark, EncoderBenchmark, KernelBenchmark, load_catalog, select
+from tvmtiny.bench.catalog import (
+    Benchmark,
+    EncoderBenchmark,
+    FeatureBenchmark,
+    KernelBenchmark,
+    load_catalog,
+    select,
+)
 from tvmtiny.bench.compare import compare
 from tvmtiny.bench.models import build, calibration
 from tvmtiny.bench.results import Report, Row, load, row
 from tvmtiny.cli import app
 from tvmtiny.errors import UserError
+from tvmtiny.features.spec import parse_spec
 from tvmtiny.resources import data_dir
 from tvmtiny.target import Target, load_target
 
@@ -79,7 +87,7 @@ def test_names_groups_families_and_patterns_choose() -> None:
     assert names("enc32") == ["enc32"]
     assert names("bert-tiny") == ["bert-tiny-32", "bert-tiny-128", "bert-tiny-512", "bert-tiny-128-ids"]
     assert names("dense-32*", "enc32")[:2] == ["dense-32x64x64", "dense-32x256x64"]
-    assert {*names("kernels"), *names("encoders")} == set(names())
+    assert {*names("kernels"), *names("encoders"), *names("features")} == set(names())
     assert len(names()) == len(set(names()))
 
 
@@ -283,3 +291,11 @@ def test_help_needs_neither_tvm_nor_numpy() -> None:
     script += "assert not {'tvm', 'numpy', 'onnx'} & set(sys.modules)"
     finished = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_front_ends_of_the_catalogue_are_possible() -> None:
+    items = select(load_catalog(), ["features"])
+    assert {item.group for item in items} == {"features"}
+    for item in items:
+        assert isinstance(item, FeatureBenchmark)
+        assert parse_spec(item.features).columns > 0

@@ -26,7 +26,7 @@ from tvmtiny.cli.run import first_difference
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner import RunResult, Sample, Sizes
 
-COMMANDS = ("doctor", "targets", "inspect", "compile", "run", "profile")
+COMMANDS = ("doctor", "targets", "inspect", "compile", "run", "project", "profile")
 PLAN = {
     "bytes": 16944,
     "align": 16,
@@ -357,7 +357,7 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     options += ("--residual", "int16")
     options += ("--weights", "int4", "--layer-weights", "head=int8")
     found = report("compile", model, "--target", "stm32f746", "-o", tmp_path / "out", *options)
-    assert compiler["model"] == model
+    assert compiler["model"] == str(model)
     assert compiler["shapes"] == {"x": (1, 8)}
     assert (compiler["max_tokens"], compiler["labels"]) == (8, labels)
     assert (compiler["range_method"], compiler["fold_qk"]) == ("entropy", "always")
@@ -384,7 +384,10 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     assert compiler["fold_qk"] == "auto"
     assert "Q K^T folded into one matrix a head: attention_0\n" in result.stdout
     assert compiler["residual"] == "int8"
-    assert "Residual stream: int16, 2 tensors of the arena, each up to 1,024 bytes larger" in result.stdout
+    assert (
+        "In int16: attention_sum, ffn_sum (2 tensors of the arena, each up to 1,024 bytes larger"
+        in result.stdout
+    )
     assert all(
         part in result.stdout for part in ("16,944", "320 KB", "5.2 %", "fits stm32f746", "attention_0")
     )

@@ -14,6 +14,7 @@ import models
 import numpy as np
 import onnx
 import pytest
+import quantized_models
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,14 +33,23 @@ TYPES = tuple(range(24))
 _OPERATORS = """
     Add Cast Clip Concat ConstantOfShape Conv Einsum Erf Expand Gather Gemm LayerNormalization MatMul NonZero OneHot
     Pad Pow Range ReduceMean Relu Reshape Resize Shape Slice Softmax Split Squeeze Tile TopK Transpose Unsqueeze Where
+    QuantizeLinear DequantizeLinear
 """
 SOURCES: tuple[Callable[[], onnx.ModelProto], ...] = (
     models.dense_model,
     models.sensor_model,
     models.encoder_model,
     functools.partial(models.encoder_model, 13, mask="where", fused_qkv=True),
+    lambda: _copy(quantized_models.sensor("QUInt8", per_channel=True)),
+    lambda: _copy(quantized_models.encoder()),
 )
 Draw = Callable[[Any], Any]
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def drop_node(graph: onnx.GraphProto, draw: Draw) -> None:
@@ -102,7 +112,9 @@ def change_constant(graph: onnx.GraphProto, draw: Draw) -> None:
     """Other values of another shape and type, not finite ones among them."""
     tensor = draw(st.sampled_from(list(graph.initializer)))
     shape = draw(st.lists(st.sampled_from([0, 1, 2, 3, 12]), max_size=4))
-    dtype = draw(st.sampled_from(["float32", "float64", "float16", "int64", "int32", "int8", "bool"]))
+    dtype = draw(
+        st.sampled_from(["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"])
+    )
     fill = draw(st.sampled_from([0, 1, -1, 3, *([float("nan"), 1e30] if dtype.startswith("float3") else [])]))
     tensor.CopyFrom(numpy_helper.from_array(np.full(shape, fill).astype(dtype), tensor.name))
 

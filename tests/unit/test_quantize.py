@@ -172,9 +172,9 @@ def test_an_int16_stream_is_int16_and_nothing_else_is(final: str, pooling: str, 
         for var in (binding.var for binding in block.bindings)
         if var.name in quantized.tensors
     }
-    assert len(quantized.stream) >= 2
+    assert len(quantized.int16) >= 2
     wide = {name for name, dtype in types.items() if dtype == "int16"}
-    assert wide == {*quantized.stream, *quantized.outputs}  # logits are int16 in any case
+    assert wide == {*quantized.int16, *quantized.outputs}  # logits are int16 in any case
 
 
 def test_a_stream_may_begin_with_a_projection_that_adds_nothing(tmp_path) -> None:
@@ -189,7 +189,7 @@ def test_a_stream_may_begin_with_a_projection_that_adds_nothing(tmp_path) -> Non
     arrays = {"x": np.random.default_rng(0).normal(size=(16, 6, 3)).astype(np.float32)}
     traces = list(run_all(FloatModel(fused), arrays, np.full(16, 6)))
     quantized = quantize(fused, Statistics(traces), residual="int16")
-    assert quantized.stream == ("patches", "sum")
+    assert quantized.int16 == ("patches", "sum")
     scale, zero_point = quantized.inputs["x"].scale, quantized.inputs["x"].zero_point
     model, quality = IntegerModel(quantized.module), Quality(quantized.outputs)
     for sample, trace in zip(arrays["x"], traces, strict=True):
@@ -306,7 +306,7 @@ def test_degenerate_weights_with_an_int16_stream_work(name: str, tmp_path) -> No
     config = Encoder(tokens=5, embedding=8, hidden=12, pre_norm=True)
     calibrated = _calibrated(_edited(config.model(), DEGENERATE[name]), tmp_path, 5, count=8)
     quantized = calibrated.quantize(residual="int16")
-    assert len(quantized.stream) == 2
+    assert len(quantized.int16) == 2
     if name in ON_LLVM:
         _agrees_with_llvm(quantized, 5)
     for ids, n in zip(calibrated.ids, calibrated.lengths, strict=True):

@@ -146,8 +146,11 @@ def layer(name: str, snr_db: float, lost_db: float = 5.0, clipped: float = 0.0) 
 
 
 def messages(layers: list[dict[str, Any]], **how: Any) -> str:
-    defaults = {"range_method": "auto", "residual": "int8", "samples": 500, "has_stream": False}
-    return "\n".join(row["message"] for row in advice([], layers, Setup(**{**defaults, **how})))
+    sources = {"bad": ["good"]}
+    return "\n".join(
+        row["message"]
+        for row in advice([], layers, sources, Setup(**{"range_method": "auto", "samples": 500, **how}))
+    )
 
 
 def test_advice_is_about_what_can_be_changed() -> None:
@@ -155,17 +158,25 @@ def test_advice_is_about_what_can_be_changed() -> None:
     assert messages([good]) == ""
     assert "percentile" in messages([good, bad])
     assert "auto" in messages([bad], range_method="minmax")
-    assert "--residual" not in messages([bad])
-    assert "--residual int16" in messages([bad], has_stream=True)
-    assert "--residual" not in messages([bad], has_stream=True, residual="int16")
     assert "has 8 samples" in messages([bad], samples=8)
     assert "samples" not in messages([good], samples=8)
     assert "--range-method minmax" in messages([layer("cut", 30.0, clipped=0.02)])
 
 
+def test_advice_is_int16_for_what_the_losing_layers_read_or_write() -> None:
+    good, bad = layer("good", 38.0), layer("bad", 12.0)
+    possible = {"other": ("other",), "good": ("good",), "bad": ("source", "bad"), "source": ("source",)}
+    assert "--int16" not in messages([good, bad])
+    assert "--int16" not in messages([good], int16=possible)
+    assert "--int16 good,bad,source keeps" in messages([good, bad], int16=possible)
+    assert "--int16" not in messages([layer("bad", 12.0, lost_db=0.5)], int16=possible)
+    assert "--residual int16 does so for the 4 tensors" in messages([bad], int16=possible, stream=4)
+    assert "--residual" not in messages([bad], int16=possible)
+
+
 def test_advice_names_the_layers_that_lose_most() -> None:
     layers = [layer(f"l{lost}", 10.0, float(lost)) for lost in (1, 9, 4, 7)]
-    rows = advice([], layers, Setup("auto", "int8", 500, has_stream=False))
+    rows = advice([], layers, {}, Setup("auto", 500))
     assert rows[0]["layers"] == ["l9", "l7", "l4"]
 
 

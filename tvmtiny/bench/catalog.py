@@ -59,7 +59,7 @@ class Benchmark:
 
     @property
     def group(self) -> str:
-        """The file that describes it: "kernels" or "encoders"."""
+        """The file that describes it: "kernels", "encoders" or "features"."""
         return next(name for name, kind in _GROUPS.items() if isinstance(self, kind))
 
 
@@ -129,7 +129,22 @@ class EncoderBenchmark(Benchmark):
     residual: str = "int8"
 
 
-_GROUPS: dict[str, type[Benchmark]] = {"kernels": KernelBenchmark, "encoders": EncoderBenchmark}
+@dataclasses.dataclass(frozen=True)
+class FeatureBenchmark(Benchmark):
+    """A front end.
+
+    Attributes:
+        features: its description (`tvmtiny.features.spec`).
+    """
+
+    features: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_GROUPS: dict[str, type[Benchmark]] = {
+    "kernels": KernelBenchmark,
+    "encoders": EncoderBenchmark,
+    "features": FeatureBenchmark,
+}
 
 
 def load_catalog() -> list[Benchmark]:

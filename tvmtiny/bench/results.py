@@ -46,11 +46,12 @@ class Row:
 
     Attributes:
         macs: multiply-accumulates; None for kernels without products.
-        elements: results of a kernel; None for encoders.
-        instructions: exact.
+        elements: results of a kernel, or of a front end in a second; None for encoders.
+        instructions: exact; of a front end, for a second of its input.
         estimated_cycles: by report/cycles.py.
         latency_ms: of these cycles at the target's clock.
-        arena_bytes, code_bytes, table_bytes, weight_bytes, stack_bytes: of an encoder.
+        arena_bytes, code_bytes, table_bytes, weight_bytes, stack_bytes: of an encoder; the first, the state less its
+            rows, and the next two also of a front end.
     """
 
     name: str

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tvmtiny.bench import encoders, kernels
-from tvmtiny.bench.catalog import Benchmark, EncoderBenchmark, KernelBenchmark
+from tvmtiny.bench import encoders, features, kernels
+from tvmtiny.bench.catalog import Benchmark, EncoderBenchmark, FeatureBenchmark, KernelBenchmark
 from tvmtiny.bench.results import Report, Row, Skipped
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.runner.build import DEFAULT_PREFIX
@@ -33,7 +33,7 @@ def measure_all(
     Raises:
         UserError: nothing fits, or nothing can be counted on a target.
         EnvironmentProblem: a tool is missing or fails.
-        ResultMismatch: an encoder's outputs are not those of its reference.
+        ResultMismatch: the outputs of an encoder or a front end are not those of its reference.
     """
     for target in targets:
         _check(target)
@@ -60,6 +60,8 @@ def measure(benchmark: Benchmark, target: Target, directory: Path, *, timeout_s:
     if isinstance(benchmark, KernelBenchmark):
         program = directory / f"kernels-{target.name}-{benchmark.weights}"
         return kernels.measure(benchmark, target, program, timeout_s=timeout_s)
+    if isinstance(benchmark, FeatureBenchmark):
+        return features.measure(benchmark, target, directory, timeout_s=timeout_s)
     assert isinstance(benchmark, EncoderBenchmark)
     return encoders.measure(benchmark, target, directory, timeout_s=timeout_s)
 

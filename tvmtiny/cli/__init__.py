@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tvmtiny import __version__
-from tvmtiny.cli import bench, console, doctor, inspect, profile, run, targets, tokenizer
+from tvmtiny.cli import bench, board, console, doctor, inspect, profile, project, run, targets, tokenizer
 from tvmtiny.cli import compile as compile_command
 from tvmtiny.errors import TvmtinyError
 
@@ -43,8 +43,10 @@ app.command("targets")(targets.command)
 app.command("inspect")(inspect.command)
 app.command("compile")(compile_command.command)
 app.command("run")(run.command)
+app.command("project")(project.command)
 app.command("profile")(profile.command)
 app.command("bench")(bench.command)
+app.add_typer(board.app, name="board")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

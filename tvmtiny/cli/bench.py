@@ -23,7 +23,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="Benchmarks, groups (kernels, encoders), families (gemv) or patterns ('dense-32*'); all if none.",
+            help="Benchmarks, groups (kernels, encoders, features), families (gemv) or patterns ('dense-32*'); "
+            "all if none.",
             show_default=False,
         ),
     ] = None,

@@ -22,14 +22,16 @@ _NOTE = (
 def show_report(report: Report) -> None:
     """Print tables for each target, and where the figures of others come from."""
     for target in dict.fromkeys(row.target for row in report.rows):
-        kernels, encoders = (
+        kernels, encoders, front_ends = (
             [row for row in report.rows if (row.target, row.group) == (target, group)]
-            for group in ("kernels", "encoders")
+            for group in ("kernels", "encoders", "features")
         )
         if kernels:
             console.show(_kernels(kernels))
         if encoders:
             console.show(_encoders(encoders), _memory(encoders))
+        if front_ends:
+            console.show(_front_ends(front_ends))
         if any(row.peers for row in encoders):
             console.show(_beside_others(encoders))
     for item in report.skipped:
@@ -73,6 +75,17 @@ def _encoders(rows: Sequence[Row]) -> Table:
         counts = (_count(row.macs), _count(row.instructions), _each(row, row.instructions))
         cycles = (_count(row.estimated_cycles), _each(row, row.estimated_cycles))
         table.add_row(row.name, *counts, *cycles, *([f"{row.latency_ms:,.2f}"] if timed else []))
+    return table
+
+
+def _front_ends(rows: Sequence[Row]) -> Table:
+    numbers = ("instructions", "est. cycles", "RAM", "code", "tables")
+    table = console.table(
+        f"Front ends on {_core(rows)}, a second of input", "front end", *numbers, right=numbers
+    )
+    for row in rows:
+        figures = (row.instructions, row.estimated_cycles, row.arena_bytes, row.code_bytes, row.table_bytes)
+        table.add_row(row.name, *map(_count, figures))
     return table
 
 

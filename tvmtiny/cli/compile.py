@@ -85,6 +85,17 @@ def parse_layer_weights(texts: list[str]) -> dict[str, str]:
     return types
 
 
+def parse_layers(texts: list[str]) -> list[str]:
+    """Read LAYER[,LAYER...] options; raises UserError that quotes one that names nothing."""
+    names = [name.strip() for text in texts for name in text.split(",")]
+    if "" in names:
+        raise UserError(
+            f"--int16 {','.join(names)} has an empty name.",
+            "Write names of layers, as in --int16 layer1,layer2.",
+        )
+    return names
+
+
 def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
     """Read INPUT=1x32 options; raises UserError that quotes the one that is not of this form."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -137,12 +148,23 @@ def _quality_table(layers: list[dict[str, Any]]) -> Any:
     return table
 
 
-def _show_residual(artifact: Artifact) -> None:
+def _show_int16(artifact: Artifact) -> None:
     residual = artifact.metadata.get("residual", {})
-    if residual.get("tensors"):
+    if names := residual.get("tensors"):
+        shown = ", ".join(names[:LAYERS_SHOWN]) + (", ..." if len(names) > LAYERS_SHOWN else "")
         console.show(
-            f"Residual stream: {residual['dtype']}, {len(residual['tensors'])} tensors of the arena, each up to "
-            f"{residual['extra_bytes']:,} bytes larger than in int8"
+            f"In int16: {shown} ({len(names)} tensors of the arena, each up to {residual['extra_bytes']:,} bytes "
+            "larger than in int8)"
+        )
+
+
+def _show_scales(scales: dict[str, str]) -> None:
+    """What became of the scales of a model that its author has quantized."""
+    if scales:
+        kept = sum(found == "kept" for found in scales.values())
+        console.show(
+            f"Scales of the model: kept for {kept} tensors, made symmetric for {len(scales) - kept} "
+            "(operands of products of activations)"
         )
 
 
@@ -167,15 +189,15 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
     if folded := _folded(artifact):
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
-    _show_residual(artifact)
+    _show_int16(artifact)
     _show_step(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
+    _show_scales(quality.get("scales", {}))
     if quality.get("agreement") is not None:
-        console.show(
-            f"Same class as the float model: {100 * quality['agreement']:.1f} % of calibration samples"
-        )
+        data = "random inputs" if quality.get("data") == "random" else "calibration samples"
+        console.show(f"Same class as the float model: {100 * quality['agreement']:.1f} % of {data}")
     source = quality.get("source", {})
     if "samples" in source:
         console.show(f"Fused float model: within {source['largest_error']:.0e} of the source model")
@@ -188,10 +210,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
 
 
 def command(
-    model: Annotated[
-        Path,
-        typer.Argument(help="ONNX file, or an ExportedProgram (.pt2).", exists=True, dir_okay=False),
-    ],
+    model: console.ModelArgument,
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],
@@ -212,13 +231,22 @@ def command(
         typer.Option(
             metavar="[OUTPUT=]FILE",
             help="Text file with one class name a line, of the first or the named output; may be repeated.",
-            show_default=False,
+            show_default="those of hf:DIR",
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             help="tokenizer.json of the model: the C takes text.",
+            exists=True,
+            dir_okay=False,
+            show_default="that of hf:DIR",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Description (TOML) of the model's front end: the C takes PCM, or raw samples of a sensor.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -246,6 +274,14 @@ def command(
             "tokens x embedding bytes of RAM."
         ),
     ] = Residual.int8,
+    int16: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER[,LAYER...]",
+            help="Keep the results of these layers in int16; names as in the table of --verify, or patterns with *.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         WeightType,
         typer.Option(
@@ -295,6 +331,7 @@ def command(
     shapes = parse_shapes(shape or [])
 
     from tvmtiny.cli import figures as figures_of
+    from tvmtiny.frontend.opening import model_stem
     from tvmtiny.target import load_target
 
     board = load_target(target)  # an unknown target is reported before TVM is imported
@@ -314,17 +351,19 @@ def command(
             name=name,
             labels=parse_labels(labels or []),
             tokenizer=tokenizer,
+            features=features,
             max_tokens=max_tokens,
             shapes=shapes,
             range_method=range_method.value,
             fold_qk=fold_qk.value,
             residual=residual.value,
+            int16=parse_layers(int16 or []),
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
             step=step,
             verify=verify,
             dump_dir=dump_dir,
-            output=output or DEFAULT_PARENT / (name or model.stem),
+            output=output or DEFAULT_PARENT / (name or model_stem(model)),
             on_stage=on_stage,
         )
     if verbose:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,24 @@ WIDTH_WITHOUT_TERMINAL = 110
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output instead of tables.")
+]
+
+
+def _existing_model(model: str) -> str:
+    from tvmtiny.frontend.opening import hf_directory
+
+    if hf_directory(model) is None and not Path(model).is_file():
+        raise typer.BadParameter(f"There is no file '{model}'.")
+    return model
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="ONNX file, a .tflite file, an ExportedProgram (.pt2), or hf:DIR, a Hugging Face model directory.",
+        callback=_existing_model,
+    ),
 ]
 
 

@@ -140,6 +140,19 @@ def _check_tokenizers() -> Check:
     return Check("tokenizers", "tokenizer train and check", _package("tokenizers"), remedy, required=False)
 
 
+def _check_flashing() -> Check:
+    from tvmtiny.boards.flash import TOOLS
+
+    found = [name for name, tool in TOOLS.items() if shutil.which(tool.program)]
+    return Check(
+        "flashing tools",
+        "board flash (one will do)",
+        ", ".join(found) or None,
+        APT.format("openocd"),
+        required=False,
+    )
+
+
 CHECKS: tuple[Callable[[], Check], ...] = (
     _check_python,
     lambda: _check_pinned("apache-tvm"),
@@ -151,6 +164,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_qemu,
     _check_torch,
     _check_tokenizers,
+    _check_flashing,
 )
 
 

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[
-        Path,
-        typer.Argument(help="ONNX file, or an ExportedProgram (.pt2).", exists=True, dir_okay=False),
-    ],
+    model: console.ModelArgument,
     target: Annotated[
         list[str] | None,
         typer.Option(help="Board or core; may be repeated.", show_default="all"),
@@ -58,7 +55,7 @@ def command(
         _show(model, found)
 
 
-def _report(model: Path, found: Inspection) -> dict[str, Any]:
+def _report(model: str, found: Inspection) -> dict[str, Any]:
     from tvmtiny.report.estimate import ASSUMPTIONS
 
     return {
@@ -94,13 +91,13 @@ def _fit(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _show(model: Path, found: Inspection) -> None:
+def _show(model: str, found: Inspection) -> None:
     if found.operators:
         console.show(_operators(found))
     if found.fits:
         console.show(_targets(found.fits))
         tokens = f"1 to {found.max_tokens}" if found.has_length else f"{found.max_tokens}"
-        console.show(f"{model.name} takes {tokens} tokens; figures are for {found.max_tokens}.")
+        console.show(f"{Path(model).name} takes {tokens} tokens; figures are for {found.max_tokens}.")
         _show_lacking(found.fits)
         _show_assumptions()
         return

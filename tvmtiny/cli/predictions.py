@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvmtiny.artifact import Artifact, TensorInfo
+    from tvmtiny.cli.enrolment import Match
 
 # A run of hundreds of samples must not scroll the figures away; --json lists all.
 ROWS_SHOWN = 30
@@ -35,6 +36,10 @@ class Prediction:
         """Whether the class is the expected one, None where that is not known."""
         return None if self.expected is None else self.label == self.expected
 
+    def numbers(self) -> dict[str, str]:
+        """What the table shows beside the label."""
+        return {"confidence": f"{100 * self.confidence:.1f} %"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
@@ -45,9 +50,9 @@ class Truth:
 
 
 def is_classifier(artifact: Artifact) -> bool:
-    """Whether the first output is one row of class scores."""
+    """Whether the first output is one row of class scores: of int16. An embedding is int8."""
     shape = artifact.outputs[0].shape
-    return math.prod(shape[:-1]) == 1 and shape[-1] > 1
+    return math.prod(shape[:-1]) == 1 and shape[-1] > 1 and artifact.outputs[0].dtype == "int16"
 
 
 def _class_name(artifact: Artifact, index: int) -> str:
@@ -83,7 +88,7 @@ def predict(artifact: Artifact, outputs: Sequence[dict[str, np.ndarray]], truth:
     return rows
 
 
-def accuracy(rows: Sequence[Prediction]) -> float | None:
+def accuracy(rows: Sequence[Prediction | Match]) -> float | None:
     """Share of samples whose class is the expected one, None where these are not known."""
     known = [row.correct for row in rows if row.correct is not None]
     return sum(known) / len(known) if known else None
@@ -130,18 +135,19 @@ def _labels_of(artifact: Artifact, data: Path) -> list[str] | None:
     return [str(value) for value in values]
 
 
-def table(rows: Sequence[Prediction], where: str) -> Any:
-    """Return the table of texts (or sample numbers), classes and confidences."""
+def table(rows: Sequence[Prediction | Match], title: str) -> Any:
+    """Return the table of texts (or sample numbers), labels and how sure they are."""
     from rich.markup import escape
 
     judged = any(row.expected is not None for row in rows)
-    columns = ("text" if rows and rows[0].text is not None else "sample", "predicted", "confidence")
+    columns = ("text" if rows and rows[0].text is not None else "sample", "predicted")
+    numbers = rows[0].numbers() if rows else {}
     result = console.table(
-        f"Computed on {where}", *columns, *(("expected",) if judged else ()), right=("confidence",)
+        title, *columns, *numbers, *(("expected",) if judged else ()), right=tuple(numbers)
     )
     for index, row in enumerate(rows[:ROWS_SHOWN]):
         cells = [escape(row.text) if row.text is not None else str(index)]
         colour = {True: "green", False: "red", None: "bold"}[row.correct]
-        cells += [f"[{colour}]{escape(row.label)}[/]", f"{100 * row.confidence:.1f} %"]
+        cells += [f"[{colour}]{escape(row.label)}[/]", *row.numbers().values()]
         result.add_row(*cells, *([escape(row.expected or "")] if judged else ()))
     return result

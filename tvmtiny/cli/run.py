@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tvmtiny.cli import console
+from tvmtiny.cli.run_inputs import Inputs, Runs
 from tvmtiny.errors import ResultMismatch, UserError
 
 if TYPE_CHECKING:
@@ -16,13 +19,34 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvmtiny.artifact import Artifact
+    from tvmtiny.cli.enrolment import Examples, Match
     from tvmtiny.cli.figures import Figures
-    from tvmtiny.cli.predictions import Prediction, Truth
-    from tvmtiny.runner import RunResult, Sample
+    from tvmtiny.cli.predictions import Prediction
     from tvmtiny.target import Target
 
 
 Outputs = list[dict[str, "np.ndarray"]]
+
+PowerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ppk2:PORT",
+        help="Energy of each run: a CSV trace of these runs, or a Power Profiler Kit II that records them.",
+        show_default=False,
+    ),
+]
+VoltageOption = Annotated[
+    float | None,
+    typer.Option(help="Supply in volt, for a trace without one.", min=0.1, show_default=False),
+]
+ChannelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--power-channel",
+        help="Digital input that the board's pin is on; the one that changes if not given.",
+        show_default=False,
+    ),
+]
 
 
 def first_difference(found: Outputs, expected: Sequence[dict[str, np.ndarray]]) -> str:
@@ -46,6 +70,8 @@ def _place(where: str, target: Target) -> str:
     """Name what computed the outputs, for people."""
     if where == "host":
         return "this computer"
+    if where.startswith("serial:"):
+        return f"the device on {where.partition(':')[2]}"
     if where != "qemu":
         return where
     emulator = target.emulator()
@@ -53,28 +79,21 @@ def _place(where: str, target: Target) -> str:
     return f"an emulated {core} (QEMU {emulator.qemu_machine})"
 
 
-def _check_status(artifact: Artifact, status: Sequence[int]) -> None:
-    """Refuse a run of which the model itself refused a sample."""
-    for sample, value in enumerate(status):
-        if value != 0:
-            raise UserError(
-                f"{artifact.name} refused sample {sample} with status {value}.",
-                f"See enum {artifact.name}_status in {artifact.directory / artifact.name}.h for its meaning.",
-            )
-
-
 def _report(
-    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], outputs: Outputs
+    artifact: Artifact,
+    target: Target,
+    where: str,
+    figures: Figures,
+    rows: Sequence[Prediction | Match],
+    outputs: Outputs,
 ) -> dict[str, Any]:
-    import dataclasses
-
     from tvmtiny.cli import predictions
 
     plain = [{name: values.tolist() for name, values in output.items()} for output in outputs]
     details = [dataclasses.asdict(row) for row in rows] or [{} for _ in plain]
     return {
         "name": artifact.name,
-        "target": artifact.target,
+        "target": target.name,
         "on": where,
         "directory": artifact.directory,
         "samples": len(outputs),
@@ -85,13 +104,13 @@ def _report(
 
 
 def _show(
-    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction], target: Target
+    artifact: Artifact, where: str, figures: Figures, rows: Sequence[Prediction | Match], target: Target
 ) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.cli import predictions
 
     if rows:
-        console.show(predictions.table(rows, _place(where, target)))
+        console.show(predictions.table(rows, f"Computed on {_place(where, target)}"))
         if len(rows) > predictions.ROWS_SHOWN:
             console.show(f"... and {len(rows) - predictions.ROWS_SHOWN} more samples (--json lists all)\n")
     share = predictions.accuracy(rows)
@@ -102,9 +121,25 @@ def _show(
     console.show(f"C sources: {artifact.directory}  (call it as main.c there does)")
 
 
-def _only_text(data: Path | None, texts: Path | None) -> None:
-    if data is not None or texts is not None:
-        raise UserError("--text stands in place of --input and --texts.", "Leave these out.")
+def _enrolled(artifact: Artifact, enrol: Path, runs: Runs, *, as_text: bool) -> tuple[Examples, str]:
+    """Run what is to be enrolled; also says what differs from the integer reference."""
+    from tvmtiny.cli import enrolment
+    from tvmtiny.verify import expected_outputs
+
+    enrolment.check(artifact)
+    once = dataclasses.replace(runs, repeat=1, quiet=True)
+    if as_text:
+        labels, texts = enrolment.read_text_examples(enrol)
+        result, samples, _ = once.of(artifact, Inputs(texts=texts))
+    else:
+        result, samples, truth = once.of(artifact, Inputs(data=enrol))
+        if truth.labels is None:
+            raise UserError(
+                f"{enrol} has no `labels`.", "Give a label, a name or a number, for each example."
+            )
+        labels = truth.labels
+    difference = first_difference(result.outputs, expected_outputs(artifact, samples))
+    return enrolment.Examples(labels, result.outputs), difference and f"examples: {difference}"
 
 
 def _prompt(
@@ -118,49 +153,6 @@ def _prompt(
     return parse_ids(ids) if ids is not None else (text or [""])[0]
 
 
-def _run_samples(
-    artifact: Artifact, data: Path | None, texts: Path | None, where: str, timeout: float
-) -> tuple[RunResult, list[Sample], Truth]:
-    """Run the samples of a file."""
-    from tvmtiny.cli import predictions
-    from tvmtiny.frontend.data import load_samples
-    from tvmtiny.runner import run
-    from tvmtiny.runner.steps import run_sequences
-
-    if data is None:
-        remedy = "Give samples with --input DATA.npz"
-        tokenizer = artifact.metadata.get("tokenizer") is not None
-        raise UserError(
-            "There is nothing to run on.", f"{remedy}, or --text TEXT." if tokenizer else f"{remedy}."
-        )
-    samples = load_samples(artifact, data)
-    truth = predictions.read_truth(artifact, data, texts, len(samples))
-    if artifact.metadata.get("step") is not None:
-        result = run_sequences(artifact, where, samples, timeout_s=timeout)
-    else:
-        result = run(artifact, on=where, samples=samples, timeout_s=timeout, jobs=0)
-    _check_status(artifact, result.status)
-    return result, samples, truth
-
-
-def _run_texts(
-    artifact: Artifact, texts: list[str], where: str, timeout: float, *, quiet: bool
-) -> tuple[RunResult, list[Sample], Truth]:
-    """Run texts of which the device makes the tokens."""
-    from tvmtiny.cli.predictions import Truth
-    from tvmtiny.tokenizer.text_run import run_texts
-
-    done = run_texts(artifact, texts, where, timeout)
-    if not quiet:
-        for tokens in done.tokens:
-            console.message(f"Tokens made on {where}: {' '.join(tokens)}")
-        if done.checked:
-            console.message("They are those of the tokenizers library.")
-        else:
-            console.message("The tokenizers library is not installed; the tokens were not compared with its.")
-    return done.result, done.samples, Truth(texts=texts)
-
-
 def command(
     directory: Annotated[
         Path,
@@ -170,8 +162,8 @@ def command(
         Path | None,
         typer.Option(
             "--input",
-            help="NPZ file keyed by the model's input names, batches along the first axis; "
-            "with `labels`, the accuracy is reported.",
+            help="NPZ file keyed by the model's input names, batches along the first axis, or of recordings with the "
+            "key `samples` for a model with a front end; with `labels`, the accuracy is reported.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -203,10 +195,26 @@ def command(
         float | None, typer.Option(help="What logits are divided by before a draw.", show_default="1")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws: the same one gives the same text.")] = 0,
+    pcm: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Mono WAV file of 16-bit PCM for a model that was compiled with --features; may be repeated.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     where: Annotated[
         str,
-        typer.Option("--on", metavar="host|qemu", help="This computer, or the core of the target in QEMU."),
+        typer.Option(
+            "--on",
+            metavar="host|qemu|serial:PORT",
+            help="This computer, the core of the target in QEMU, or a board on a serial port.",
+        ),
     ] = "qemu",
+    repeat: Annotated[
+        int, typer.Option(help="Runs of each sample; all must give the same bytes.", min=1)
+    ] = 1,
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -215,49 +223,92 @@ def command(
             dir_okay=False,
         ),
     ] = None,
+    enrol: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled examples, NPZ with `labels` (for --text: lines LABEL<TAB>TEXT): each sample gets the label "
+            "of the nearest one, for a model whose output is an embedding.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    by_mean: Annotated[
+        bool, typer.Option("--by-mean", help="With --enrol: compare with the mean of each label's examples.")
+    ] = False,
+    least_similarity: Annotated[
+        float, typer.Option(help="With --enrol: what is less near is unknown.", min=-1, max=1)
+    ] = -1,
     timeout: Annotated[float, typer.Option(help="Seconds until a run counts as hung.", min=1)] = 60,
+    target_name: Annotated[
+        str | None, typer.Option("--target", help="Another board than the model's.", show_default=False)
+    ] = None,
+    power: PowerOption = None,
+    voltage: VoltageOption = None,
+    power_channel: ChannelOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Run a compiled model and compare its outputs, byte for byte, with the integer reference."""
     from tvmtiny.artifact import Artifact
+    from tvmtiny.boards.power import energy
+    from tvmtiny.boards.recorder import recording
+    from tvmtiny.cli import enrolment, generation, predictions
     from tvmtiny.cli import figures as figures_of
-    from tvmtiny.cli import generation, predictions
+    from tvmtiny.report.latency import latency
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
     artifact = Artifact.load(directory)
-    target = load_target(artifact.target)
+    target = load_target(target_name or artifact.target)
     if generate is not None:
-        prompt = _prompt(text, ids, data, texts)
-        sampler = generation.sampler_of(top_k, temperature, seed)
         generation.run_generation(
-            artifact, where, prompt, generate, sampler, timeout=timeout, as_json=as_json
+            artifact,
+            where,
+            _prompt(text, ids, data, texts),
+            generate,
+            generation.sampler_of(top_k, temperature, seed),
+            timeout=timeout,
+            as_json=as_json,
         )
         return
+    inputs = Inputs(data, texts, text or (), pcm or ())
+    runs = Runs(where, target, timeout, repeat, quiet=as_json)
+    examples, difference = None, ""
     with console.progress(f"running on {where}") as update:
-        if text:
-            _only_text(data, texts)
-            result, samples, truth = _run_texts(artifact, text, where, timeout, quiet=as_json)
-        else:
-            result, samples, truth = _run_samples(artifact, data, texts, where, timeout)
+        if enrol is not None:
+            examples, difference = _enrolled(artifact, enrol, runs, as_text=bool(text))
+        with recording(power) if power else contextlib.nullcontext() as trace:
+            result, samples, truth = runs.of(artifact, inputs)
+            count = len(samples) * repeat
+            spent = energy(trace(), count, voltage, power_channel) if trace else None
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
-    difference = "" if expected is None else first_difference(result.outputs, expected)
+    difference = difference or first_difference(result.outputs, expected)
 
-    stepped = artifact.metadata.get("step") is not None  # outputs are rows of tokens then
-    classes = predictions.is_classifier(artifact) and not stepped
-    rows = predictions.predict(artifact, result.outputs, truth) if classes else []
+    rows: Sequence[Prediction | Match] = []
+    if examples is not None:
+        rule = enrolment.Rule(by_mean, least_similarity)
+        rows = enrolment.matches(artifact, examples, result.outputs, truth, rule)
+    elif predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
+        rows = predictions.predict(artifact, result.outputs, truth)
+    times = latency(result.cycles, result.clock_hz, result.counter)
     counted = min(artifact.max_tokens, samples[0].n_tokens)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, counted)
     if as_json:
-        report = _report(artifact, where, figures, rows, result.outputs)
-        console.show_json({**report, "bit_exact": None if expected is None else not difference})
+        report = _report(artifact, target, where, figures, rows, result.outputs)
+        report["latency"] = times.to_json() if times else None
+        report["energy"] = spent.to_json() if spent else None
+        console.show_json({**report, "bit_exact": not difference})
     else:
         _show(artifact, where, figures, rows, target)
+        if times and times.runs > 1:
+            console.show(times.text())
+        if spent:
+            console.show(spent.text())
     if difference:
         raise ResultMismatch(
             f"{difference}.",
             "This is a defect of tvmtiny or of the C compiler: please report it with the model.",
         )
-    if expected is not None and not as_json:
+    if not as_json:
         console.show("All outputs equal the integer reference, byte for byte.")

@@ -21,6 +21,7 @@ from tvmtiny.passes.lower import (
     LENGTH_SYMBOL,
     OUTPUT_PARAMETER,
     STATE_ATTRIBUTE,
+    VARIANT_ATTRIBUTE,
 )
 from tvmtiny.schedule.microkernels import PREFIX, UseMicrokernels
 
@@ -68,6 +69,7 @@ class CFunction:
 
     Attributes:
         inplace: names of parameters whose memory the output may overwrite, the preferred first (`Kernel.inplace`).
+        variant: of the micro-kernels that it calls (`tvmtiny.schedule.variants`).
     """
 
     name: str
@@ -76,6 +78,7 @@ class CFunction:
     parameters: tuple[Parameter, ...]
     body: str
     steps: int
+    variant: str
 
     def parameter(self, name: str) -> Parameter:
         """The parameter called `name`."""
@@ -119,6 +122,7 @@ def emit_functions(module: tvm.IRModule, target: Any) -> list[CFunction]:
             parameters[name],
             _body(source, name),
             steps[name],
+            str(functions[name].attrs[VARIANT_ATTRIBUTE]),
         )
         for name in functions
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,14 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
+from tvmtiny import fewshot
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
 from tvmtiny.codegen.step import generate_context, step_context
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
-from tvmtiny.schedule.microkernels import headers
+from tvmtiny.schedule.variants import Variant
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +27,25 @@ LINE = 110
 
 TEXT_BYTES = 512
 """Longest text of a model with a tokenizer, as data (`<name>_text_model`); its functions take any length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureUse:
+    """What a model with a front end says of it.
+
+    Attributes:
+        input: the input that takes the rows.
+        samples: most samples of a recording that is given as data (`<name>_features_model`), each of `channels` values.
+        audio: PCM; else samples of a sensor. finish: the recording's end completes rows.
+        state_bytes: of the front end's state, at most.
+    """
+
+    input: str
+    samples: int
+    channels: int
+    audio: bool
+    finish: bool
+    state_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +62,10 @@ class ModelInfo:
         output_params: scaling of the outputs by name.
         labels: class names by output; may be empty.
         example: token ids or features of one calibration sample by input name, present tokens only.
-        family: of the micro-kernels.
+        family: of the micro-kernels of operators whose schedule names no variant.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
         step: how the model runs in steps, of which max_tokens and has_length speak then; None for whole sequences.
+        features: the front end that fills the input; None without one.
     """
 
     name: str
@@ -60,6 +82,7 @@ class ModelInfo:
     family: str
     text_input: str | None = None
     step: SteppedModel | None = None
+    features: FeatureUse | None = None
 
 
 def c_type(dtype: str) -> str:
@@ -67,8 +90,8 @@ def c_type(dtype: str) -> str:
     return f"{dtype}_t"
 
 
-def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
-    """File name (relative to the model's directory) -> text."""
+def template_environment() -> jinja2.Environment:
+    """The templates of all emitted files."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tvmtiny.codegen"),
         undefined=jinja2.StrictUndefined,
@@ -78,6 +101,12 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         autoescape=False,  # C, not HTML
     )
     environment.filters.update(c_string=c_string, c_comment=c_comment)
+    return environment
+
+
+def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
+    """File name (relative to the model's directory) -> text."""
+    environment = template_environment()
     context = _context(program, info)
     name = info.name
     files = {
@@ -91,22 +120,80 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
     if context["generate"] is not None:
         files |= {f"{name}_generate.h": "generate.h.j2", f"{name}_generate.c": "generate.c.j2"}
+    if info.features is not None:
+        files |= {f"{name}_run_features.{kind}": f"run_features.{kind}.j2" for kind in "hc"}
+    if context["variants"]:
+        files[f"{name}_operators.h"] = "operators.h.j2"
     texts = {file: environment.get_template(template).render(context) for file, template in files.items()}
+    operators = environment.get_template("operators.c.j2")
+    for variant in context["variants"]:
+        texts[f"{name}_{variant['symbol']}.c"] = operators.render(context, variant=variant)
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
 
+def source_names(program: Program, info: ModelInfo) -> list[str]:
+    """The C files of a model without its tokenizer: operators of further variants of micro-kernels have their own."""
+    generates = generate_context(program, info.step, info.limits) is not None
+    generator = [f"{info.name}_generate.c"] if generates else []
+    others = (f"{info.name}_{Variant.parse(variant).symbol}.c" for variant in program.variants[1:])
+    return [f"{info.name}.c", *others, f"{info.name}_weights.c", *generator]
+
+
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
-    sampler = [] if generate_context(program, info.step, info.limits) is None else ["tvmt_sample.h"]
-    common = {
+    """Those of the first variant lie flat, those of each other one in a folder, where they find each other."""
+    extra = ["tvmt_fewshot.h"] if _embeddings(program) else []
+    extra += [] if generate_context(program, info.step, info.limits) is None else ["tvmt_sample.h"]
+    found = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
-        for file in ("tvmt_model.h", "tvmt_classify.h", *sampler)
+        for file in ("tvmt_model.h", "tvmt_classify.h", *extra)
     }
-    return common | headers(_kernel_headers(program, info), info.family)
+    main, *others = program.variants
+    found |= Variant.parse(main).headers(_kernel_headers(program, info))
+    for name in others:
+        variant = Variant.parse(name)
+        texts = variant.headers(program.microkernels(name) | {"tvmt_platform"})
+        found |= {f"{variant.symbol}/{file}": text for file, text in texts.items()}
+    return found
 
 
 def _kernel_headers(program: Program, info: ModelInfo) -> set[str]:
-    quantizers = {"tvmt_quantize_q16_s8"} if info.input_params else set()
-    return program.microkernels | quantizers | {"tvmt_platform"}
+    further = {"tvmt_quantize_q16_s8"} if info.input_params else set()
+    further |= {"tvmt_norm_rate"} if _embeddings(program) else set()  # tvmt_fewshot.h takes its square root
+    return program.microkernels(program.variants[0]) | further | {"tvmt_platform"}
+
+
+def _is_row(tensor: Tensor) -> bool:
+    return len(tensor.shape) == 2 and tensor.shape[0] == 1
+
+
+def _embeddings(program: Program) -> list[Tensor]:
+    """The outputs that are an embedding: one row of int8. A row of logits is int16."""
+    return [
+        tensor
+        for tensor in program.outputs
+        if _is_row(tensor) and tensor.dtype == "int8" and 1 < tensor.shape[1] <= fewshot.MOST
+    ]
+
+
+def _model_id(program: Program, info: ModelInfo) -> str:
+    """32 bits that differ between models: whose embeddings a store holds."""
+    digest = hashlib.sha256()
+    for constant in program.constants:
+        digest.update(constant.array.tobytes())
+    for tensor in program.outputs:
+        params = info.output_params[tensor.name]
+        digest.update(f"{tensor.name} {params.scale} {params.zero_point};".encode())
+    return f"0x{digest.hexdigest()[:8]}"
+
+
+def _variant(name: str, program: Program, info: ModelInfo) -> dict[str, Any]:
+    calls = [call for call in program.calls if call.function.variant == name]
+    return {
+        "name": name,
+        "symbol": Variant.parse(name).symbol,
+        "headers": sorted(program.microkernels(name) | {"tvmt_platform"}),
+        "calls": [call_text(call, program, info.name) for call in calls],
+    }
 
 
 def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
@@ -121,7 +208,9 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
-        "calls": [_call(call, program, info) for call in program.calls],
+        "model_id": _model_id(program, info),
+        "calls": [call_text(call, program, info.name) for call in program.calls],
+        "variants": [_variant(name, program, info) for name in program.variants[1:]],
         "constants": [_constant(constant) for constant in constants],
         "weight_bytes": program.weight_bytes,
         "text_bytes": TEXT_BYTES,
@@ -163,7 +252,8 @@ def _output(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str
         "about": f"{shape} {tensor.dtype}; real = (value - ZERO_POINT) * SCALE"
         + (", a row a token, 0 for absent tokens" if by_token else ""),
         "row_bytes": tensor.bytes // tensor.shape[0] if by_token else 0,
-        "classifier": len(tensor.shape) == 2 and tensor.shape[0] == 1 and tensor.dtype == "int16",
+        "classifier": _is_row(tensor) and tensor.dtype == "int16",
+        "embedding": tensor in _embeddings(program),
         "labels": info.labels.get(tensor.name, ()),
         "labels_symbol": f"{stem}_labels",
         "label_count": f"{stem.upper()}_LABEL_COUNT",
@@ -184,7 +274,9 @@ def _tensor(tensor: Tensor, program: Program, symbols: dict[str, str]) -> dict[s
     }
 
 
-def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
+def call_text(call: Call, program: Program, name: str) -> dict[str, Any]:
+    """A call and its function as C: a function of a variant but the program's first has external linkage."""
+    main = call.function.variant == program.variants[0]
     arguments = []
     for argument in call.arguments:
         if argument.constant:
@@ -197,10 +289,11 @@ def _call(call: Call, program: Program, info: ModelInfo) -> dict[str, Any]:
             arguments.append("n_tokens" if argument.parameter.role == "length" else "position")
     return {
         "signature": _wrapped(
-            f"TVMT_CODE_SECTION TVMT_OPERATOR static void {info.name}_{call.function.name}(",
+            f"TVMT_CODE_SECTION TVMT_OPERATOR {'static ' if main else ''}void {name}_{call.function.name}(",
             [argument.parameter.declaration for argument in call.arguments],
         ),
-        "statement": _wrapped(f"  {info.name}_{call.function.name}(", arguments),
+        "main": main,
+        "statement": _wrapped(f"  {name}_{call.function.name}(", arguments),
         "body": call.function.body,
         "comment": _describe(call, program),
     }

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tvmtiny.artifact import SCHEMA
-from tvmtiny.codegen.c_sources import ModelInfo
+from tvmtiny.codegen.c_sources import ModelInfo, source_names
 from tvmtiny.codegen.program import Call, Program, Tensor
-from tvmtiny.codegen.step import generate_context, step_metadata
+from tvmtiny.codegen.step import step_metadata
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import Operands, kernel_of, operands_of
 from tvmtiny.kernels.weights import weights_type
@@ -49,6 +49,7 @@ def metadata(
         "length_input": length_input,
         "step": step_metadata(program, info.step, info.limits),
         "tokenizer": None,
+        "features": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
         "operators": operators,
@@ -57,24 +58,17 @@ def metadata(
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
-        "sources": sources(program, info),
+        "sources": source_names(program, info),
         "include_dirs": [".", "include"],
     }
 
 
-def sources(program: Program, info: ModelInfo) -> list[str]:
-    """The C files of a model without a tokenizer."""
-    generates = generate_context(program, info.step, info.limits) is not None
-    parts = ["", "_weights", *(["_generate"] if generates else [])]
-    return [f"{info.name}{part}.c" for part in parts]
-
-
 def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
-    """The residual stream: its tensors where they are int16, and how much larger than in int8 the largest is."""
-    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.stream]
+    """The tensors between layers that are int16, and how much larger than in int8 the largest is."""
+    sizes = [buffer.bytes for buffer in program.plan.buffers if buffer.name in quantized.int16]
     return {
-        "dtype": "int16" if quantized.stream else "int8",
-        "tensors": list(quantized.stream),
+        "dtype": "int16" if quantized.int16 else "int8",
+        "tensors": list(quantized.int16),
         "extra_bytes": max(sizes, default=0) // 2,
     }
 
@@ -103,6 +97,7 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                     a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
                 ),
                 "microkernels": sorted(call.function.microkernels),
+                "microkernel_variant": call.function.variant,
             }
         )
     return rows

@@ -99,9 +99,15 @@ class Program:
         return sum(tensor.bytes for tensor in self.state)
 
     @property
-    def microkernels(self) -> set[str]:
-        """Names of the micro-kernels in use."""
-        return set().union(*(call.function.microkernels for call in self.calls))
+    def variants(self) -> list[str]:
+        """Variants of micro-kernels in use, that of the most operators first."""
+        used = [call.function.variant for call in self.calls]
+        return sorted(set(used), key=lambda name: (-used.count(name), name))
+
+    def microkernels(self, variant: str) -> set[str]:
+        """Names of the micro-kernels of a variant that are in use."""
+        used = (call.function.microkernels for call in self.calls if call.function.variant == variant)
+        return set().union(*used)
 
     @property
     def weight_bytes(self) -> int:

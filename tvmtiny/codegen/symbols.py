@@ -14,7 +14,7 @@ from tvmtiny.codegen.program import Program
 
 _API = {
     *("RUN", "MODEL", "STATUS", "LABELS", "LABEL_COUNT", "WEIGHTS", "ARENA", "ARENA_BYTES", "ARENA_ALIGN"),
-    *("MAX_TOKENS", "OK", "RUN_TEXT", "TEXT_MODEL", "TEXT_BYTES", "TOKENIZER"),
+    *("MAX_TOKENS", "OK", "RUN_TEXT", "TEXT_MODEL", "TEXT_BYTES", "TOKENIZER", "INSTANCE"),
     "T",  # types of C and POSIX: of a model `size` it would make one
 }
 """What follows a model's prefix already, in capitals."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmtiny.errors import UserError
+from tvmtiny.frontend.opening import HF_PREFIX, open_model
 
 if TYPE_CHECKING:
     import tvm
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 def import_model(
     model: Any, shapes: dict[str, tuple[int, ...]] | None = None, max_tokens: int | None = None
 ) -> tvm.IRModule:
-    """Import an ONNX file, a .pt2 file or a torch ExportedProgram, in float32.
+    """Import an ONNX, .pt2 or .tflite file, a Hugging Face directory or a torch ExportedProgram, in float32.
+
+    Of a model that its author has quantized comes the float model, with its scales in an attribute
+    (`passes.strip_quantization`).
 
     Args:
-        model: a path (.onnx, .pt2), or an ExportedProgram.
+        model: a path (.onnx, .pt2, .tflite), `hf:DIR`, or an ExportedProgram.
         shapes: sizes of dynamic inputs by name, batch included.
         max_tokens: the size of a dynamic axis 1.
 
@@ -26,8 +30,10 @@ def import_model(
         EnvironmentProblem: torch is needed and missing.
     """
     from tvmtiny.frontend.supported import check_types
+    from tvmtiny.passes.strip_quantization import StripQuantization
 
-    module = _import(model, shapes, max_tokens)
+    opened = open_model(model, shapes, max_tokens)
+    module = StripQuantization()(_import(opened.model, shapes, max_tokens))
     check_types(module)
     return module
 
@@ -39,14 +45,20 @@ def _import(model: Any, shapes: dict[str, tuple[int, ...]] | None, max_tokens: i
             from tvmtiny.frontend.onnx import import_onnx
 
             return import_onnx(path, shapes=shapes, max_tokens=max_tokens)
+        if path.suffix.lower() == ".tflite":
+            from tvmtiny.frontend.tflite import import_tflite
+
+            return import_tflite(path, shapes=shapes, max_tokens=max_tokens)
         if path.suffix.lower() != ".pt2":
             raise UserError(
-                f"{path} is neither an ONNX file (.onnx) nor an ExportedProgram (.pt2).",
-                "Export the model with torch.onnx.export or torch.export.save.",
+                f"{path} is no ONNX file (.onnx), TensorFlow Lite model (.tflite) or ExportedProgram (.pt2).",
+                "Export the model with torch.onnx.export or torch.export.save; a Hugging Face model directory is "
+                f"{HF_PREFIX}DIR.",
             )
     elif type(model).__name__ != "ExportedProgram":  # by name: looking at the type must not import torch
         raise UserError(
-            f"A model is a path (.onnx, .pt2) or an ExportedProgram, not {type(model).__name__}.",
+            f"A model is a path (.onnx, .pt2, .tflite), {HF_PREFIX}DIR or an ExportedProgram, "
+            f"not {type(model).__name__}.",
             "Export a torch module first: torch.export.export(module, example_inputs).",
         )
     from tvmtiny.frontend.torch import import_exported

@@ -1,4 +1,4 @@
-"""ONNX files, opset 13 to 22, through TVM's importer. torch is not needed."""
+"""ONNX files, from opset 13 to the newest that onnx knows, through TVM's importer. torch is not needed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,31 @@ import tvm
 
 from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend.names import listed
-from tvmtiny.frontend.onnx_importer import Importer, known_operators, node_title
+from tvmtiny.frontend.onnx_functions import inline_standard_functions
+from tvmtiny.frontend.onnx_fused import MICROSOFT
+from tvmtiny.frontend.onnx_importer import Importer, is_known, node_title, operator_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
 from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 
-OPSETS = range(13, 23)
+OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 CONTROL_FLOW = ("If", "Loop", "Scan")
 NODES_SHOWN = 4
 _CONTROL_FLOW_REMEDY = (
     "Export the model for one shape (torch.onnx.export with dynamo=True), or fold it: onnxsim."
 )
 _OPERATOR_REMEDY = "Replace them in the model by standard ONNX operators, or compute them outside of it."
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_FUSED_REMEDY = (
+    "ONNX Runtime put them in when it saved the model. Save it again with SessionOptions.graph_optimization_level = "
+    "ORT_ENABLE_BASIC, or give the model as it was exported."
+)
+INTEGER_OPERATORS = (
+    "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "MatMulInteger16", "QAttention", "QGemm", "QLinearAdd",
+    "QLinearConv", "QLinearMatMul",
+)  # fmt: skip
+_INTEGER_REMEDY = (
+    "Quantize in QDQ format with static scales (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ), "
+    "or give the float model and --calibration."
+)
 
 
 def import_onnx(
@@ -39,13 +52,13 @@ def import_onnx(
         max_tokens: the size of a dynamic axis 1.
 
     Raises:
-        UserError: no such model, damaged, outside opset 13 to 22, or dynamic.
+        UserError: no such model, damaged, of an opset that is not supported, or dynamic.
         UnsupportedOperators: an operator is not known.
     """
     model = _load(Path(path))
     opset = _check_opset(model)
     with _quiet():
-        model = _inline_functions(model)
+        model = _inline_functions(model, opset)
         _check_operators(model)
         static = resolve_shapes(_declared_inputs(model), shapes, max_tokens)
         return _convert(model, opset, static)
@@ -93,12 +106,12 @@ def _check_opset(model: onnx.ModelProto) -> int:
     raise UserError("The model imports no ONNX operator set.", "Export it with opset_version=18.")
 
 
-def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Local functions (some exporters write one a module) become plain nodes."""
-    if not model.functions:
-        return model
+def _inline_functions(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Local functions (some exporters write one a module), and standard ones, become plain nodes."""
     try:
-        return onnx.inliner.inline_local_functions(model)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        return inline_standard_functions(model, opset)
     except Exception as error:
         raise UserError(
             f"The functions inside the model cannot be inlined: {_first_line(error)}",
@@ -107,14 +120,15 @@ def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
-    known = known_operators()
     unknown = []
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
             unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
-        elif node.op_type not in known or node.domain not in _DOMAINS:
-            operator = f"{node.domain}.{node.op_type}".lstrip(".")
-            unknown.append(Unsupported(node_title(node), operator, _OPERATOR_REMEDY))
+        elif node.op_type in INTEGER_OPERATORS:
+            unknown.append(Unsupported(node_title(node), node.op_type, _INTEGER_REMEDY))
+        elif not is_known(node):
+            remedy = _FUSED_REMEDY if node.domain.startswith(MICROSOFT) else _OPERATOR_REMEDY
+            unknown.append(Unsupported(node_title(node), operator_title(node), remedy))
     if unknown:
         raise _unsupported(unknown)
 
@@ -130,7 +144,7 @@ def _unsupported(unknown: list[Unsupported]) -> UnsupportedOperators:
         more = f" and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
         found.append(f"{operator} (node {listed(nodes[:NODES_SHOWN])}{more})")
     return UnsupportedOperators(
-        f"The model uses operators that are not supported: {'; '.join(found)}.", _OPERATOR_REMEDY, unknown
+        f"The model uses operators that are not supported: {'; '.join(found)}.", unknown[0].remedy, unknown
     )
 
 

@@ -13,6 +13,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.naming_builder import NamingBuilder
+from tvmtiny.frontend.onnx_fused import FUSED, MICROSOFT
 from tvmtiny.passes.graph import constant
 from tvmtiny.passes.name_layers import identifier
 from tvmtiny.passes.numeric import literal
@@ -23,11 +24,17 @@ def node_title(node: onnx.NodeProto) -> str:
     return node.name or next(iter(node.output), "") or node.op_type
 
 
-def known_operators() -> frozenset[str]:
-    """The ONNX operators that TVM's importer converts."""
+def operator_title(node: onnx.NodeProto) -> str:
+    """An operator's name, behind its domain where that is not ONNX's own."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def is_known(node: onnx.NodeProto) -> bool:
+    """Whether the importer converts an operator: ours, or TVM's, which does not look at domains."""
     # Private, but the pin of apache-tvm is exact; there is no public list.
     table = onnx_frontend._get_convert_map()
-    return frozenset(name for name, converter in table.items() if converter is not None)
+    own = node.domain in ("", "ai.onnx", MICROSOFT) and table.get(node.op_type) is not None
+    return own or operator_title(node) in OVERRIDES
 
 
 def _clip(inputs: Any, _attributes: dict[str, Any]) -> Any:
@@ -46,6 +53,15 @@ def _constant_of_shape(inputs: Any, attributes: dict[str, Any]) -> Any | None:
     value = attributes.get("value")
     array = np.float32(0) if value is None else onnx.numpy_helper.to_array(value).reshape(())
     return relax.const(np.asarray(array))
+
+
+def _constant(_inputs: Any, attributes: dict[str, Any]) -> Any | None:
+    """Numbers given as such, which TVM does not read; a tensor is left to it."""
+    for name, dtype in (("value_float", np.float32), ("value_int", np.int64)):
+        for form in (name, f"{name}s"):
+            if form in attributes:
+                return constant(np.asarray(attributes[form], dtype))
+    return None
 
 
 def _pad(inputs: Any, attributes: dict[str, Any]) -> Any | None:
@@ -69,10 +85,12 @@ def _pad(inputs: Any, attributes: dict[str, Any]) -> Any | None:
 
 OVERRIDES: dict[str, Callable[[Any, dict[str, Any]], Any | None]] = {
     "Clip": _clip,
+    "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Pad": _pad,
+    **FUSED,
 }
-"""Converters (inputs, attributes) in place of TVM's; None leaves the node to TVM."""
+"""Converters (inputs, attributes) in place of TVM's, by `operator_title`; None leaves the node to TVM."""
 
 
 class Importer(onnx_frontend.ONNXGraphImporter):
@@ -81,9 +99,13 @@ class Importer(onnx_frontend.ONNXGraphImporter):
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__({name: list(shape) for name, shape in shapes.items()}, {}, sanitize=False)
         self.bb = NamingBuilder()
+        self._title = ""
+
+    def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
+        """Nothing: `tvmtiny.frontend.onnx` has checked, with names of nodes, and knows of converters that TVM lacks."""
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
-        override = OVERRIDES.get(op_name)
+        override = OVERRIDES.get(self._title)
         result = override(inputs, attrs) if override is not None else None
         if result is not None:
             return self.bb.normalize(result)
@@ -92,6 +114,7 @@ class Importer(onnx_frontend.ONNXGraphImporter):
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
             self.bb.start(identifier(node_title(node)))
+            self._title = operator_title(node)
             try:
                 super()._construct_nodes(SimpleNamespace(node=[node]))
             except UserError:

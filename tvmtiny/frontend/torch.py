@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
+from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
 
 if TYPE_CHECKING:
     import tvm
@@ -27,7 +28,12 @@ def import_exported(
         UserError: no such program, dynamic, or with an operator that TVM does not import.
         EnvironmentProblem: torch is missing.
     """
-    return _fix_shapes(_convert(load_program(program)), shapes, max_tokens)
+    program = load_program(program)
+    module = _fix_shapes(_convert(program), shapes, max_tokens)
+    names = _output_names(program)
+    if names:
+        module["main"] = module["main"].with_attr(OUTPUTS_ATTRIBUTE, names)
+    return module
 
 
 def load_program(program: Any) -> Any:
@@ -88,6 +94,14 @@ def _convert(program: Any) -> tvm.IRModule:
             f"The torch program cannot be imported: {_first_line(error)}",
             "Export the model to ONNX instead: torch.onnx.export(module, example_inputs, 'model.onnx').",
         ) from error
+
+
+def _output_names(program: Any) -> list[str]:
+    """The keys of a dict, or the fields of a Hugging Face output, that the module returns; [] for a plain tuple."""
+    spec = program.call_spec.out_spec
+    names = spec.context if spec is not None and isinstance(spec.context, list) else []
+    plain = len(names) == len(program.graph_signature.user_outputs)
+    return list(names) if plain and all(isinstance(name, str) for name in names) else []
 
 
 def _fix_shapes(

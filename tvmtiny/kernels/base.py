@@ -27,11 +27,13 @@ class Blocking:
         widened_rows: rows that the micro-kernels of matrix products widen to int16 at a time, in a workspace of the
             arena; 0 where they need none.
         weights: layout of the weights of matrix products (`tvmtiny.kernels.columns`).
+        variant: name of the variant of micro-kernels (`tvmtiny.schedule.variants`); "" is the model's own family.
     """
 
     rows: int = 4
     widened_rows: int = 0
     weights: str = PLAIN
+    variant: str = ""
 
     @property
     def columns(self) -> str:

@@ -39,18 +39,18 @@ def _reference(o: Operands, n: int) -> Array:
 
 
 @T.inline
-def _gather(x, pad, history, patches, start, rows, cols, form):
-    """The patches of `rows` tokens from `start` on."""
+def _gather(x, earlier, patches, start, rows, cols, form):
+    """The patches of `rows` tokens from `start` on; earlier: the rows before the first, or one that they all are."""
     with T.sblock("gather"):
-        T.reads(x[0 : form["x_rows"], 0:cols], pad[0:1, 0:cols], history[0 : form["history_rows"], 0:cols])
+        T.reads(x[0 : form["x_rows"], 0:cols], earlier[0 : form["earlier_rows"], 0:cols])
         T.writes(patches[0:rows, 0 : form["kernel"] * cols])
         for i, k, c in T.grid(rows, form["kernel"], cols):
             if (start + i) * form["stride"] + k >= form["before"]:
                 patches[i, k * cols + c] = x[(start + i) * form["stride"] + k - form["before"], c]
-            elif form["later"]:
-                patches[i, k * cols + c] = history[(start + i) * form["stride"] + k, c]
+            elif form["earlier_rows"] > 1:
+                patches[i, k * cols + c] = earlier[(start + i) * form["stride"] + k, c]
             else:
-                patches[i, k * cols + c] = pad[0, c]
+                patches[i, k * cols + c] = earlier[0, c]
 
 
 @T.inline
@@ -71,7 +71,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     S, K, R = _rows(o), int(a["kernel"]) * C, min(blocking.rows, _rows(o))
     B, later, activated = int(a["before"]), "history" in o, "table" in o
     w, W = weights.buffers(o, "weight", blocking), weights.workspace(blocking, o, [("weight", R, K)])
-    form = {**a, "later": later, "x_rows": M, "history_rows": B if later else 1}
+    form = {**a, "x_rows": M, "earlier_rows": B if later else 1}
     shift, zero_point, stride = a["shift"], a["zero_point"], a["stride"]
 
     @T.prim_func(private=True, s_tir=True)
@@ -91,8 +91,9 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for block in T.serial(tile.blocks_of(n, R)):
             _gather(
-                x, pad, history, patches, tile.block_start(block, n, R), tile.block_rows(block, n, R), C, form
-            )
+                x, history if later else pad, patches, tile.block_start(block, n, R),
+                tile.block_rows(block, n, R), C, form,
+            )  # fmt: skip
             weights.dense_s8(
                 w.int4, patches, 0, weight, groups, bias, multiplier, 0, out, tile.block_start(block, n, R), 0,
                 workspace, tile.block_rows(block, n, R), N, K, shift, zero_point,

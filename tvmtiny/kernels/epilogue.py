@@ -1,6 +1,6 @@
 """What follows a sum in int32: the residual, then a LayerNorm, a factor a column or one rounding to int8.
 
-Logits are int16, and so is the residual stream of models that were compiled with `residual="int16"`.
+Logits are int16, and so is what `passes.int16_layers` chose.
 """
 
 from __future__ import annotations

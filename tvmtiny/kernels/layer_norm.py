@@ -1,6 +1,6 @@
-"""LayerNorm on its own (pre-LayerNorm models), RMSNorm, or a factor and an offset a column.
+"""LayerNorm on its own (pre-LayerNorm models), RMSNorm, a factor and an offset a column, or no more than a rounding.
 
-x (S, E) int8 or int16 -> (S, E) int8.
+x (S, E) int8 or int16 -> (S, E) int8. The rounding makes the int8 copy of an int16 tensor.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
 
 def _variant(o: Operands) -> str:
     e = Epilogue.of(o.attrs)
-    return "scale" if e.scaled else "rms" if e.uncentred else ""
+    return "scale" if e.scaled else "rms" if e.uncentred else "" if e.norm else "rounding"
 
 
 KERNEL = Kernel(

@@ -20,6 +20,7 @@ from tvm import relax
 from tvmtiny.kernels.attention import macs
 from tvmtiny.passes.graph import Emit, Graph, array_of, constant, function_pass, rebuild, shape_of
 from tvmtiny.passes.operators import attributes, call, kind
+from tvmtiny.passes.strip_quantization import GIVEN_ATTRIBUTE
 
 Array = npt.NDArray[Any]
 
@@ -30,9 +31,14 @@ MODES = ("auto", "never", "always")
 def FoldQueryKey(mode: str = "auto") -> tvm.transform.Pass:  # noqa: N802
     """`tvmtiny.attention` becomes `tvmtiny.folded_attention`.
 
-    Passes that follow must know both kinds: `operators.WEIGHTED`.
+    Passes that follow must know both kinds: `operators.WEIGHTED`. The weights of a model that its author has quantized
+    are not touched by "auto": a product of two of them has no integers.
     """
     assert mode in MODES, mode
+
+    def transform(function: relax.Function) -> relax.Function:
+        given = GIVEN_ATTRIBUTE in dict(function.attrs or {})
+        return function if mode == "auto" and given else rebuild(function, rewrite)
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
         if (
@@ -46,7 +52,7 @@ def FoldQueryKey(mode: str = "auto") -> tvm.transform.Pass:  # noqa: N802
         weight, bias = fold(array_of(wq), array_of(bq), array_of(wk), attributes(value)["heads"])
         return call("folded_attention", [x, constant(weight), constant(bias), *rest], **attributes(value))
 
-    return function_pass("FoldQueryKey", lambda function: rebuild(function, rewrite))
+    return function_pass("FoldQueryKey", transform)
 
 
 def fold(wq: Array, bq: Array, wk: Array, heads: int) -> tuple[Array, Array]:

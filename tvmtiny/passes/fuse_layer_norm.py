@@ -1,12 +1,16 @@
-"""LayerNorm over the last axis, as one operator or spelled out (ONNX before opset 17)."""
+"""LayerNorm over the last axis, as one operator or spelled out (ONNX before opset 17, TensorFlow).
+
+Spellings with a square root in the denominator are matched; any other is recognised by its values.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tvm
-from tvm import relax
+from tvm import ir, relax
 
 from tvmtiny.passes.graph import (
     Emit,
@@ -18,9 +22,18 @@ from tvmtiny.passes.graph import (
     rebuild,
     shape_of,
 )
-from tvmtiny.passes.numeric import literal
+from tvmtiny.passes.numeric import ELEMENTWISE, evaluate, literal
 from tvmtiny.passes.operators import call
 from tvmtiny.passes.views import as_matrix, reshaped
+
+Array = npt.NDArray[Any]
+
+_PROBES = 4
+_LARGE, _SMALL = 1e3, 1e-3
+"""Sizes of rows: beside the first no epsilon counts, beside the second all do."""
+
+_MOST_STEPS, _MOST_CANDIDATES = 24, 3
+"""Operators of a spelling, and tensors of which one is normalized; the others are parts of the spelling."""
 
 
 def FuseLayerNorm() -> tvm.transform.Pass:  # noqa: N802
@@ -34,9 +47,11 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if op_name(value) == "nn.layer_norm":
         found = _operator(value)
     elif op_name(value) == "add":
-        found = _spelled_out(graph, value)
+        found = _spelled_out(graph, value) or _by_value(graph, var)
     elif op_name(value) == "multiply":
-        found = _without_beta(graph, value, np.zeros(()))
+        found = _without_beta(graph, value, np.zeros(())) or _by_value(graph, var)
+    elif op_name(value) == "subtract":
+        found = _by_value(graph, var)
     else:
         return None
     if found is None:
@@ -75,6 +90,62 @@ def _without_beta(graph: Graph, product: relax.Call, beta: Any) -> tuple[Any, An
         return None
     epsilon = _variance_epsilon(graph, graph.producer(deviation).args[0], centered)
     return None if epsilon is None else (x, gamma, beta, epsilon)
+
+
+def _by_value(graph: Graph, var: relax.Var) -> tuple[Any, Array, Array, float] | None:
+    """x, gamma, beta and epsilon when an expression with rsqrt and means is a LayerNorm of x on random rows.
+
+    Large rows, where epsilon does not count, give gamma and beta; small ones then give epsilon.
+    """
+    for x in _candidates(graph, var):
+        found = _of_candidate(graph, var, x) if shape_of(x) == shape_of(var) else None
+        if found is not None:
+            return x, *found
+    return None
+
+
+def _of_candidate(graph: Graph, var: relax.Var, x: Any) -> tuple[Array, Array, float] | None:
+    random = np.random.default_rng(0)
+    rows = [random.normal(size=shape_of(x)).astype(np.float32) for _ in range(_PROBES)]
+    results = [[evaluate(graph, var, {x: row * size}) for row in rows] for size in (_LARGE, 1.0, _SMALL)]
+    columns = shape_of(x)[-1]
+    known = [[result for result in part if result is not None] for part in results]
+    if any(len(part) < _PROBES for part in known):
+        return None
+    large, middle, small = (np.stack(part).reshape(-1, columns).astype(np.float64) for part in known)
+    plain = np.concatenate(rows, axis=None).reshape(-1, columns).astype(np.float64)
+    centred, variance = plain - plain.mean(axis=1, keepdims=True), plain.var(axis=1, keepdims=True)
+    normal = centred / np.sqrt(variance)
+    spread = normal - normal.mean(axis=0)
+    gamma = np.sum(spread * large, axis=0) / np.sum(spread**2, axis=0)
+    beta = large.mean(axis=0) - gamma * normal.mean(axis=0)
+    pattern = gamma * centred * _SMALL
+    rates = np.sum((small - beta) * pattern, axis=1) / np.maximum(np.sum(pattern**2, axis=1), 1e-300)
+    with np.errstate(all="ignore"):
+        epsilon = float(np.median(1 / rates**2 - variance[:, 0] * _SMALL**2))
+    epsilon = max(epsilon, 1e-12)
+    for values, size in ((large, _LARGE), (middle, 1.0), (small, _SMALL)):
+        expected = gamma * centred * size / np.sqrt(variance * size**2 + epsilon) + beta
+        if not np.allclose(values, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max())):
+            return None
+    return gamma, beta, epsilon
+
+
+def _candidates(graph: Graph, var: relax.Var) -> list[Any]:
+    """What an elementwise expression with rsqrt takes means of, over the last axis; the nearest first."""
+    pending, means, rsqrt = [var], [], False
+    for _ in range(_MOST_STEPS):
+        if not pending:
+            break
+        value = graph.producer(pending.pop())
+        if graph.is_call(value, "mean") and _over_last_axis(value):
+            means.append(value.args[0])
+        elif not isinstance(value, relax.Call) or op_name(value) not in ELEMENTWISE:
+            continue
+        rsqrt = rsqrt or graph.is_call(value, "rsqrt")
+        pending += [arg for arg in value.args if isinstance(arg, ir.Var)]
+    found = sorted(means, key=graph.position, reverse=True) if rsqrt else []
+    return found[:_MOST_CANDIDATES]
 
 
 def _with_constant(graph: Graph, value: relax.Call) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
 INPLACE_ATTRIBUTE = "tvmtiny.inplace"
 STATE_ATTRIBUTE = "tvmtiny.state_operands"
+VARIANT_ATTRIBUTE = "tvmtiny.variant"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -103,5 +104,6 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
             KERNEL_ATTRIBUTE: kernel.name,
             INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands)),
             STATE_ATTRIBUTE: " ".join(kernel.state),
+            VARIANT_ATTRIBUTE: blocking.variant,
         }
     )

@@ -163,6 +163,7 @@ _OTHERS: dict[str, Evaluator] = {
     "index_tensor": lambda call, data, indices: data[tuple(indices)],
     "arange": lambda call, start, end, step: np.arange(start, end, step).astype(_dtype(call)),
     "concat": lambda call, *fields: np.concatenate(fields, axis=int(call.attrs.axis)),
+    "stack": lambda call, *fields: np.stack(fields, axis=int(call.attrs.axis)),
     "sum": _reduce(np.sum),
     "mean": _reduce(np.mean),
     "max": _reduce(np.max),
@@ -242,7 +243,7 @@ def _evaluate_call(
             fields = [evaluate(graph, field, known) for field in arg.fields]
             if any(field is None for field in fields):
                 return None
-            args += fields if name == "concat" else [fields]
+            args += fields if name in ("concat", "stack") else [fields]
             continue
         value = evaluate(graph, arg, known)
         if value is None:

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.convolution import PatchConvolution
+from tvmtiny.passes.distribute_offset import DistributeOffset
 from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
 from tvmtiny.passes.fuse_convolution import FuseConvolution
@@ -19,6 +20,7 @@ from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
 from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
 from tvmtiny.passes.fuse_scale import FuseScale
+from tvmtiny.passes.fuse_unit_length import FuseUnitLength
 from tvmtiny.passes.name_layers import NameLayers
 from tvmtiny.passes.recognize_length import RecognizeLength
 from tvmtiny.passes.recognize_positions import RecognizePositions
@@ -41,6 +43,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseFirstToken(),
         FuseLayerNorm(),
         FuseRmsNorm(),
+        FuseUnitLength(),
         FuseEmbedding(),
         FuseSegments(),
         FuseDense(),
@@ -52,6 +55,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseFeedForward(),
         FuseGated(),
         StripViews(),
+        DistributeOffset(),
         FuseResidual(),
         StripViews(),
         FuseNorm(),

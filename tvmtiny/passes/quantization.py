@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_feed_forward import readers
-from tvmtiny.passes.graph import Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.fuse_unit_length import divides_by_length
+from tvmtiny.passes.graph import Builder, Graph, array_of, as_array, constant, op_name, shape_of
+from tvmtiny.passes.int16_layers import int16_layers
 from tvmtiny.passes.numeric import VIEWS
 from tvmtiny.passes.operators import (
     RMS_NORM,
@@ -28,7 +31,7 @@ from tvmtiny.passes.operators import (
     token_rows,
 )
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
-from tvmtiny.passes.residual_stream import ADDED, residual_stream, use
+from tvmtiny.passes.residual_stream import adds
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
@@ -43,6 +46,10 @@ MAX_VOCABULARY = 1 << 16
 """Ids are uint16 in the arena."""
 
 
+KEPT, SYMMETRIC = "kept", "symmetric"
+"""What became of a scale that the model came with: SYMMETRIC is one without its zero point, over the same range."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """A tensor of the integer module."""
@@ -52,7 +59,7 @@ class Value:
 
     @property
     def bits(self) -> int:
-        """Width of an element: 8, or 16 in an int16 residual stream."""
+        """Width of an element, 8 or 16."""
         return 16 if str(self.expr.ty.dtype) == "int16" else 8
 
 
@@ -66,19 +73,22 @@ class Quantization:
         method: str,
         residual: str = "int8",
         weights: WeightTypes | None = None,
+        int16: Sequence[str] = (),
     ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
         self.statistics = statistics
         self.method = method
-        self.stream = _wide_stream(self.graph) if residual == "int16" else []
+        self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
-        self.builder = relax.BlockBuilder()
+        self.builder = Builder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
+        self.rounded: dict[Any, Value] = {}
         self.symmetric_names: set[str] = set()
         self.token_axes: dict[Any, TokenAxes] = {}
         self.inputs: dict[str, QuantParams] = {}
+        self.scales: dict[str, str] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = token_rows(self.graph)
         self.n = (
@@ -118,12 +128,21 @@ class Quantization:
             if trace(self.graph, ids).root.same_as(param):
                 self._check_vocabulary(param, shape_of(table)[0])
                 return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
-        values = self.statistics[f"{param.name}.input"].reshape(-1, shape[-1])
+        self.inputs[param.name] = self._feature_params(param, shape[-1])
+        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+
+    def _feature_params(self, param: relax.Var, columns: int) -> QuantParams:
+        given = self.statistics.inputs.get(param.name)
+        if given is not None:
+            params = qparams.given_columns(given, columns)
+            if params is not None and (self._only_projected(param) or qparams.is_uniform(params)):
+                self.scales[f"{param.name}.input"] = KEPT
+                return params
+        values = self.statistics[f"{param.name}.input"].reshape(-1, columns)
         low, high = values.min(axis=0), values.max(axis=0)
         if not self._only_projected(param):
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-        self.inputs[param.name] = qparams.columns(low, high)
-        return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
+        return qparams.columns(low, high)
 
     def _check_vocabulary(self, param: relax.Var, rows: int) -> None:
         if rows > MAX_VOCABULARY:
@@ -162,29 +181,49 @@ class Quantization:
                 return self.graph.bound(user), (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
-    def operand(self, expr: Any) -> Value:
-        """The integer tensor of an operand of the float module, in the operand's shape and order."""
+    def operand(self, expr: Any, *, int16: bool = False) -> Value:
+        """The integer tensor of an operand of the float module, in the operand's shape and order.
+
+        Args:
+            int16: whether its reader takes int16 as well; else it gets an int8 copy of what is int16.
+        """
         view = trace(self.graph, expr)
-        value = self._root(view.root)
+        value = self._root(view.root, int16=int16 and is_identity(view))
         if is_identity(view):
             return Value(self.shaped(value.expr, shape_of(expr)), value.params)
         return Value(self.shaped(self._copy(view, value), shape_of(expr)), value.params)
 
-    def _root(self, root: Any) -> Value:
+    def _root(self, root: Any, *, int16: bool = False) -> Value:
         if root in self.values:
-            return self.values[root]
+            return self._int8(root) if self.is_wide(root) and not int16 else self.values[root]
         params = self.inputs.get(root.name, QuantParams(1.0))
         if np.ndim(params.scale) > 0 and not self._only_projected(root):
             params = QuantParams(float(params.scale[0]), int(params.zero_point[0]))
         return Value(self.params[root.name], params)
+
+    def _int8(self, root: Any) -> Value:
+        """The int8 copy of an int16 tensor: rounded once, for all readers that take int8."""
+        if root not in self.rounded:
+            value = self.values[root]
+            shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
+            epilogue = Epilogue(
+                residual=True, wide_residual=True, residual_shift=shift, bits=qparams.SUM_BITS
+            )
+            epilogue, out = self._rounding(
+                root.name, epilogue, float(value.params.scale) / 2**shift, self.range_of(root.name, "out")
+            )
+            length = self.length(root, self.graph.bound(root))
+            call = emit_call("layer_norm", {"residual": value.expr}, length, **epilogue.attrs())
+            self.rounded[root] = Value(self.builder.emit(call, name_hint=f"{root.name}_int8"), out)
+        return self.rounded[root]
 
     def tensor(self, expr: Any) -> Value:
         """As `operand`; constants become int8, too."""
         array = as_array(self.graph.producer(expr))
         if array is None:
             return self.operand(expr)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array.astype(np.float64), params)), params)
+        values, params = qparams.quantized_constant(array, offset=False)
+        return Value(constant(values), params)
 
     def broadcast(self, expr: Any, shape: tuple[int, ...], *, swap: bool = False) -> Value:
         """A tensor repeated to `shape`; with `swap` its last two axes change places then."""
@@ -252,13 +291,35 @@ class Quantization:
         return self.copies[key]
 
     def range_of(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
-        """Parameters for the observed value `<name>.<key>` of an operator."""
+        """Parameters for the observed value `<name>.<key>` of an operator: those that the model came with, if any."""
         symmetric = symmetric or (key == "out" and name in self.symmetric_names)
+        given = self._given(f"{name}.{key}", symmetric=symmetric)
+        if given is not None:
+            return given
         low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
         return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
 
+    def _given(self, key: str, *, symmetric: bool) -> QuantParams | None:
+        """The parameters of a value that the model came with, with zero point 0 where that is asked for."""
+        given = self.statistics.given.get(key)
+        if given is None:
+            return None
+        self.scales[key] = SYMMETRIC if symmetric and int(given.zero_point) else KEPT
+        return qparams.made_symmetric(given) if symmetric else given
+
+    def is_clamp(self, name: str, activation: str) -> bool:
+        """Whether an activation changes nothing within the range of its result, and all that is known is that."""
+        return activation == "relu6" and not self.statistics.knows(f"{name}.pre")
+
+    def norm_range(self, name: str, gamma: Array, beta: Array) -> QuantParams:
+        """Of a normalization. Rows of length 1 are symmetric: products of their integers are similarities."""
+        return self.range_of(name, "out", symmetric=divides_by_length(gamma, beta))
+
     def head_scales(self, name: str, key: str, heads: int, factors: Array | float = 1.0) -> Array:
         """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
+        given = self._given(f"{name}.{key}", symmetric=True)
+        if given is not None and np.all(np.asarray(factors) == 1):
+            return np.full(heads, float(given.scale))
         rows = self.statistics[f"{name}.{key}"] * factors
         return np.array(
             [
@@ -274,7 +335,7 @@ class Quantization:
     ) -> tuple[Epilogue, float, dict[str, Any], QuantParams]:
         """The epilogue after a sum: its parameters, the sum's scale, its operands, the result's parameters."""
         _, residual, _ = parts(call)
-        bits = self._sum_bits(call)
+        bits = self.sum_bits(call)
         operands: dict[str, Any] = {}
         if residual is None:
             total = qparams.branch_sum(accumulator, bound, bits)
@@ -302,8 +363,8 @@ class Quantization:
         """What follows a sum in units of `scale`: a LayerNorm or one rounding."""
         _, _, norm = parts(call)
         if norm is not None:
-            out = self.range_of(var.name, "out")
             gamma, beta = (array_of(part) for part in norm)
+            out = self.norm_range(var.name, gamma, beta)
             if attributes(call)["norm"] == SCALE:
                 g, b, shift, out = qparams.scale_constants(gamma, beta, scale, out, var.name)
                 epilogue = dataclasses.replace(epilogue, scaled=True, shift=shift)
@@ -316,43 +377,46 @@ class Quantization:
                 epilogue, norm=True, uncentred=uncentred, root_extent=root_extent(len(gamma)), epsilon=epsilon
             )
             return epilogue, {"gamma": constant(g), "beta": constant(b)}, out
-        in_stream = self.is_wide(var)
-        wide = in_stream or (self.is_last(var) and kind(call) == "dense")
+        wide = self.is_wide(var) or (self.is_last(var) and kind(call) == "dense")
         if wide:
-            floor = max(self._floors(var), default=0.0) if in_stream else 0.0
-            out = qparams.wide(float(np.abs(self.statistics[f"{var.name}.out"]).max()), floor)
+            floor = max(self._floors(var), default=0.0)
+            out = qparams.wide(self.statistics.magnitude(f"{var.name}.out"), floor)
         else:
             out = self.range_of(var.name, "out")
-        out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
-        multiplier, shift = qparams.fixed_point(scale / out.scale)
-        qparams.check_shift(2.0 ** (epilogue.bits - 1) if epilogue.residual else 2.0**24, shift, var.name)
-        epilogue = dataclasses.replace(
-            epilogue,
-            multiplier=int(multiplier[0]),
-            shift=shift,
-            zero_point=int(out.zero_point),
-            wide=wide,
-        )
+        epilogue, out = self._rounding(var.name, dataclasses.replace(epilogue, wide=wide), scale, out)
         return epilogue, {}, out
 
+    @staticmethod
+    def _rounding(
+        name: str, epilogue: Epilogue, scale: float, out: QuantParams
+    ) -> tuple[Epilogue, QuantParams]:
+        """The one rounding of a sum in units of `scale` to a result that is not much finer than it."""
+        out = dataclasses.replace(out, scale=max(out.scale, scale / qparams.MAX_REAL_MULTIPLIER))
+        multiplier, shift = qparams.fixed_point(scale / out.scale)
+        qparams.check_shift(2.0 ** (epilogue.bits - 1) if epilogue.residual else 2.0**24, shift, name)
+        epilogue = dataclasses.replace(
+            epilogue, multiplier=int(multiplier[0]), shift=shift, zero_point=int(out.zero_point)
+        )
+        return epilogue, out
+
     def is_wide(self, var: relax.Var) -> bool:
-        """Whether a variable belongs to a residual stream that is int16."""
-        return any(var.same_as(member) for member in self.stream)
+        """Whether the result of a layer is one of those that are int16."""
+        return any(var.same_as(member) for member in self.wide)
 
     def _largest_sum(self, var: relax.Var) -> float:
         """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
-        return max(float(np.abs(self.statistics[f"{var.name}.{key}"]).max()) for key in ("branch", "sum"))
+        return max(self.statistics.magnitude(f"{var.name}.{key}") for key in ("branch", "sum"))
 
     def _floors(self, var: relax.Var) -> list[float]:
         """The finest scale that each sum to which `var` is added takes of it."""
-        sums = [reader for reader in readers(self.graph, var) if use(self.graph, reader, var) == ADDED]
+        sums = [reader for reader in readers(self.graph, var) if adds(self.graph, reader, var)]
         return [
-            qparams.wide_residual_floor(self._largest_sum(reader), self._sum_bits(self.graph.bound(reader)))
+            qparams.wide_residual_floor(self._largest_sum(reader), self.sum_bits(self.graph.bound(reader)))
             for reader in sums
         ]
 
     @staticmethod
-    def _sum_bits(call: relax.Call) -> int:
+    def sum_bits(call: relax.Call) -> int:
         """Width of the sum in front of the epilogue of an operator."""
         _, _, norm = parts(call)
         if norm is None or attributes(call)["norm"] == SCALE:
@@ -368,9 +432,9 @@ class Quantization:
     def _residual(self, expr: Any) -> Value:
         array = as_array(expr)
         if array is None:
-            return self.operand(expr)
-        params = qparams.symmetric(float(array.min()), float(array.max()))
-        return Value(constant(qparams.quantize(array, params)), params)
+            return self.operand(expr, int16=True)
+        values, params = qparams.quantized_constant(array, offset=True)
+        return Value(constant(values), params)
 
 
 def dense_tensors(
@@ -383,16 +447,3 @@ def dense_tensors(
         bias: constant(dense.bias),
         multiplier: constant(dense.multiplier),
     }
-
-
-def _wide_stream(graph: Graph) -> list[relax.Var]:
-    """The residual stream, which the user wants in int16."""
-    stream = residual_stream(graph)
-    if not stream:
-        raise UserError(
-            "--residual int16: this model has no residual stream that could be int16. A tensor can when it is only "
-            "added, normalised and pooled, as between the LayerNorms of a pre-LayerNorm encoder; where LayerNorm "
-            "follows each sum (post-LayerNorm), matrix products read its result, and they take int8.",
-            "Compile with --residual int8: the sums of such a model are int32 up to their LayerNorm in any case.",
-        )
-    return stream

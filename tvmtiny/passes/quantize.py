@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,8 @@ class QuantizedModel:
         outputs: names of the results' variables, in order; `tensors` has their parameters.
         tensors: parameters of every operator's result by variable name, for reports.
         max_tokens: S.
-        stream: names of the tensors of the residual stream that are int16.
+        int16: names of the layers between others whose results are int16.
+        scales: of values `<layer>.<value>` that have the scale that the model came with: KEPT or SYMMETRIC.
     """
 
     module: tvm.IRModule
@@ -50,11 +51,8 @@ class QuantizedModel:
     tensors: dict[str, QuantParams]
     max_tokens: int
     has_length: bool
-    stream: tuple[str, ...] = ()
-
-
-RESIDUALS = ("int8", "int16")
-"""Element types of the residual stream."""
+    int16: tuple[str, ...] = ()
+    scales: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def quantize(
@@ -63,19 +61,21 @@ def quantize(
     method: str = "auto",
     residual: str = "int8",
     weights: WeightTypes | None = None,
+    int16: Sequence[str] = (),
 ) -> QuantizedModel:
     """Quantize a fused module.
 
     Args:
         statistics: from `quant.calibrate`, over this same module.
         method: one of `quant.ranges.METHODS`.
-        residual: one of RESIDUALS.
+        residual: one of `int16_layers.RESIDUALS`.
         weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
+        int16: names or patterns of layers whose results are to be int16.
 
     Raises:
-        UserError: an accumulator could overflow, or int16 is asked for a model without a residual stream.
+        UserError: an accumulator could overflow, or int16 is asked for what cannot be int16 (`passes.int16_layers`).
     """
-    c = Quantization(fused, statistics, method, residual, weights)
+    c = Quantization(fused, statistics, method, residual, weights, int16)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -100,7 +100,8 @@ def quantize(
         },
         max_tokens=c.max_tokens,
         has_length=c.has_length,
-        stream=tuple(var.name for var in c.stream),
+        int16=tuple(var.name for var in c.wide),
+        scales=c.scales,
     )
 
 
@@ -164,8 +165,10 @@ def _activated(
     """
     integers = c.integer_weights(name, w, b, x, observed)
     out = c.range_of(name, key)
+    if activation == "relu" and f"{name}.{key}" in c.statistics.given:
+        out = dataclasses.replace(out, zero_point=-128)  # the same steps, and none for what is negative
     direct = activation == "none" or (activation == "relu" and out.zero_point == -128)
-    before = out if direct else c.range_of(name, "pre")
+    before = out if direct or c.is_clamp(name, activation) else c.range_of(name, "pre")
     before = dataclasses.replace(before, scale=qparams.floor_scale(before.scale, integers.unit))
     if direct:
         out = before
@@ -194,7 +197,7 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     first, zero_point, table, hidden = _activated(
         c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"], c.observed(x)
     )
-    integers = c.integer_weights(var.name, w2, b2, hidden, c.statistics[f"{var.name}.hidden"])
+    integers = c.integer_weights(var.name, w2, b2, hidden, c.statistics.get(f"{var.name}.hidden"))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
@@ -241,7 +244,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
     params = QuantParams(np.repeat(context, wo.shape[1] // heads), 0)
-    integers = c.integer_weights(var.name, wo, bo, params, c.statistics[f"{var.name}.context"])
+    integers = c.integer_weights(var.name, wo, bo, params, c.statistics.get(f"{var.name}.context"))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift
@@ -302,9 +305,9 @@ def _softmax(
 
 def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     x, gamma, beta = call.args
-    value = c.operand(x)
+    value = c.operand(x, int16=True)
     bits = qparams.norm_bits(shape_of(gamma)[0])
-    out = c.range_of(var.name, "out")
+    out = c.norm_range(var.name, array_of(gamma), array_of(beta))
     shift = qparams.norm_shift(bits, value.bits)
     g, b, epsilon = qparams.norm_constants(
         array_of(gamma),
@@ -331,7 +334,7 @@ def _layer_norm(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any,
 
 def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     x, gamma, beta = call.args
-    value = c.operand(x)
+    value = c.operand(x, int16=True)
     shift = qparams.norm_shift(qparams.SUM_BITS, value.bits)
     g, b, out_shift, out = qparams.scale_constants(
         array_of(gamma),
@@ -354,7 +357,7 @@ def _scale(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
 
 
 def _mean(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    value = c.operand(call.args[0])
+    value = c.operand(call.args[0], int16=True)
     if value.bits == 16:
         return _wide_mean(c, var, call, value)
     out = c.range_of(var.name, "out")
@@ -381,7 +384,7 @@ def _wide_mean(c: Quantization, var: relax.Var, call: relax.Call, value: Value) 
 
 
 def _first(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    value = c.operand(call.args[0])
+    value = c.operand(call.args[0], int16=True)
     if value.bits == 8:
         return emit_call("first", {"x": value.expr}, c.length(var, call), epilogue=0), value.params
     epilogue, operands, out = c.finish(var, call, Epilogue(), float(value.params.scale))

@@ -16,7 +16,7 @@ from tvm import relax
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.passes.graph import Graph, array_of, constant, shape_of
-from tvmtiny.passes.operators import EMBEDDINGS, kind, parts
+from tvmtiny.passes.operators import EMBEDDINGS, LAYER_NORM, attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization
 from tvmtiny.quant import qparams
 from tvmtiny.quant.integer import NORM_MAX_BITS
@@ -43,11 +43,15 @@ def _equal(one: Any, other: Any) -> bool:
 
 def quantize_embedding(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     """The integer operator of an embedding and the parameters of its result."""
-    (ids, tokens, positions, *second), _, _ = parts(call)
+    (ids, tokens, positions, *second), _, norm = parts(call)
     tied = any(kind(value) == "dense" and _equal(value.args[1], tokens) for _, value in c.graph)
     tables = {"positions": positions} if np.any(array_of(positions)) else {}
     tables |= {"segments": second[1]} if second else {}
-    tensors, attrs, unit = (_by_row if tied else _by_table)(tokens, tables)
+    # A zero point adds the same to all elements of a row, which a LayerNorm takes off again.
+    centred = norm is not None and attributes(call)["norm"] == LAYER_NORM
+    tensors, attrs, unit = (
+        _by_row(tokens, tables) if tied else _by_table(c, call, tokens, tables, offset=centred)
+    )
     tensors["ids"] = c.operand(ids).expr
     if second:
         tensors["segment_ids"] = c.operand(second[0]).expr
@@ -56,17 +60,18 @@ def quantize_embedding(c: Quantization, var: relax.Var, call: relax.Call) -> tup
     return emit_call("embed", {**tensors, **operands}, c.length(var, call), **attrs), out
 
 
-def _by_table(tokens: Any, others: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int], float]:
+def _by_table(
+    c: Quantization, call: relax.Call, tokens: Any, others: dict[str, Any], *, offset: bool
+) -> tuple[dict[str, Any], dict[str, int], float]:
     """Tables with one scale each; operands, factors and the unit of their sum."""
     arrays = {"tokens": array_of(tokens), **{name: array_of(table) for name, table in others.items()}}
-    needed = {name: float(np.abs(array).max()) / 127 for name, array in arrays.items()}
-    unit = (max(needed.values()) or 1.0) / 128
-    factors = {name: max(1, math.ceil(scale / unit - 1e-9)) for name, scale in needed.items()}
-    tables = {
-        name: constant(qparams.quantize(array, QuantParams(unit * factors[name])))
-        for name, array in arrays.items()
-    }
-    return tables, {f"{name.removesuffix('s')}_factor": factor for name, factor in factors.items()}, unit
+    tables, factors, unit = qparams.embedding_tables(list(arrays.values()), c.sum_bits(call), offset=offset)
+    tensors = {name: constant(table) for name, table in zip(arrays, tables, strict=True)}
+    return (
+        tensors,
+        {f"{name[:-1]}_factor": factor for name, factor in zip(arrays, factors, strict=True)},
+        unit,
+    )
 
 
 def _by_row(tokens: Any, others: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int], float]:

@@ -17,8 +17,11 @@ from tvmtiny.passes.operators import EMBEDDINGS, NORMS, WEIGHTED, attributes, ki
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
-_SUMS = (*EMBEDDINGS, *WEIGHTED)
-_POOLS = ("mean", "first")
+
+SUMS = (*EMBEDDINGS, *WEIGHTED)
+"""Operators that end in an int32 sum."""
+
+POOLS = ("mean", "first")
 
 
 def residual_stream(graph: Graph) -> list[relax.Var]:
@@ -33,7 +36,7 @@ def residual_stream(graph: Graph) -> list[relax.Var]:
         uses = {use(graph, reader, var) for reader in readers(graph, var)} if kind(value) else {OTHER}
         if not uses or any(var.same_as(result) for result in results):
             continue
-        if kind(value) in _POOLS:
+        if kind(value) in POOLS:
             source = trace(graph, value.args[0]).root
             belongs = uses == {NORMALIZED} and any(source.same_as(member) for member in stream)
         else:
@@ -52,17 +55,31 @@ def use(graph: Graph, reader: relax.Var, var: relax.Var) -> str:
     value = graph.bound(reader)
     if not isinstance(value, relax.Call) or not kind(value):
         return OTHER
-    core, residual, _ = parts(value)
-    if residual is not None and _is(graph, residual, var):
+    core = parts(value)[0]
+    if adds(graph, reader, var):
         return OTHER if any(_reads(graph, arg, var) for arg in core) else ADDED
     if not _is(graph, core[0], var):
         return OTHER
-    return NORMALIZED if kind(value) in NORMS else POOLED if kind(value) in _POOLS else OTHER
+    return NORMALIZED if kind(value) in NORMS else POOLED if kind(value) in POOLS else OTHER
+
+
+def adds(graph: Graph, reader: relax.Var, var: relax.Var) -> bool:
+    """Whether the expression of `reader` is a sum with `var` as its residual."""
+    value = graph.bound(reader)
+    residual = parts(value)[1] if isinstance(value, relax.Call) and kind(value) else None
+    return residual is not None and _is(graph, residual, var)
+
+
+def reads_int16(graph: Graph, reader: relax.Var, var: relax.Var) -> bool:
+    """Whether the expression of `reader` takes `var` in int16: adds, normalises or pools it, whatever else it does."""
+    value = graph.bound(reader)
+    first = kind(value) in (*NORMS, *POOLS) and _is(graph, value.args[0], var)
+    return first or adds(graph, reader, var)
 
 
 def _is_sum(value: Any) -> bool:
     """Whether an operator ends in an int32 sum that is rounded once."""
-    if kind(value) not in _SUMS or attributes(value)["norm"]:
+    if kind(value) not in SUMS or attributes(value)["norm"]:
         return False
     return kind(value) != "dense" or attributes(value)["activation"] == "none"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tvmtiny.passes.decompose import observe
 from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.operators import token_rows
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, LENGTH_PARAMETER
+from tvmtiny.quant.qparams import QuantParams
 
 Array = npt.NDArray[Any]
 
@@ -69,9 +70,22 @@ def has_length(main: relax.Function) -> bool:
 
 
 class Statistics:
-    """Rows of every observed tensor over the calibration samples."""
+    """What is known of every tensor: its rows over the calibration samples, or parameters that the model came with."""
 
-    def __init__(self, traces: Iterable[Trace]) -> None:
+    def __init__(
+        self,
+        traces: Iterable[Trace],
+        given: Mapping[str, QuantParams] | None = None,
+        inputs: Mapping[str, QuantParams] | None = None,
+    ) -> None:
+        """Collect.
+
+        Args:
+            traces: of the float module; none where all parameters are given.
+            given: of `quant.given.given_parameters`. inputs: of `quant.given.input_params`.
+        """
+        self.given = dict(given or {})
+        self.inputs = dict(inputs or {})
         rows: dict[str, list[Array]] = {}
         for trace in traces:
             for name, value in trace.values.items():
@@ -79,7 +93,29 @@ class Statistics:
         self._rows = {name: _sample(np.concatenate(parts)) for name, parts in rows.items()}
 
     def __getitem__(self, name: str) -> Array:
+        """Rows of a tensor, `<layer>.<value>`; raises UserError when there are none."""
+        if name not in self._rows:
+            layer, _, value = name.rpartition(".")
+            raise UserError(
+                f"The model has no scale for the tensor '{value}' of '{layer}', and there is no calibration data.",
+                "Give representative inputs with --calibration DATA.npz, or quantize this tensor in the model, too.",
+            )
         return self._rows[name]
+
+    def knows(self, name: str) -> bool:
+        """Whether a tensor has rows or given parameters."""
+        return name in self._rows or name in self.given
+
+    def get(self, name: str) -> Array | None:
+        """Rows of a tensor, or None."""
+        return self._rows.get(name)
+
+    def magnitude(self, name: str) -> float:
+        """The largest magnitude (real) that a tensor has, or that its given parameters can hold."""
+        if name in self.given:
+            params = self.given[name]
+            return float(params.scale) * max(128 + int(params.zero_point), 127 - int(params.zero_point))
+        return float(np.abs(self[name]).max())
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows

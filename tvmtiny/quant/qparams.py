@@ -40,6 +40,9 @@ NORM_MAX_EXTENT = 1024
 SUM_BITS = 24
 """Width of a sum that is requantized."""
 
+RMS_NORM_MAX_EXTENT = NORM_MAX_EXTENT - 1
+"""Widest RMSNorm, whose normalized value may be sqrt(E) itself."""
+
 WIDE_HEADROOM = 2.0
 """int16 tensors hold this factor times their calibrated magnitude before they saturate: one bit of sixteen."""
 
@@ -51,6 +54,18 @@ FEATURE_SCALES = (2.0**-15, 2.0**7)
 
 INT4_BOUND = 2**28 - 1
 """Largest accumulator of a layer with int4 weights: `fixed_point` shifts by 3 at most."""
+
+BIAS_LIMIT = 2.0**26
+"""Largest magnitude of a bias, in units of the accumulator."""
+
+GRID_TOLERANCE = 1e-3
+"""Weights are whole multiples of a scale to within this part of it: float32 carries 127 steps to 1e-5."""
+
+LEAST_STEPS = 16
+"""Weights on a coarser grid would leave their bias too little resolution."""
+
+FEW_COLUMNS = 8
+"""A row of no more numbers lies on some grid by accident."""
 
 SUM_MARGIN = 1.5
 """Sums may exceed their calibrated range by this factor before they saturate."""
@@ -106,6 +121,35 @@ def asymmetric(low: float, high: float) -> QuantParams:
 def symmetric(low: float, high: float) -> QuantParams:
     """int8 with zero point 0; -128 is not used."""
     return QuantParams(max(abs(low), abs(high)) / 127 or 1.0, 0)
+
+
+def made_symmetric(params: QuantParams) -> QuantParams:
+    """Parameters with zero point 0 that hold the values of others; a scale with zero point 0 stays as it is.
+
+    As everywhere, -128 of a symmetric tensor is not used: the step next to it may saturate.
+    """
+    largest = 127 + abs(int(params.zero_point)) if int(params.zero_point) else 127
+    return QuantParams(float(params.scale) * largest / 127, 0)
+
+
+def given_columns(params: QuantParams, count: int) -> QuantParams | None:
+    """Parameters of the elements of a feature input as those of its columns; None where rows differ.
+
+    Zero points are rounded: the grid moves by up to half a step, which the bias of the reading layer makes up for.
+    Those that int8 does not hold are brought into it, with a scale that keeps the range.
+    """
+    scale, zero = params.scale.reshape(-1, count), params.zero_point.reshape(-1, count)
+    if not (np.allclose(scale, scale[0]) and np.allclose(zero, zero[0], atol=1e-3)):
+        return None
+    whole = np.round(zero[0])
+    if np.all(np.abs(whole + 0.5) <= 127.5):
+        return QuantParams(scale[0], whole.astype(np.int32))
+    return columns((-128 - zero[0]) * scale[0], (127 - zero[0]) * scale[0])
+
+
+def is_uniform(params: QuantParams) -> bool:
+    """Whether all columns have the same parameters."""
+    return bool(np.ptp(params.scale) == 0 and np.ptp(params.zero_point) == 0)
 
 
 def wide(largest: float, floor: float = 0.0) -> QuantParams:
@@ -168,7 +212,84 @@ def weight_scales(weight: Array, bias: Array, levels: int = 127) -> Array:
     """
     largest = np.abs(weight).max(axis=1) / levels
     floor = max(float(largest.max()) * 2.0**-16, 1e-30)
-    return np.maximum(np.maximum(largest, floor), np.abs(bias) / 2.0**26)
+    return np.maximum(np.maximum(largest, floor), np.abs(bias) / BIAS_LIMIT)
+
+
+def int8_scales(weight: Array, bias: Array) -> Array:
+    """One scale an output channel of int8 weights: that of the grid on which they lie, where there is one."""
+    grid = grid_scales(weight)
+    kept = grid * BIAS_LIMIT > np.abs(bias)  # False where there is no grid
+    return np.where(kept, grid, weight_scales(weight, bias))
+
+
+def grid_scales(rows: Array, most: int = 128) -> Array:
+    """The scale of each row (N,) of real weights (N, K) that are at most `most` multiples of it; NaN for other rows.
+
+    Such are the weights of a model that its author has quantized: rounding them to another scale would only lose. The
+    scale is the coarsest there is, which is the author's but where all integers of a row share a factor. Where it is
+    coarse, so that a bias would have little resolution, or where a row has so few numbers that it lies on many grids,
+    the finest part of the scale that int8 allows is taken.
+    """
+    peak = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
+    found = np.full(len(rows), np.nan)
+    negative = 128 if most == 128 else 0  # int8 has -128 and no 128
+    few = rows[:, :FEW_COLUMNS]
+    most, least = (most, LEAST_STEPS) if rows.shape[1] > FEW_COLUMNS else (min(most, 127), 128)
+    for steps in range(1, most + 1):
+        scale = np.abs(peak) / steps
+        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != negative) | (peak < 0)))
+        for part in (few, rows):  # a few columns rule most scales out
+            multiples = part[left] / scale[left, None]
+            left = left[np.abs(multiples - np.round(multiples)).max(axis=1, initial=0) < GRID_TOLERANCE]
+        found[left] = scale[left] / (max(1, 127 // steps) if steps < least else 1)
+    return found
+
+
+def quantized_constant(array: Array, *, offset: bool) -> tuple[Array, QuantParams]:
+    """A real constant in int8 with one scale: exactly, where all of it lies on a grid, else rounded symmetrically.
+
+    Args:
+        offset: whether it may have a zero point; only a constant on a grid gets one.
+    """
+    grid = float(grid_scales(array.reshape(1, -1).astype(np.float64), 255)[0])
+    if not np.isnan(grid):
+        steps = np.round(array.astype(np.float64) / grid).astype(np.int64)
+        low, high = int(steps.min()), int(steps.max())
+        zero_point = 0 if low >= -128 and high <= 127 else -128 - low
+        if high + zero_point <= 127 and (offset or zero_point == 0):
+            return (steps + zero_point).astype(np.int8), QuantParams(grid, zero_point)
+    params = symmetric(float(array.min()), float(array.max()))
+    return quantize(array.astype(np.float64), params), params
+
+
+def embedding_tables(
+    arrays: Sequence[Array], bits: int, *, offset: bool
+) -> tuple[list[Array], list[int], float]:
+    """Real tables in int8, the factor of each in a sum of one row of each, and the unit of the sum.
+
+    Factors are whole. Tables on a grid (`quantized_constant`) keep it: factors are then as fine as `bits`, the width of
+    the sum, allows.
+
+    Args:
+        offset: whether a table may have a zero point, which is left to what follows the sum.
+    """
+    found = [quantized_constant(array, offset=offset) for array in arrays]
+    scales = [
+        float(params.scale) if np.any(array) else 0.0
+        for array, (_, params) in zip(arrays, found, strict=True)
+    ]
+    exact = [not np.isnan(grid_scales(array.reshape(1, -1), 255)[0]) for array in arrays]
+    fine = bits - 1 - 7 - math.ceil(math.log2(len(arrays))) if any(exact) else 7
+    unit = (max(scales) or 1.0) / 2**fine
+    factors = [
+        max(1, round(scale / unit) if kept else math.ceil(scale / unit - 1e-9))
+        for scale, kept in zip(scales, exact, strict=True)
+    ]
+    tables = [
+        values if kept else quantize(array, QuantParams(unit * factor))
+        for array, (values, _), factor, kept in zip(arrays, found, factors, exact, strict=True)
+    ]
+    return tables, factors, unit
 
 
 def floor_scale(scale: float, accumulator_scale: Array) -> float:
@@ -179,7 +300,7 @@ def floor_scale(scale: float, accumulator_scale: Array) -> float:
 def accumulator_scales(weight: Array, bias: Array, x: QuantParams) -> Array:
     """The real value of one unit of each channel's accumulator."""
     relative, largest = _relative(x)
-    return weight_scales(weight * relative, bias / largest) * largest
+    return int8_scales(weight * relative, bias / largest) * largest
 
 
 def _relative(x: QuantParams) -> tuple[Any, float]:
@@ -215,8 +336,8 @@ def int8_weights(
     """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them."""
     relative, largest = _relative(x)
     scaled = weight * relative
-    part = weight_scales(scaled, bias / largest)
-    values = np.clip(np.round(scaled / part[:, None]), -127, 127).astype(np.int8)
+    part = int8_scales(scaled, bias / largest)
+    values = np.clip(np.round(scaled / part[:, None]), -128, 127).astype(np.int8)
     unit = part * largest
     bound = (np.abs(scaled) / part[:, None] + 0.5).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
     return IntegerWeights(values, unit, bound, values)
@@ -393,7 +514,7 @@ def norm_constants(
     gamma: Array, beta: Array, epsilon: float, scale: float, out: QuantParams, uncentred: bool = False
 ) -> tuple[Array, Array, int]:
     """gamma, beta and epsilon of `integer.layer_norm_s8`, or `rms_norm_s8`, for a sum in units of `scale`."""
-    extent, most = len(gamma), NORM_MAX_EXTENT - uncentred
+    extent, most = len(gamma), RMS_NORM_MAX_EXTENT if uncentred else NORM_MAX_EXTENT
     if extent > most:
         raise UserError(
             f"A LayerNorm over {extent} values: at most {most} are supported.",

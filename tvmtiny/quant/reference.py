@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,16 +33,29 @@ class IntegerModel:
 
     def run(self, inputs: dict[str, Array], n: int) -> dict[str, Array]:
         """Every operator's result by variable name, in order; the model's outputs are among them."""
+        return {name: result for name, _, result in self._results(inputs, n)}
+
+    def operands(self, inputs: dict[str, Array], n: int) -> dict[str, tuple[dict[str, Array], set[str]]]:
+        """By the name of its result, what every operator is given, and which of it was computed: is no constant."""
+        calls = {var.name: operands.tensors for var, _, operands in self._steps}
+        return {
+            name: (
+                arrays,
+                {key for key in arrays if as_array(self._graph.producer(calls[name][key])) is None},
+            )
+            for name, arrays, _ in self._results(inputs, n)
+        }
+
+    def _results(self, inputs: dict[str, Array], n: int) -> Iterator[tuple[str, dict[str, Array], Array]]:
+        """Name, operands and result of every operator, in order."""
         values: dict[Any, Array] = {
             param: inputs[param.name] for param in self._graph.params if param.name != LENGTH_PARAMETER
         }
-        results = {}
         for var, kernel, operands in self._steps:
             assert kernel is not None
             arrays = {name: _value(self._graph, values, expr) for name, expr in operands.tensors.items()}
             values[var] = kernel.reference(Operands(arrays, None, operands.attrs), n)
-            results[var.name] = values[var]
-        return results
+            yield var.name, arrays, values[var]
 
 
 def integer_inputs(

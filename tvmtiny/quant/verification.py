@@ -13,9 +13,12 @@ import tvm
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.data import Batch, InputSpec
 from tvmtiny.frontend.names import suggestion
+from tvmtiny.passes import views
 from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.int16_layers import candidates
+from tvmtiny.passes.operators import kind
 from tvmtiny.passes.quantize import QuantizedModel
-from tvmtiny.passes.residual_stream import residual_stream
+from tvmtiny.passes.residual_stream import POOLS, residual_stream
 from tvmtiny.quant.calibrate import FloatModel, Trace, run_all
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs
@@ -25,6 +28,9 @@ Array = npt.NDArray[Any]
 
 FAIR_DB = 25.0
 """Below this a layer's error is above 6 % of its values (root mean square): worth a remedy."""
+
+LOST_DB = 1.0
+"""A layer that loses less than this hands on what it read."""
 
 ROUNDED_DB = 40.0
 """What rounding to int8 leaves of a tensor that fills its range: the loss of a layer without quantized operands."""
@@ -43,20 +49,29 @@ class Setup:
     """How a model was quantized: what there is to change.
 
     Attributes:
-        range_method, residual: as given to the compiler.
+        range_method: as given to the compiler.
         samples: of calibration.
-        has_stream: whether the model has a residual stream that could be int16.
+        int16: layers whose results are int8 and could be int16, each with those that have to be int16 with it.
+        stream: how many of them are the residual stream.
     """
 
     range_method: str
-    residual: str
     samples: int
-    has_stream: bool
+    int16: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    stream: int = 0
 
 
-def setup(fused: tvm.IRModule, range_method: str, residual: str, samples: int) -> Setup:
-    """The setup of a fused model."""
-    return Setup(range_method, residual, samples, bool(residual_stream(Graph(fused["main"]))))
+def setup(fused: tvm.IRModule, int16: Sequence[str], range_method: str, samples: int) -> Setup:
+    """The setup of a fused model whose layers `int16` have int16 results."""
+    graph = Graph(fused["main"])
+    possible: dict[str, tuple[str, ...]] = {}
+    for var in candidates(graph):
+        value = graph.bound(var)
+        source = views.trace(graph, value.args[0]).root.name if kind(value) in POOLS else ""
+        if var.name not in int16:
+            possible[var.name] = (source, var.name) if source in possible else (var.name,)
+    stream = sum(var.name in possible for var in residual_stream(graph))
+    return Setup(range_method, samples, possible, stream)
 
 
 def verify(
@@ -100,8 +115,9 @@ def verify(
     found = quality.report()
     found["accuracy"] = None if labels is None else _accuracy(np.asarray(classes), labels)
     found["inputs"] = [{"name": name, "clipped": clipped.share(name)} for name in quantized.inputs]
-    found["layers"] = _layers(found["layers"], _sources(quantized), clipped)
-    found["advice"] = advice(found["inputs"], found["layers"], how)
+    sources = _sources(quantized)
+    found["layers"] = _layers(found["layers"], sources, clipped)
+    found["advice"] = advice(found["inputs"], found["layers"], sources, how)
     return found
 
 
@@ -191,15 +207,19 @@ def _layers(
     return found
 
 
-def advice(inputs: list[dict[str, Any]], layers: list[dict[str, Any]], how: Setup) -> list[dict[str, Any]]:
+def advice(
+    inputs: list[dict[str, Any]],
+    layers: list[dict[str, Any]],
+    sources: Mapping[str, Sequence[str]],
+    how: Setup,
+) -> list[dict[str, Any]]:
     """What to change where much is lost; empty where nothing is. Rows of `layers` (names, inputs too) and `message`."""
     clipped = _worst([row for row in (*inputs, *layers) if row["clipped"] > CLIPPED], "clipped")
     noisy = _worst([row for row in layers if row["snr_db"] < FAIR_DB], "lost_db")
     found = [_tip(clipped, _of_clipped(clipped, how))] if clipped else []
-    if noisy and how.has_stream and how.residual == "int8":
-        found.append(
-            _tip(noisy, "--residual int16 keeps the residual stream that they read or write in int16.")
-        )
+    wider = _wider(layers, sources, how)
+    if wider:
+        found.append(_tip(noisy, _of_width(wider, how)))
     if noisy and not clipped:
         found.append(_tip(noisy, _of_ranges(how)))
     if (noisy or clipped) and how.samples < ENOUGH_SAMPLES:
@@ -214,6 +234,23 @@ def _worst(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 def _tip(rows: list[dict[str, Any]], message: str) -> dict[str, Any]:
     return {"layers": [row["name"] for row in rows], "message": message}
+
+
+def _wider(layers: list[dict[str, Any]], sources: Mapping[str, Sequence[str]], how: Setup) -> list[str]:
+    """The layers to give to --int16: what the layers that lose something themselves read or write."""
+    losing = [row["name"] for row in layers if row["snr_db"] < FAIR_DB and row["lost_db"] >= LOST_DB]
+    near = {name for losing_name in losing for name in (losing_name, *sources.get(losing_name, ()))}
+    chosen = {needed for name in near for needed in how.int16.get(name, ())}
+    return [name for name in how.int16 if name in chosen]
+
+
+def _of_width(names: list[str], how: Setup) -> str:
+    message = f"--int16 {','.join(names)} keeps what they read or write in int16"
+    return message + (
+        f"; --residual int16 does so for the {how.stream} tensors of the residual stream."
+        if how.stream
+        else "."
+    )
 
 
 def _of_clipped(rows: list[dict[str, Any]], how: Setup) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmtiny.report.assembly import Instruction, disassemble
@@ -42,6 +43,36 @@ class Program:
     def cycles(self, block: Block) -> int:
         """Estimated cycles of all executions of a block."""
         return block_cycles(self._model, self.instructions(block), block.entered, block.left)
+
+    def cycles_in_place(self, blocks: Sequence[Block]) -> list[int]:
+        """As `cycles` of each of a run's blocks, but without a bound where code runs on from one to the next.
+
+        QEMU ends a block at every kilobyte of addresses. An estimate by single blocks would change with the place of a
+        function by up to one per cent on a core with two issue slots.
+        """
+        before: dict[tuple[int, int], list[Block]] = {}
+        for block in blocks:
+            if not self.instructions(block)[-1].is_branch:
+                before.setdefault((block.phase, self._end(block)), []).append(block)
+        return [self.cycles(block) + self._saved(block, before) for block in blocks]
+
+    def _end(self, block: Block) -> int:
+        """Address of the instruction behind a block; 0 at the end of the code."""
+        last = bisect.bisect_left(self._addresses, block.address) + block.instructions
+        return self._addresses[last] if last < len(self._addresses) else 0
+
+    def _saved(self, block: Block, before: dict[tuple[int, int], list[Block]]) -> int:
+        """Cycles, at most 0, by which a block takes less because it only ever follows the blocks that end at it."""
+        leading = before.get((block.phase, block.address), [])
+        if sum(one.entered for one in leading) != block.entered:
+            return 0
+        own = self.instructions(block)
+        apart = self._model.cycles(own)
+        return sum(
+            one.entered * (self._model.cycles([*found, *own]) - self._model.cycles(found) - apart)
+            for one in leading
+            if (found := self.instructions(one))
+        )
 
 
 def base_name(symbol: str) -> str:

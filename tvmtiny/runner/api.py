@@ -15,11 +15,12 @@ import numpy as np
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import ResultMismatch, TvmtinyError, UserError
+from tvmtiny.link.messages import Counter
 from tvmtiny.runner import kinds
 from tvmtiny.runner.base import Answer, Job, Runner
 from tvmtiny.runner.plugin import Block
 from tvmtiny.runner.project import Project
-from tvmtiny.runner.protocol import Guard, Response, Sample, decode_response, encode_request
+from tvmtiny.runner.protocol import Guard, Response, Sample, sample_bytes
 from tvmtiny.runner.size import Sizes, read_sizes
 from tvmtiny.target import Target, load_target
 
@@ -44,6 +45,9 @@ class RunResult:
         run_elf: the program that was executed.
         sizes: bytes of `elf` by purpose.
         blocks: with `blocks=True`, executions of each block of code of `run_elf` by the first sample.
+        cycles: by sample, those of each of its repetitions; empty where nothing counts them.
+        clock_hz: of what counts them; 0 where time says nothing, as on an emulated core.
+        counter: what counts them.
     """
 
     outputs: list[dict[str, np.ndarray]]
@@ -55,6 +59,9 @@ class RunResult:
     run_elf: Path
     sizes: Sizes
     blocks: tuple[Block, ...] = ()
+    cycles: tuple[tuple[int, ...], ...] = ()
+    clock_hz: int = 0
+    counter: Counter = Counter.NONE
 
 
 def run(
@@ -98,18 +105,14 @@ def run(
     runner = _runner(kind)
     chosen = load_target(target or artifact.target) if not isinstance(target, Target) else target
     job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases))
-    parts = split(samples, jobs or os.cpu_count() or 1)
-    requests = [
-        encode_request(artifact, [sample for sample in part for _ in range(repeat)]) for part in parts
-    ]
+    parts = split(samples, (jobs or os.cpu_count() or 1) if runner.PARALLEL else 1)
+    repeated = [[sample for sample in part for _ in range(repeat)] for part in parts]
+    for index, sample in enumerate(samples):
+        sample_bytes(artifact, sample, index)  # refuses what does not fit, before anything is built
     project = runner.prepare(job)
     with ThreadPoolExecutor(len(parts)) as pool:
-        answers = list(pool.map(lambda request: runner.execute(job, project, request, timeout_s), requests))
-    responses = [
-        decode_response(artifact, answer.response, len(part) * repeat)
-        for part, answer in zip(parts, answers, strict=True)
-    ]
-    return _result(artifact, project, responses, answers, repeat)
+        answers = list(pool.map(lambda part: runner.execute(job, project, part, timeout_s), repeated))
+    return _result(artifact, project, [answer.response for answer in answers], answers, repeat)
 
 
 def split(items: Sequence[T], parts: int) -> list[Sequence[T]]:
@@ -152,7 +155,17 @@ def _result(
         run_elf=project.run_elf,
         sizes=read_sizes(project.elf),
         blocks=counts[0].blocks if complete else (),
+        cycles=_cycles(responses, repeat),
+        clock_hz=responses[0].info.clock_hz,
+        counter=responses[0].info.counter,
     )
+
+
+def _cycles(responses: list[Response], repeat: int) -> tuple[tuple[int, ...], ...]:
+    if responses[0].info.counter == Counter.NONE:
+        return ()
+    cycles = [value for response in responses for value in response.cycles]
+    return tuple(tuple(cycles[start : start + repeat]) for start in range(0, len(cycles), repeat))
 
 
 def _check_guard(artifact: Artifact, guard: Guard, sample: int) -> None:

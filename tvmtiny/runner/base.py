@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.runner.plugin import Counts
 from tvmtiny.runner.project import Project
+from tvmtiny.runner.protocol import Response, Sample
 from tvmtiny.target import Target
 
 
@@ -35,20 +37,23 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """The bytes of a response (protocol.py), and exact counts where the place of execution can tell."""
+    """The results of the samples, and exact counts where the place of execution can tell."""
 
-    response: bytes
+    response: Response
     counts: Counts | None = None
 
 
 class Runner(Protocol):
     """A module of kinds/."""
 
+    PARALLEL: bool
+    """Whether several executions at once are possible."""
+
     def prepare(self, job: Job) -> Project:
         """Build (and load) the program. Raises UserError or EnvironmentProblem."""
 
-    def execute(self, job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
-        """Run the program on one request; may be called from several threads.
+    def execute(self, job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
+        """Run the program on samples; may be called from several threads if `PARALLEL`.
 
         Raises EnvironmentProblem, with what the program said last, when it crashes, faults or takes longer
         than `timeout_s` seconds.

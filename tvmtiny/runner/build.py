@@ -38,19 +38,27 @@ def build(
         EnvironmentProblem: a tool is missing, or compiling failed.
     """
     directory = directory or artifact.directory / "build" / target.name
+    find_tool("make")
+    _compiler(target)
+    with _locked(directory):
+        project = write_project(artifact, target, directory)
+        make(project, artifact.name, strict=strict)
+    return project
+
+
+def make(project: Project, name: str, *, strict: bool = False) -> None:
+    """Call `make` in a project of the model `name`; raises as `build` does."""
+    target = project.target
     command = [find_tool("make"), f"-j{os.cpu_count() or 1}", "--no-print-directory", *_compiler(target)]
     if strict:
         command.append("WERROR=-Werror")
-    with _locked(directory):
-        project = write_project(artifact, target, directory)
-        finished = run_program(command, cwd=directory)
+    finished = run_program(command, cwd=project.directory)
     if finished.status != 0:
-        _refuse_overflow(artifact, target, finished.output)
+        _refuse_overflow(name, target, finished.output)
         raise EnvironmentProblem(
-            f"Building {artifact.name} for {target.name} failed in {directory}:\n"
+            f"Building {name} for {target.name} failed in {project.directory}:\n"
             f"{shell_line(command)}\n{last_lines(finished.output)}"
         )
-    return project
 
 
 def _compiler(target: Target) -> list[str]:
@@ -62,7 +70,7 @@ def _compiler(target: Target) -> list[str]:
     return [f"CROSS_COMPILE={prefix}"]
 
 
-def _refuse_overflow(artifact: Artifact, target: Target, output: str) -> None:
+def _refuse_overflow(name: str, target: Target, output: str) -> None:
     """Raise UserError when the linker says that a region is too small."""
     overflows = dict(_OVERFLOW.findall(output))
     if not overflows:
@@ -70,11 +78,11 @@ def _refuse_overflow(artifact: Artifact, target: Target, output: str) -> None:
     script = BOARD_SCRIPT if not target.qemu_machine else "qemu.ld"
     sizes = {region.name: region.bytes for region in target.memory}
     parts = []
-    for name, excess in overflows.items():
-        available = sizes.get(name) or sum(sizes[part] for part in _joined(name, sizes))
-        parts.append(f"{name}: needs {available + int(excess)} bytes, has {available}")
+    for region, excess in overflows.items():
+        available = sizes.get(region) or sum(sizes[part] for part in _joined(region, sizes))
+        parts.append(f"{region}: needs {available + int(excess)} bytes, has {available}")
     raise UserError(
-        f"{artifact.name} does not fit {target.name} ({'; '.join(parts)}; {script} has the memory map).",
+        f"{name} does not fit {target.name} ({'; '.join(parts)}; {script} has the memory map).",
         "Use a smaller model or fewer tokens (--max-tokens), or a target with more memory.",
     )
 

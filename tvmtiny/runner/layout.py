@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from tvmtiny.errors import UserError
 from tvmtiny.target import MemoryRegion, Target
 
-# What the program keeps in RAM besides arena and stack: its variables and the stack for reporting faults. It
-# serves to choose a region; the linker has the last word.
-VARIABLES_BYTES = 512
+# What the program keeps in RAM besides arena and stack: two frames of the link, its variables, and the stack for
+# reporting faults. It serves to choose a region; the linker has the last word.
+VARIABLES_BYTES = 1024
 # QEMU tracks code by pages: regions of code and of data do not share one.
 PAGE_BYTES = 4096
 
@@ -34,14 +34,16 @@ class Placement:
     stack_bytes: int
 
 
-def place(target: Target, arena_bytes: int) -> Placement:
+def place(target: Target, arena_bytes: int, further_bytes: int = 0) -> Placement:
     """Choose regions for an arena of `arena_bytes` (guards included) and for stack and variables.
+
+    Variables are those of every program and `further_bytes` more.
 
     The arena goes to the fastest region that holds it, with stack and variables beside it where they fit.
     Only an arena larger than every region spans several contiguous ones. Raises UserError with the sizes when
     none will do.
     """
-    work_bytes = target.stack_bytes + VARIABLES_BYTES
+    work_bytes = target.stack_bytes + VARIABLES_BYTES + further_bytes
     for area in _areas(target):
         free = area.bytes - arena_bytes
         if free >= work_bytes and "data" in area.uses:
@@ -67,6 +69,7 @@ def translate(placement: Placement, board: Target, machine: Target) -> Placement
     regions = tuple(
         dataclasses.replace(region, origin=region.origin + shifts[region.origin])
         for region in placement.regions
+        if not region.boot
     )
     return dataclasses.replace(placement, regions=regions)
 
@@ -132,6 +135,8 @@ def _runs(board: Target) -> list[list[MemoryRegion]]:
     """Regions of one kind that follow each other without a gap."""
     runs: list[list[MemoryRegion]] = []
     for region in sorted(board.memory, key=lambda region: region.origin):
+        if region.boot:
+            continue  # a machine starts the program itself
         if runs and runs[-1][-1].end == region.origin and runs[-1][-1].kind == region.kind:
             runs[-1].append(region)
         else:

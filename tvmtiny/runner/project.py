@@ -2,24 +2,31 @@
 
 The directory stands alone: nothing in it points outside, and it needs only `make` and a compiler. Files are
 written only when their content changes, so that `make` rebuilds no more than it must.
+
+What is special of a kind of project (its links, its macros) its handler says: microtvm_projects/<kind>/handler.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from tvmtiny import __version__
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.resources import data_dir
-from tvmtiny.runner.layout import Placement, place, translate
+from tvmtiny.runner.layout import Placement
 from tvmtiny.target import HOST, Target
 
 ELF = "out/firmware.elf"
 EMULATED_ELF = "out/firmware-qemu.elf"
+SERIAL_ELF = "out/firmware-serial.elf"
 BOARD_SCRIPT = "board.ld"
 EMULATED_SCRIPT = "qemu.ld"
 
@@ -30,6 +37,47 @@ HOST_GUARD_BYTES = 4096
 _MODEL = "model"
 _COMMON = "common"
 _PORT = "port"
+HARNESS = ("harness.c", "tvmt_frame.c", "tvmt_link.c")
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """One program of a project.
+
+    Attributes:
+        elf: where it goes, relative to the project.
+        sources: files of the kind's folder that belong to this program and not to every one.
+        script: linker script, relative to the project; "" for the compiler's own.
+        placement: regions of that script.
+        title: what the script's memory map is.
+    """
+
+    elf: str
+    sources: tuple[str, ...]
+    script: str = ""
+    placement: Placement | None = None
+    title: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a kind of project makes of a model and a target.
+
+    Attributes:
+        links: the program for the target itself first.
+        run_elf: which of them this machine can execute, on files of requests and answers.
+        serial_elf: which of them this machine can execute, on a line of bytes.
+        sources: files of the kind's folder that belong to every program.
+        defines: macros, besides those of the harness.
+        saved_bytes: memory for a copy of the inputs.
+    """
+
+    links: tuple[Link, ...]
+    run_elf: str
+    serial_elf: str
+    sources: tuple[str, ...]
+    defines: dict[str, str]
+    saved_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,97 +89,113 @@ class Project:
         target: whose memory and core it is for.
         elf: the program for the target itself.
         run_elf: the program that this machine can execute: the one for QEMU, or `elf`.
+        serial_elf: the one that serves the link on a line: an emulated serial port, or standard input and output.
+        model_id: what its firmware says of its model.
     """
 
     directory: Path
     target: Target
     elf: Path
     run_elf: Path
+    serial_elf: Path
+    model_id: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Link:
-    elf: str
-    script: str
-    placement: Placement | None
-    title: str
-
-
-def write_project(artifact: Artifact, target: Target, directory: Path) -> Project:
+def write_project(artifact: Artifact, target: Target, directory: Path, *, debug: bool = False) -> Project:
     """Write the project of `artifact` for `target` to `directory`, over an older one.
+
+    Args:
+        debug: the firmware shows its arena and stops after operators when asked to: it gives away raw inputs.
 
     Raises UserError when arena and stack do not fit the target's RAM.
     """
-    links = _host_links() if target.cpu == HOST else _device_links(artifact, target)
+    from tvmtiny.project import load_make_kind
+
+    plan = load_make_kind(target.project).plan(artifact, target)
     model_sources, model_folders = _copy_model(artifact, directory / _MODEL)
     port = data_dir(f"microtvm_projects/{target.project}")
-    transport = "transport_stdio.c" if target.cpu == HOST else "transport_semihosting.c"
     common = data_dir(f"microtvm_projects/{_COMMON}")
-    chosen = [path for path in common.iterdir() if path.suffix == ".h"]
+    headers = [path for path in common.iterdir() if path.suffix == ".h"]
+    port_files = [path for path in sorted(port.rglob("*.[ch]")) if _chosen(path.relative_to(port), plan)]
     sources = [
         *model_sources,
-        *_copy([*chosen, common / "harness.c", common / transport], directory, _COMMON),
-        *_copy(sorted(port.glob("*.[ch]")), directory, _PORT),
+        *_copy([*headers, *(common / name for name in HARNESS)], common, directory, _COMMON),
+        *_copy(port_files, port, directory, _PORT),
     ]
+    identity = model_id(artifact)
     context = {
         "model": artifact.name,
         "target": target,
         "sources": sources,
-        "include_dirs": [*model_folders, _COMMON],
-        "defines": _defines(artifact, target),
-        "links": links,
-        "two_maps": len(links) > 1,
+        "include_dirs": [*model_folders, _COMMON, _PORT],
+        "defines": {**harness_defines(artifact, target, plan.saved_bytes, debug=debug), **plan.defines},
+        "links": [(link, _objects(link, plan, sources)) for link in plan.links],
     }
     environment = _environment(port)
     _write(directory / "Makefile", environment.get_template("Makefile.j2").render(context))
-    for link in links:
+    for link in plan.links:
         if link.placement:
             script = environment.get_template("linker.ld.j2").render(
                 target=target, placement=link.placement, title=link.title
             )
             _write(directory / link.script, script)
-    return Project(directory, target, directory / links[0].elf, directory / links[-1].elf)
+    elf = directory / plan.links[0].elf
+    return Project(directory, target, elf, directory / plan.run_elf, directory / plan.serial_elf, identity)
 
 
-def _host_links() -> list[_Link]:
-    return [_Link(ELF, "", None, "")]
+def model_id(artifact: Artifact) -> str:
+    """16 hexadecimal digits that tell a compiled model from every other: of its sources, weights included."""
+    digest = hashlib.sha256(f"{artifact.name}\n".encode())
+    for name in artifact.sources:
+        content = (artifact.directory / name).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
-def _device_links(artifact: Artifact, target: Target) -> list[_Link]:
-    """The board's own link first, the one that QEMU executes last."""
-    alignment = max(artifact.arena_align, 16)
-    arena_bytes = -(-artifact.arena_bytes // alignment) * alignment + 2 * _guard_bytes(artifact, target)
-    placement = place(target, arena_bytes)
-    if target.qemu_machine:
-        return [_Link(ELF, EMULATED_SCRIPT, placement, f"Memory map of {target.name}.")]
-    links = [_Link(ELF, BOARD_SCRIPT, placement, f"Memory map of {target.name}.")]
-    if target.emulated_by:
-        machine = target.emulator()
-        title = f"Memory of {target.name} at addresses of {machine.name} (QEMU {machine.qemu_machine})."
-        links.append(_Link(EMULATED_ELF, EMULATED_SCRIPT, translate(placement, target, machine), title))
-    return links
-
-
-def _guard_bytes(artifact: Artifact, target: Target) -> int:
+def guard_bytes(artifact: Artifact, target: Target) -> int:
     """A multiple of the arena's alignment, so that the arena behind the first guard is aligned."""
     least = HOST_GUARD_BYTES if target.cpu == HOST else DEVICE_GUARD_BYTES
     return max(least, artifact.arena_align)
 
 
-def _defines(artifact: Artifact, target: Target) -> dict[str, str]:
-    """Macros of the build: the harness's, and where the model's weights and hot code go."""
-    defines = {
+def input_bytes(artifact: Artifact) -> int:
+    """Bytes of all inputs."""
+    return sum(tensor.bytes for tensor in artifact.inputs)
+
+
+def _chosen(path: Path, plan: Plan) -> bool:
+    linked = {*plan.sources, *(source for link in plan.links for source in link.sources)}
+    return path.suffix == ".h" or path.as_posix() in linked
+
+
+def _objects(link: Link, plan: Plan, sources: list[str]) -> list[str]:
+    """The sources that `link` consists of: all but those of other links alone."""
+    others = {f"{_PORT}/{source}" for other in plan.links for source in other.sources}
+    own = {f"{_PORT}/{source}" for source in link.sources}
+    return [source for source in sources if source not in others or source in own]
+
+
+def harness_defines(
+    artifact: Artifact, target: Target, saved_bytes: int, *, debug: bool
+) -> dict[str, str | None]:
+    """Macros of the harness (common/harness.c says what they are); None: defined without a value."""
+    numbers = ",".join(f"0x{byte:02x}" for byte in bytes.fromhex(model_id(artifact)))
+    defines: dict[str, str | None] = {
         "TVMT_MODEL": f"{artifact.name}_model",
+        "TVMT_MODEL_ID": f"{{{numbers}}}",
+        "TVMT_TARGET": f'"{_plain(target.name)}"',
+        "TVMT_VERSION": f'"{_plain(__version__)}"',
         "TVMT_ARENA_BYTES": f"{artifact.arena_bytes}u",
         "TVMT_ARENA_ALIGN": f"{artifact.arena_align}u",
-        "TVMT_GUARD_BYTES": f"{_guard_bytes(artifact, target)}u",
+        "TVMT_GUARD_BYTES": f"{guard_bytes(artifact, target)}u",
+        "TVMT_SAVED_BYTES": f"{saved_bytes}u",
     }
-    if target.cpu != HOST:
-        defines["TVMT_ARENA_SECTION"] = '".tvmt_arena"'
-        defines["TVMT_WEIGHTS_SECTION"] = '__attribute__((section(".tvmt_weights")))'
-        if target.code_ram:
-            defines["TVMT_CODE_SECTION"] = '__attribute__((section(".tvmt_code")))'
-    return defines
+    return {**defines, "TVMT_LINK_DEBUG": None} if debug else defines
+
+
+def _plain(text: str) -> str:
+    """`text` without what would end a string of C, of make or of the shell."""
+    return re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII)
 
 
 def _copy_model(artifact: Artifact, to: Path) -> tuple[list[str], list[str]]:
@@ -142,26 +206,30 @@ def _copy_model(artifact: Artifact, to: Path) -> tuple[list[str], list[str]]:
             f"{artifact.directory} lacks {', '.join(missing)}, which its metadata names.",
             "Compile the model again.",
         )
-    headers = [path for folder in artifact.include_dirs for path in (artifact.directory / folder).glob("*.h")]
+    folders = [artifact.directory / folder for folder in artifact.include_dirs]
+    headers = [path for folder in folders for path in folder.glob("*.h")]
+    # Those of further variants of micro-kernels: in folders of their own.
+    headers += sorted((artifact.directory / "include").glob("*/*.h"))
     for path in (*(artifact.directory / name for name in artifact.sources), *headers):
         relative = path.relative_to(artifact.directory)
         _write(to / relative, path.read_bytes())
-    folders = [(Path(_MODEL) / folder).as_posix() for folder in artifact.include_dirs]
-    return [f"{_MODEL}/{name}" for name in artifact.sources], folders
+    relative_folders = [(Path(_MODEL) / folder).as_posix() for folder in artifact.include_dirs]
+    return [f"{_MODEL}/{name}" for name in artifact.sources], relative_folders
 
 
-def _copy(files: Iterable[Path], directory: Path, folder: str) -> list[str]:
-    """Copy `files` to a folder of the project; returns the C sources among them, relative to the project."""
+def _copy(files: Iterable[Path], root: Path, directory: Path, folder: str) -> list[str]:
+    """Copy `files` of `root` to a folder of the project; returns the C sources among them, relative to the project."""
     sources = []
     for path in files:
-        _write(directory / folder / path.name, path.read_bytes())
+        name = f"{folder}/{path.relative_to(root).as_posix()}"
+        _write(directory / name, path.read_bytes())
         if path.suffix == ".c":
-            sources.append(f"{folder}/{path.name}")
+            sources.append(name)
     return sources
 
 
 def _environment(port: Path) -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(port),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -169,10 +237,17 @@ def _environment(port: Path) -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # C and make, not HTML
     )
+    environment.filters["object"] = _object
+    return environment
+
+
+def _object(source: str) -> str:
+    """The object file of a source."""
+    return f"out/{source[:-2]}.o"
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    data = content.encode() if isinstance(content, str) else content
+    data: Any = content.encode() if isinstance(content, str) else content
     if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,38 +1,37 @@
-"""Request and response of the harness as bytes: the twin of microtvm_projects/common/tvmt_protocol.h."""
+"""Samples as requests of the link, and its answers as results.
+
+A batch is what the file transports exchange: all requests at once, since files lose nothing, and all answers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tvmtiny.artifact import Artifact, TensorInfo
 from tvmtiny.errors import EnvironmentProblem, UserError
+from tvmtiny.link import messages
+from tvmtiny.link.frames import Frame, FrameReader
+from tvmtiny.link.messages import DATA_BYTES, Info, Kind, Run
 
 REQUEST_FILE = "tvmt_request.bin"
 RESPONSE_FILE = "tvmt_response.bin"
-REQUEST_MAGIC = 0x51544D54
-RESPONSE_MAGIC = 0x52544D54
-END_MAGIC = 0x45544D54
-VERSION = 1
+FILL = 0xA5
+"""What the arena holds before the first run, so that one which relies on zeros is found out."""
 
 EXIT_FAULT = 100
 # What the harness says by its exit status (enum tvmt_exit).
 EXIT_MEANINGS = {
-    90: "could not open the request or the response",
-    91: "got a request that is not for this model",
-    92: "found the request to end early",
-    93: "could not write the response",
-    94: "used up the whole stack",
+    90: "could not open the line to this computer",
+    92: "found the requests to end early",
+    93: "could not write an answer",
     95: "needs a larger or more aligned arena than it was built with",
 }
 
-_REQUEST_HEADER = struct.Struct("<5I")
-_RESPONSE_HEADER = struct.Struct("<3I")
-_END = struct.Struct("<4Ii")
-_WORD = struct.Struct("<i")
+_SESSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,55 +64,136 @@ class Guard:
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """A decoded response; a sample whose status is not 0 has no outputs. Stack in bytes, 0 if unknown."""
+    """The results of samples; one whose status is not 0 has no outputs.
+
+    Attributes:
+        stack_bytes: of the deepest run; 0 if unknown.
+        cycles: of each run, as the device counts them.
+        info: what the device said of itself.
+    """
 
     outputs: list[dict[str, np.ndarray]]
     status: list[int]
     stack_bytes: int
     guard: Guard
+    cycles: list[int]
+    info: Info
 
 
-def encode_request(artifact: Artifact, samples: Sequence[Sample], fill: int = 0xA5) -> bytes:
-    """The request for `samples`; `fill` is the byte that fills the arena before the first run.
-
-    Raises UserError for a sample that does not fit the model.
-    """
-    header = _REQUEST_HEADER.pack(REQUEST_MAGIC, VERSION, len(samples), len(artifact.inputs), fill & 0xFF)
-    parts = [header, *(struct.pack("<I", tensor.bytes) for tensor in artifact.inputs)]
-    for index, sample in enumerate(samples):
-        parts.append(_WORD.pack(sample.n_tokens))
-        parts.extend(_tensor_bytes(tensor, sample, index) for tensor in artifact.inputs)
-    return b"".join(parts)
+def sample_bytes(artifact: Artifact, sample: Sample, index: int) -> bytes:
+    """All inputs of a sample as they lie on the line; raises UserError when it does not fit the model."""
+    return b"".join(_tensor_bytes(tensor, sample, index) for tensor in artifact.inputs)
 
 
-def decode_response(artifact: Artifact, data: bytes, n_samples: int) -> Response:
-    """Read the response to `n_samples` samples; raises EnvironmentProblem when it is not complete."""
-    reader = _Reader(data)
-    magic, version, n_outputs = reader.unpack(_RESPONSE_HEADER)
-    sizes = [reader.unpack(_WORD)[0] for _ in range(n_outputs)] if n_outputs < 1 << 16 else []
-    expected = [tensor.bytes for tensor in artifact.outputs]
-    if (magic, version, sizes) != (RESPONSE_MAGIC, VERSION, expected):
+def output_bytes(artifact: Artifact) -> int:
+    """Bytes of all outputs."""
+    return sum(tensor.bytes for tensor in artifact.outputs)
+
+
+def output_tensors(artifact: Artifact, data: bytes) -> dict[str, np.ndarray]:
+    """All outputs of a run, by name."""
+    outputs, at = {}, 0
+    for tensor in artifact.outputs:
+        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        array = np.frombuffer(data[at : at + tensor.bytes], dtype=dtype).reshape(tensor.shape)
+        outputs[tensor.name] = array.astype(np.dtype(tensor.dtype))
+        at += tensor.bytes
+    return outputs
+
+
+def collect(artifact: Artifact, info: Info, runs: Sequence[tuple[Run, bytes]]) -> Response:
+    """Put runs and their outputs together; raises EnvironmentProblem when they are not this model's."""
+    check_model(artifact, info)
+    outside = [(index, run) for index, (run, _) in enumerate(runs) if run.guard_bytes]
+    first = outside[0] if outside else (0, None)
+    guard = Guard(
+        bytes=sum(run.guard_bytes for _, run in outside),
+        sample=first[0],
+        offset=first[1].guard_offset if first[1] else 0,
+    )
+    return Response(
+        outputs=[output_tensors(artifact, data) if run.status == 0 else {} for run, data in runs],
+        status=[run.status for run, _ in runs],
+        stack_bytes=max((run.stack_bytes for run, _ in runs), default=0),
+        guard=guard,
+        cycles=[run.cycles for run, _ in runs],
+        info=info,
+    )
+
+
+def check_model(artifact: Artifact, info: Info) -> None:
+    """Raise EnvironmentProblem when a device has a model of other sizes than `artifact`."""
+    found = (info.model, info.input_bytes, info.output_bytes)
+    expected = (artifact.name[:63], sum(t.bytes for t in artifact.inputs), output_bytes(artifact))
+    if found != expected:
         raise EnvironmentProblem(
-            f"The program's response is not for {artifact.name}: outputs of {sizes} bytes, not {expected}.",
+            f"The program's answers are not for {artifact.name}: its model is {found[0]} with {found[1]} "
+            f"bytes of inputs and {found[2]} of outputs, not {expected[1]} and {expected[2]}.",
             "Compile the model again: its C and its metadata do not belong together.",
         )
-    status: list[int] = []
-    outputs: list[dict[str, np.ndarray]] = []
+
+
+def encode_batch(artifact: Artifact, samples: Sequence[Sample]) -> bytes:
+    """Requests for `samples`, one behind the other. Raises UserError for a sample that does not fit the model."""
+    requests = [(Kind.INFO, messages.info_request(FILL))]
+    for index, sample in enumerate(samples):
+        data = sample_bytes(artifact, sample, index)
+        requests += [
+            (Kind.WRITE, messages.write_request(start, data[start : start + DATA_BYTES]))
+            for start in range(0, len(data), DATA_BYTES)
+        ]
+        requests.append((Kind.RUN, messages.run_request(sample.n_tokens, zlib.crc32(data))))
+        requests += [(Kind.READ, messages.read_request(*part)) for part in _output_parts(artifact)]
+    frames = (
+        Frame(kind, (index + 1) & 0xFFFF, _SESSION, payload).encode()
+        for index, (kind, payload) in enumerate(requests)
+    )
+    return b"".join(frames)
+
+
+def decode_batch(artifact: Artifact, data: bytes, n_samples: int) -> Response:
+    """Read the answers to a batch of `n_samples`; raises EnvironmentProblem when they are not complete."""
+    answers = _answers(data)
+    info = messages.parse_info(_take(answers, Kind.INFO))
+    check_model(artifact, info)
+    runs = []
     for _ in range(n_samples):
-        status.append(reader.unpack(_WORD)[0])
-        tensors = artifact.outputs if status[-1] == 0 else ()
-        outputs.append({tensor.name: reader.tensor(tensor) for tensor in tensors})
-    end, stack_bytes, guard_bytes, guard_sample, guard_offset = reader.unpack(_END)
-    if end != END_MAGIC:
-        raise EnvironmentProblem("The program's response does not end as it should.")
-    return Response(outputs, status, stack_bytes, Guard(guard_bytes, guard_sample, guard_offset))
+        run = messages.parse_run(_take(answers, Kind.RUN))
+        outputs = b"".join(_take(answers, Kind.READ) for _ in _output_parts(artifact))
+        runs.append((run, outputs))
+    return collect(artifact, info, runs)
 
 
-def answered_samples(artifact: Artifact, data: bytes) -> int:
-    """How many samples an incomplete response answers, for error messages; assumes that each succeeded."""
-    head = _RESPONSE_HEADER.size + _WORD.size * len(artifact.outputs)
-    each = _WORD.size + sum(tensor.bytes for tensor in artifact.outputs)
-    return max(0, len(data) - head) // each
+def answered_samples(data: bytes) -> int:
+    """How many samples an incomplete response answers, for error messages."""
+    return sum(frame.kind == Kind.RUN | messages.ANSWER for frame in FrameReader().feed(data))
+
+
+def _output_parts(artifact: Artifact) -> list[tuple[int, int]]:
+    """Offset and size of each READ."""
+    total = output_bytes(artifact)
+    return [(start, min(DATA_BYTES, total - start)) for start in range(0, total, DATA_BYTES)]
+
+
+def _answers(data: bytes) -> Iterator[Frame]:
+    """The answers but those to WRITE, which say nothing."""
+    for frame in FrameReader().feed(data):
+        if frame.kind != Kind.WRITE | messages.ANSWER:
+            yield frame
+
+
+def _take(answers: Iterator[Frame], kind: Kind) -> bytes:
+    """The payload of the next answer, which must be one to `kind`."""
+    frame = next(answers, None)
+    if frame is None:
+        raise EnvironmentProblem("The program's answers end early.")
+    if frame.kind == Kind.ERROR:
+        raise EnvironmentProblem(
+            f"The program {messages.refusal_text(messages.parse_refusal(frame.payload))}."
+        )
+    if frame.kind != kind | messages.ANSWER:
+        raise EnvironmentProblem(f"The program answered {frame.kind:#x} where {kind.name} was asked.")
+    return frame.payload
 
 
 def _tensor_bytes(tensor: TensorInfo, sample: Sample, index: int) -> bytes:
@@ -128,23 +208,3 @@ def _tensor_bytes(tensor: TensorInfo, sample: Sample, index: int) -> bytes:
             f"found {array.dtype}{list(array.shape)}."
         )
     return array.astype(dtype, copy=False).tobytes()
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._data):
-            raise EnvironmentProblem(f"The program's response ends early, after {len(self._data)} bytes.")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self.take(layout.size))
-
-    def tensor(self, tensor: TensorInfo) -> np.ndarray:
-        dtype = np.dtype(tensor.dtype).newbyteorder("<")
-        array = np.frombuffer(self.take(tensor.bytes), dtype=dtype).reshape(tensor.shape)
-        return array.astype(np.dtype(tensor.dtype))

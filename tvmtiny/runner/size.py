@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import re
 from pathlib import Path
 
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+
+_FAULT_PC = re.compile(r"at pc (0x[0-9a-f]+)")
 
 # Output section to purpose; what is not listed counts as the runtime's: start-up, harness, C library.
 _PURPOSES = {
@@ -98,6 +101,16 @@ def read_symbols(elf: Path) -> list[Symbol]:
             section = file.get_section(index).name
             symbols.append(Symbol(entry.name, section, address, int(entry["st_size"])))
     return sorted(symbols, key=lambda symbol: symbol.address)
+
+
+def with_function(elf: Path, text: str) -> str:
+    """Add the function's name to the address of a fault ("at pc 0x...") in what a program said."""
+    match = _FAULT_PC.search(text)
+    symbol = symbol_at(read_symbols(elf), int(match[1], 16)) if match else None
+    if match is None or symbol is None:
+        return text
+    offset = int(match[1], 16) - symbol.address
+    return text.replace(match[0], f"{match[0]} ({symbol.name}+{offset:#x})")
 
 
 def symbol_at(symbols: list[Symbol], address: int) -> Symbol | None:

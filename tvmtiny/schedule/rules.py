@@ -15,7 +15,7 @@ from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, WIDE_PAIRS
 from tvmtiny.kernels.tile import TILE
 from tvmtiny.kernels.weights import any_int4
-from tvmtiny.passes.lower import Rule
+from tvmtiny.passes.lower import VARIANT_ATTRIBUTE, Rule
 from tvmtiny.schedule.microkernels import MICROKERNEL
 from tvmtiny.target import Target
 
@@ -75,14 +75,15 @@ def family(target: Target, weights: str = "int8") -> str:
 
 
 def Schedule(microkernels: str) -> tvm.transform.Pass:  # noqa: N802
-    """Annotate every tile operator of every function with its family of micro-kernels."""
+    """Annotate every tile operator of every function with its variant of micro-kernels: by its blocking, or this family."""
 
     @tvm.transform.module_pass(opt_level=0, name="tvmtiny.Schedule")
     def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         functions = {symbol: f for symbol, f in module.functions.items() if isinstance(f, tirx.PrimFunc)}
         result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
         for symbol, function in functions.items():
-            result[symbol] = _annotate(function, microkernels)
+            variant = str(function.attrs.get(VARIANT_ATTRIBUTE, "")) or microkernels
+            result[symbol] = _annotate(function, variant).with_attr(VARIANT_ATTRIBUTE, variant)
         return result
 
     return run

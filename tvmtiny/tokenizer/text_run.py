@@ -37,26 +37,21 @@ class TextRun:
     checked: bool
 
 
-def run_texts(artifact: Artifact, texts: Sequence[str], on: str, timeout_s: float) -> TextRun:
+def run_texts(artifact: Artifact, texts: Sequence[str], on: str, timeout_s: float, **options: Any) -> TextRun:
     """Run a model that was compiled with a tokenizer.
 
     Args:
-        on: a kind of runner, as for `tvmtiny.runner.run`.
+        on, timeout_s, options: as for `tvmtiny.runner.run`.
 
     Raises:
         UserError: the model has no tokenizer, or a text is too long for the harness.
         ResultMismatch: the ids are not those of the tokenizers library.
     """
-    about = artifact.metadata.get("tokenizer")
-    if about is None:
-        raise UserError(
-            f"{artifact.name} was compiled without a tokenizer.",
-            "Compile it again with --tokenizer tokenizer.json.",
-        )
+    wrapped = text_model(artifact)
+    about = artifact.metadata["tokenizer"]
     raw = [_padded(text, about["text_bytes"]) for text in texts]
-    wrapped = _with_text_input(artifact, about)
     place = artifact.directory / "build" / f"text-{on.partition(':')[0]}"
-    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place)
+    result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place, **options)
     _check_status(artifact, result)
     samples = [_sample(artifact, about, output) for output in result.outputs]
     names = [info.name for info in artifact.outputs]
@@ -79,8 +74,14 @@ def _padded(text: str, size: int) -> Sample:
     return Sample({"text": values}, len(data))
 
 
-def _with_text_input(artifact: Artifact, about: dict[str, Any]) -> Artifact:
-    """The model as `<name>_text_model` describes it."""
+def text_model(artifact: Artifact) -> Artifact:
+    """The model as `<name>_text_model` describes it: it takes text. Raises UserError without a tokenizer."""
+    about = artifact.metadata.get("tokenizer")
+    if about is None:
+        raise UserError(
+            f"{artifact.name} was compiled without a tokenizer.",
+            "Compile it again with --tokenizer tokenizer.json.",
+        )
     size, start = about["text_bytes"], (artifact.arena_bytes + 3) // 4 * 4
     ids = next(info for info in artifact.inputs if info.name == about["input"])
     text = TensorInfo("text", "features", "uint8", (size,), start, size)

@@ -77,7 +77,8 @@ TVMT_INLINE void tvmt_pairs_one(const uint32_t *x, const uint32_t *end, int8_t *
 /* Four rows with `pairs` pairs of columns. */
 TVMT_INLINE void tvmt_pairs_four_rows(const uint32_t *x, void *out, int32_t pairs, const tvmt_pairs *c, int finish,
                                       int wide) {
-  const int32_t steps = 2 * ((c->depth + 3) >> 2), skip = -steps & (TVMT_PAIRS_STEPS - 1), word = wide ? 8 : 4;
+  const int32_t steps = 2 * ((c->depth + 3) >> 2), word = wide ? 8 : 4;
+  const int32_t skip = TVMT_PAIR_STEPS - 1 - (int32_t)((uint32_t)(steps - 1) % TVMT_PAIR_STEPS);
   const uintptr_t from = (uintptr_t)x - 8U, w = (uintptr_t)c->w - (uintptr_t)(word * (skip + 1));
   const int32_t gap = c->w_stride - word * (steps + skip);
   const int32_t bytes = (skip >> 1) * (wide ? TVMT_PAIRS_BYTES_S16 : TVMT_PAIRS_BYTES_S8);

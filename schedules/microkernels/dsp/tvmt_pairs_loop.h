@@ -3,6 +3,7 @@
 #define TVMT_PAIRS_LOOP_H
 
 #include "tvmt_assembly.h"
+#include "tvmt_knobs.h"
 #include "tvmt_simd.h"
 
 /* What becomes of an accumulator, acc = bias[j] + the product of a row and column j:
@@ -53,26 +54,59 @@ enum {
   "ldr.w r3, " W1 "\n\t"                            \
   "ldr.w r12, " X0 "\n\t"                           \
   "ldr.w lr, " X1 "\n\t" TVMT_PAIRS_PRODUCTS(X23)
-enum { TVMT_PAIRS_BYTES_S8 = 2 * 56, TVMT_PAIRS_BYTES_S16 = 52 + 44 }; /* of two steps */
+/* Bytes of two steps. */
+enum { TVMT_PAIRS_BYTES_S8 = 2 * 56, TVMT_PAIRS_BYTES_S16 = TVMT_PAIR_SINGLE_LOADS ? 2 * 52 : 52 + 44 };
 
-/* Sixteen steps. Their offsets count from 8 bytes before the strip and one step before the columns, so that the last
- * step can take both pointers to the next turn. */
-#define TVMT_PAIRS_AT_S8(X, W)                                                                                      \
-  TVMT_PAIRS_STEP_S8("[r0, #" #X "]", "[r0, #" #X " + 4]", "[r0, #" #X " + 8]", "[r1, #" #W "]")
-#define TVMT_PAIRS_AT_S16(X, W) TVMT_PAIRS_STEP_S16("[r0, #" #X "]", "[r0, #" #X " + 8]", "[r1, #2 * " #W "]")
-#define TVMT_PAIRS_SINGLE_AT_S16(X, W)                                                                              \
-  TVMT_PAIRS_SINGLE_S16("[r0, #" #X "]", "[r0, #" #X " + 4]", "[r0, #" #X " + 8]", "[r1, #2 * " #W "]",             \
-                        "[r1, #2 * " #W " + 4]")
-#define TVMT_PAIRS_FIFTEEN(ODD, EVEN)                                                                               \
-  ODD(8, 4) EVEN(24, 8) ODD(40, 12) EVEN(56, 16) ODD(72, 20) EVEN(88, 24) ODD(104, 28) EVEN(120, 32) ODD(136, 36)   \
-  EVEN(152, 40) ODD(168, 44) EVEN(184, 48) ODD(200, 52) EVEN(216, 56) ODD(232, 60)
+/* A turn: TVMT_PAIR_STEPS steps. Their offsets count from 8 bytes before the strip and one step before the columns, so
+ * that the last step can take both pointers to the next turn. FROM: steps of the turn before; X, W: bytes from there. */
+#define TVMT_PAIRS_AT_S8(FROM, X, W)                                                                                \
+  TVMT_PAIRS_STEP_S8("[r0, #16 * " #FROM " + " #X "]", "[r0, #16 * " #FROM " + " #X " + 4]",                        \
+                     "[r0, #16 * " #FROM " + " #X " + 8]", "[r1, #4 * " #FROM " + " #W "]")
+#define TVMT_PAIRS_AT_S16(FROM, X, W)                                                                               \
+  TVMT_PAIRS_STEP_S16("[r0, #16 * " #FROM " + " #X "]", "[r0, #16 * " #FROM " + " #X " + 8]",                       \
+                      "[r1, #8 * " #FROM " + 2 * " #W "]")
+#define TVMT_PAIRS_SINGLE_AT_S16(FROM, X, W)                                                                        \
+  TVMT_PAIRS_SINGLE_S16("[r0, #16 * " #FROM " + " #X "]", "[r0, #16 * " #FROM " + " #X " + 4]",                     \
+                        "[r0, #16 * " #FROM " + " #X " + 8]", "[r1, #8 * " #FROM " + 2 * " #W "]",                  \
+                        "[r1, #8 * " #FROM " + 2 * " #W " + 4]")
+#define TVMT_PAIRS_LAST_S8(FROM)                                                                                    \
+  TVMT_PAIRS_STEP_S8("[r0, #16 * " #FROM " + 120]", "[r0, #16 * " #FROM " + 124]", "[r0, #16 * " #FROM " + 128]!",  \
+                     "[r1, #4 * " #FROM " + 32]!")
+/* The last step updates both pointers in LDRD, whose offsets reach farther than those of an LDR that updates one. */
+#define TVMT_PAIRS_LAST_S16(FROM)                                                                                   \
+  TVMT_PAIRS_STEP_S16("[r0, #16 * " #FROM " + 120]", "[r0, #16 * " #FROM " + 128]!", "[r1, #8 * " #FROM " + 64]!")
+#if TVMT_PAIR_SINGLE_LOADS
+#define TVMT_PAIRS_EVEN_AT_S16 TVMT_PAIRS_SINGLE_AT_S16
+#else
+#define TVMT_PAIRS_EVEN_AT_S16 TVMT_PAIRS_AT_S16
+#endif
+#define TVMT_PAIRS_SEVEN(ODD, EVEN, FROM)                                                                           \
+  ODD(FROM, 8, 4) EVEN(FROM, 24, 8) ODD(FROM, 40, 12) EVEN(FROM, 56, 16) ODD(FROM, 72, 20) EVEN(FROM, 88, 24)       \
+  ODD(FROM, 104, 28)
+#define TVMT_PAIRS_EIGHT(ODD, EVEN, FROM) TVMT_PAIRS_SEVEN(ODD, EVEN, FROM) EVEN(FROM, 120, 32)
+#if TVMT_PAIR_STEPS == 8
+#define TVMT_PAIRS_STEPS_BUT_ONE(ODD, EVEN) TVMT_PAIRS_SEVEN(ODD, EVEN, 0)
+#define TVMT_PAIRS_LAST(STEP) STEP(0)
+#elif TVMT_PAIR_STEPS == 16
+#define TVMT_PAIRS_STEPS_BUT_ONE(ODD, EVEN) TVMT_PAIRS_EIGHT(ODD, EVEN, 0) TVMT_PAIRS_SEVEN(ODD, EVEN, 8)
+#define TVMT_PAIRS_LAST(STEP) STEP(8)
+#elif TVMT_PAIR_STEPS == 32
+#define TVMT_PAIRS_STEPS_BUT_ONE(ODD, EVEN)                                                                         \
+  TVMT_PAIRS_EIGHT(ODD, EVEN, 0) TVMT_PAIRS_EIGHT(ODD, EVEN, 8) TVMT_PAIRS_EIGHT(ODD, EVEN, 16)                     \
+  TVMT_PAIRS_SEVEN(ODD, EVEN, 24)
+#define TVMT_PAIRS_LAST(STEP) STEP(24)
+#elif TVMT_PAIR_STEPS == 48
+#define TVMT_PAIRS_STEPS_BUT_ONE(ODD, EVEN)                                                                         \
+  TVMT_PAIRS_EIGHT(ODD, EVEN, 0) TVMT_PAIRS_EIGHT(ODD, EVEN, 8) TVMT_PAIRS_EIGHT(ODD, EVEN, 16)                     \
+  TVMT_PAIRS_EIGHT(ODD, EVEN, 24) TVMT_PAIRS_EIGHT(ODD, EVEN, 32) TVMT_PAIRS_SEVEN(ODD, EVEN, 40)
+#define TVMT_PAIRS_LAST(STEP) STEP(40)
+#else
+#error "TVMT_PAIR_STEPS must be 8, 16, 32 or 48"
+#endif
 #define TVMT_PAIRS_TURN_S8                                                                                          \
-  TVMT_PAIRS_FIFTEEN(TVMT_PAIRS_AT_S8, TVMT_PAIRS_AT_S8)                                                            \
-  TVMT_PAIRS_STEP_S8("[r0, #248]", "[r0, #252]", "[r0, #256]!", "[r1, #64]!")
+  TVMT_PAIRS_STEPS_BUT_ONE(TVMT_PAIRS_AT_S8, TVMT_PAIRS_AT_S8) TVMT_PAIRS_LAST(TVMT_PAIRS_LAST_S8)
 #define TVMT_PAIRS_TURN_S16                                                                                         \
-  TVMT_PAIRS_FIFTEEN(TVMT_PAIRS_SINGLE_AT_S16, TVMT_PAIRS_AT_S16)                                                   \
-  TVMT_PAIRS_STEP_S16("[r0, #248]", "[r0, #256]!", "[r1, #128]!")
-enum { TVMT_PAIRS_STEPS = 16 };
+  TVMT_PAIRS_STEPS_BUT_ONE(TVMT_PAIRS_SINGLE_AT_S16, TVMT_PAIRS_EVEN_AT_S16) TVMT_PAIRS_LAST(TVMT_PAIRS_LAST_S16)
 
 #define TVMT_PAIRS_ALL(DO) DO("r4") DO("r5") DO("r6") DO("r7") DO("r8") DO("r9") DO("r10") DO("r11")
 /* r2, r3: multipliers of both columns; r12: zero point; lr: output. */

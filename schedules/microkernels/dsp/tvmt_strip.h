@@ -121,7 +121,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       "it eq\n\t"
       "moveq r11, r10\n\t"
       "str r11, [sp, #92]\n\t"
-      "add r3, r2, #22\n\t"
+      "add r3, r2, #22\n\t" TVMT_STRIP_SELECT
       "ldrh r10, [r3, r6, lsl #1]\n\t" /* the finish */
       "add r10, r10, r9\n\t"
       "str r10, [sp, #100]\n\t"
@@ -189,7 +189,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       ".short 30f - 9b, 31f - 9b, 32f - 9b, 33f - 9b\n\t"                        /* 22: finishes */
       ".short 40f - 9b, 41f - 9b, 42f - 9b, 43f - 9b\n\t"                        /* 30: their rows */
       ".byte 12, 8, 4, 16\n\t"                                                   /* 38: bytes of a row */
-      TVMT_STRIP_MORE_TABLE
+      TVMT_STRIP_MORE_TABLE TVMT_STRIP_STAGED_TABLE
       ".balign 2\n"
       "30:\n\t" TVMT_COLUMN_MULTIPLIER TVMT_OUTPUTS
       "40:\n\t" TVMT_ALL_ROWS(TVMT_ROW_S8) TVMT_NEXT_COLUMN("1b")
@@ -200,7 +200,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
       "33:\n\t"
       "ldr r0, [sp, #12]\n\t" TVMT_OUTPUTS
       "43:\n\t" TVMT_ALL_ROWS(TVMT_ROW_ROW_S8) TVMT_NEXT_COLUMN("2b")
-      TVMT_STRIP_LOOPS);
+      TVMT_STRIP_STAGED_CODE TVMT_STRIP_LOOPS);
 }
 
 /* out: of row 0 and column 0, for the `rows` rows of x, which tvmt_widen_s8 or tvmt_widen_u8 made. */

@@ -4,12 +4,13 @@
 
 #include "tvmt_assembly.h"
 #include "tvmt_features.h"
+#include "tvmt_knobs.h"
 
 /* Words of the strip that the loop has read beyond the next step when it compares with the strip's end. */
 #define TVMT_STRIP_AHEAD(rows) 0
 
 /* Steps to leave out of the first turn of the loop. */
-#define TVMT_STRIP_SKIP(steps) (-(steps)&7)
+#define TVMT_STRIP_SKIP(steps) (-(steps) & (TVMT_STRIP_STEPS - 1))
 
 #if TVMT_DSP
 
@@ -49,9 +50,19 @@
   "smlad r8, lr, r3, r8\n\t"
 #define TVMT_STEP_6 TVMT_STEP_4 TVMT_STEP_TWO_ROWS("r8", "r9")
 
-/* Eight steps, entered in their middle when their number is not a multiple of eight. */
+#if TVMT_STRIP_STEPS == 4
+#define TVMT_STRIP_TURN(STEP) STEP STEP STEP STEP
+#elif TVMT_STRIP_STEPS == 8
+#define TVMT_STRIP_TURN(STEP) STEP STEP STEP STEP STEP STEP STEP STEP
+#elif TVMT_STRIP_STEPS == 16
+#define TVMT_STRIP_TURN(STEP) STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP STEP
+#else
+#error "TVMT_STRIP_STEPS must be 4, 8 or 16"
+#endif
+
+/* A turn, entered in its middle when the number of steps is not a multiple of its own. */
 #define TVMT_LOOP(LABEL, STEP)                                    \
-  LABEL ":\n\t" STEP STEP STEP STEP STEP STEP STEP STEP           \
+  LABEL ":\n\t" TVMT_STRIP_TURN(STEP)                             \
   "ldr r2, [sp, #80]\n\t" /* the strip's end */                   \
   "cmp r0, r2\n\t"                                                \
   "bne.w " LABEL "b\n\t"                                          \
@@ -64,6 +75,10 @@
   ".byte 0, 24, 32, 44, 52, 60, 72, 0\n\t"
 #define TVMT_STRIP_MORE_TABLE
 #define TVMT_STRIP_ENTER
+/* This core gains nothing from finishes stage by stage (dual_issue/tvmt_strip_staged.h). */
+#define TVMT_STRIP_SELECT
+#define TVMT_STRIP_STAGED_TABLE
+#define TVMT_STRIP_STAGED_CODE
 #define TVMT_STRIP_LOOPS \
   TVMT_LOOP("11", TVMT_STEP_1) \
   TVMT_LOOP("12", TVMT_STEP_2) \

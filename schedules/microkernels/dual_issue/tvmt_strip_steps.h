@@ -9,13 +9,15 @@
 
 #include "tvmt_assembly.h"
 #include "tvmt_features.h"
+#include "tvmt_knobs.h"
+#include "tvmt_strip_staged.h"
 
 /* Words of the strip that the loop has read beyond the next step when it compares with the strip's end, which for it is
  * the last step. */
 #define TVMT_STRIP_AHEAD(rows) (2 * (rows) - ((rows) > 3 ? 3 : (rows) > 1 ? 4 : 2))
 
-/* Steps to leave out of the first turn of the loop; all eight lead to its end. */
-#define TVMT_STRIP_SKIP(steps) (8 - (((steps)-1) & 7))
+/* Steps to leave out of the first turn of the loop; all of them lead to its end. */
+#define TVMT_STRIP_SKIP(steps) (TVMT_STRIP_STEPS - (((steps)-1) & (TVMT_STRIP_STEPS - 1)))
 
 #if TVMT_DSP
 
@@ -94,8 +96,19 @@
 #define TVMT_STEP_MORE(TEXT) TEXT
 #define TVMT_STEP_END(TEXT)
 
-/* What a column begins with (its word may be loaded already), eight steps that may be entered anywhere, also at their
- * end, and the last step. */
+#define TVMT_STRIP_FOUR(STEP) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE)
+#if TVMT_STRIP_STEPS == 4
+#define TVMT_STRIP_TURN(STEP) TVMT_STRIP_FOUR(STEP)
+#elif TVMT_STRIP_STEPS == 8
+#define TVMT_STRIP_TURN(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)
+#elif TVMT_STRIP_STEPS == 16
+#define TVMT_STRIP_TURN(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP) TVMT_STRIP_FOUR(STEP)
+#else
+#error "TVMT_STRIP_STEPS must be 4, 8 or 16"
+#endif
+
+/* What a column begins with (its word may be loaded already), a turn of steps that may be entered anywhere, also at
+ * their end, and the last step. */
 #define TVMT_LOOP(START, LABEL, ROWS, WORD, STEP)                       \
   START ":\n\t"                                                         \
   "ldr.w r2, [r1], #4\n\t"                                              \
@@ -104,8 +117,7 @@
   "sxtb16 r2, r2\n\t"                                                   \
   "ldr.w pc, [sp, #108]\n"                                              \
   LABEL ":\n\t"                                                         \
-  STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) \
-  STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) STEP(TVMT_STEP_MORE) \
+  TVMT_STRIP_TURN(STEP)                                                 \
   "ldr.w lr, [sp, #80]\n\t" /* the last step */                         \
   "cmp r0, lr\n\t"                                                      \
   "bne.w " LABEL "b\n\t"                                                \

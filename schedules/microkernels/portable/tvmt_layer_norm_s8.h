@@ -3,6 +3,7 @@
 #define TVMT_LAYER_NORM_S8_H
 
 #include "tvmt_norm_rate.h"
+#include "tvmt_norm_row.h"
 
 /* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = (cols * t - sum) * sqrt(cols / variance) * 2**24.
  *
@@ -14,24 +15,16 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_layer_norm_s8(const int32_t *t, const 
                                                         int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
   for (int32_t i = 0; i < rows; i++) {
     const int32_t *row = t + i * t_stride;
-    int8_t *y = out + i * out_stride;
-    int32_t sum = 0, left;
-    int64_t squares = 0;
-    for (int32_t j = 0; j < cols; j++) {
-      sum += row[j];
-      squares += (int64_t)row[j] * row[j];
-    }
+    int32_t left;
+    int64_t squares;
+    const int32_t sum = tvmt_norm_sums(row, cols, &squares);
     /* sum((cols * t - sum)^2) = cols * (cols * sum(t^2) - sum^2). */
     const int64_t spread = cols * (cols * squares - (int64_t)sum * sum);
     const int32_t multiplier = tvmt_norm_rate((uint64_t)(spread + epsilon), root_extent, &left);
     const int32_t up = left > 0 ? left : 0, down = up - left;
     /* (cols * t - sum) << up, which fits 32 bits, from factors modulo 2**32. */
-    const uint32_t scale = (uint32_t)cols << up, offset = (uint32_t)sum << up;
-    for (int32_t j = 0; j < cols; j++) {
-      const int32_t centred = (int32_t)(scale * (uint32_t)row[j] - offset) >> down;
-      const int32_t normalized = tvmt_multiply_high(centred, multiplier);
-      y[j] = tvmt_shift_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]));
-    }
+    tvmt_norm_row(row, gamma, beta, out + i * out_stride, cols, (uint32_t)cols << up, (uint32_t)sum << up, down,
+                  multiplier);
   }
 }
 

@@ -3,6 +3,7 @@
 #define TVMT_RMS_NORM_S8_H
 
 #include "tvmt_norm_rate.h"
+#include "tvmt_norm_row.h"
 
 /* y = clamp8((multiply_high(n, gamma[j]) + beta[j]) >> 8), n = t * sqrt(cols / sum(t * t)) * 2**24.
  *
@@ -15,19 +16,12 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_rms_norm_s8(const int32_t *t, const in
                                                       int32_t out_stride, uint32_t root_extent, int64_t epsilon) {
   for (int32_t i = 0; i < rows; i++) {
     const int32_t *row = t + i * t_stride;
-    int8_t *y = out + i * out_stride;
-    int64_t squares = epsilon;
     int32_t left;
-    for (int32_t j = 0; j < cols; j++) {
-      squares += (int64_t)row[j] * row[j];
-    }
-    const int32_t multiplier = tvmt_norm_rate((uint64_t)squares, root_extent, &left);
+    int64_t squares;
+    (void)tvmt_norm_sums(row, cols, &squares);
+    const int32_t multiplier = tvmt_norm_rate((uint64_t)(squares + epsilon), root_extent, &left);
     const int32_t up = left > 0 ? left : 0, down = up - left;
-    for (int32_t j = 0; j < cols; j++) {
-      const int32_t value = (int32_t)((uint32_t)row[j] << up) >> down;
-      const int32_t normalized = tvmt_multiply_high(value, multiplier);
-      y[j] = tvmt_shift_saturate_s8(tvmt_multiply_high_add(beta[j], normalized, gamma[j]));
-    }
+    tvmt_norm_row(row, gamma, beta, out + i * out_stride, cols, 1U << up, 0, down, multiplier);
   }
 }
 

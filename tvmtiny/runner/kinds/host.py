@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmtiny.errors import EnvironmentProblem
@@ -12,8 +13,10 @@ from tvmtiny.runner.build import build
 from tvmtiny.runner.exchange import exchange
 from tvmtiny.runner.process import Finished
 from tvmtiny.runner.project import Project
-from tvmtiny.runner.protocol import EXIT_MEANINGS
+from tvmtiny.runner.protocol import EXIT_MEANINGS, Sample, decode_batch
 from tvmtiny.target import HOST, load_target
+
+PARALLEL = True
 
 
 def prepare(job: Job) -> Project:
@@ -22,14 +25,14 @@ def prepare(job: Job) -> Project:
     return build(job.artifact, target, job.build_dir)
 
 
-def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
+def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
     """Run the program in a working directory of its own."""
     with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
         command = [str(project.run_elf.resolve())]
-        finished, response = exchange(job, command, request, Path(folder), timeout_s)
+        finished, response = exchange(job, command, samples, Path(folder), timeout_s)
     if finished.status != 0:
         raise EnvironmentProblem(_explain(job, project, finished))
-    return Answer(response)
+    return Answer(decode_batch(job.artifact, response, len(samples)))
 
 
 def _explain(job: Job, project: Project, finished: Finished) -> str:

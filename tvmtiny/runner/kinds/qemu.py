@@ -5,9 +5,9 @@ QEMU has no model of cycles: counts are of instructions, and the same on every r
 
 from __future__ import annotations
 
-import re
 import signal
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmtiny.errors import EnvironmentProblem, UserError
@@ -17,13 +17,13 @@ from tvmtiny.runner.exchange import exchange
 from tvmtiny.runner.plugin import COUNT_FILE, plugin_argument, plugins_supported, read_counts
 from tvmtiny.runner.process import Finished, find_tool
 from tvmtiny.runner.project import Project
-from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS
-from tvmtiny.runner.size import read_symbols, symbol_at
+from tvmtiny.runner.protocol import EXIT_FAULT, EXIT_MEANINGS, Sample, decode_batch
+from tvmtiny.runner.size import read_symbols, with_function
 
 EMULATOR = "qemu-system-arm"
 BEGIN_SYMBOL = "tvmt_measure_begin"
 END_SYMBOL = "tvmt_measure_end"
-_FAULT_PC = re.compile(r"at pc (0x[0-9a-f]+)")
+PARALLEL = True
 
 
 def prepare(job: Job) -> Project:
@@ -33,7 +33,7 @@ def prepare(job: Job) -> Project:
     return build(job.artifact, job.target, job.build_dir)
 
 
-def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Answer:
+def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
     """Run the program on the emulated core, with the counting plugin where this QEMU loads plugins."""
     command = [
         find_tool(EMULATOR),
@@ -45,11 +45,11 @@ def execute(job: Job, project: Project, request: bytes, timeout_s: float) -> Ans
     if plugins_supported():
         command += ["-plugin", _measure(job, project)]
     with tempfile.TemporaryDirectory(prefix="tvmtiny-") as folder:
-        finished, response = exchange(job, command, request, Path(folder), timeout_s)
+        finished, response = exchange(job, command, samples, Path(folder), timeout_s)
         counts = read_counts(Path(folder) / COUNT_FILE)
     if finished.status != 0:
         raise EnvironmentProblem(_explain(job, project, finished))
-    return Answer(response, counts)
+    return Answer(decode_batch(job.artifact, response, len(samples)), counts)
 
 
 def _measure(job: Job, project: Project) -> str:
@@ -72,15 +72,5 @@ def _explain(job: Job, project: Project, finished: Finished) -> str:
         reason = "the core faulted"
     else:
         reason = EXIT_MEANINGS.get(finished.status, f"ended with status {finished.status}")
-    said = f":\n{_with_function(project, finished.tail)}" if finished.tail else "."
+    said = f":\n{with_function(project.run_elf, finished.tail)}" if finished.tail else "."
     return f"{job.artifact.name} on QEMU {machine}: {reason} ({project.run_elf}){said}"
-
-
-def _with_function(project: Project, text: str) -> str:
-    """Add the function's name to the address of a fault."""
-    match = _FAULT_PC.search(text)
-    symbol = symbol_at(read_symbols(project.run_elf), int(match[1], 16)) if match else None
-    if match is None or symbol is None:
-        return text
-    offset = int(match[1], 16) - symbol.address
-    return text.replace(match[0], f"{match[0]} ({symbol.name}+{offset:#x})")

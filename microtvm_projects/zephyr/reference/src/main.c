@@ -1,0 +1,56 @@
+/* Runs a model on its reference samples and compares every output byte. */
+#include <string.h>
+
+#include <zephyr/ztest.h>
+
+#include "samples.h"
+#include "tvmt_zephyr.h"
+
+#define DIRTY 0xa5 /* the arena before a run: a model must not count on zeros */
+
+static void check_sample(const struct tvmt_instance *instance, uint32_t index) {
+  const tvmt_model *model = instance->model;
+  const struct sample *sample = &reference_samples[index];
+  uint8_t *arena = tvmt_acquire(instance, K_FOREVER);
+  zassert_not_null(arena, "%s has no arena: CONFIG_TVMTINY_<MODEL>_ARENA_NONE", reference_model);
+  memset(arena, DIRTY, instance->arena_bytes);
+  for (uint32_t i = 0; i < model->n_inputs; i++) {
+    memcpy(arena + model->inputs[i].offset, sample->inputs[i], model->inputs[i].bytes);
+  }
+  zassert_ok(tvmt_run(instance, sample->n_tokens), "sample %u", index);
+  for (uint32_t i = 0; i < model->n_outputs; i++) {
+    zassert_mem_equal(arena + model->outputs[i].offset, sample->outputs[i], model->outputs[i].bytes,
+                      "sample %u: %s differs", index, model->outputs[i].name);
+  }
+  tvmt_release(instance);
+}
+
+ZTEST(reference, test_outputs) {
+  const struct tvmt_instance *instance = tvmt_find(reference_model);
+  zassert_not_null(instance, "no model %s in this image", reference_model);
+  for (uint32_t i = 0; i < reference_count; i++) {
+    check_sample(instance, i);
+  }
+  TC_PRINT("%s: %u samples, arena at %p\n", reference_model, reference_count, instance->arena);
+}
+
+static K_THREAD_STACK_DEFINE(stack, CONFIG_ZTEST_STACK_SIZE);
+
+static void run_first(void *instance, void *unused, void *unused_too) {
+  ARG_UNUSED(unused);
+  ARG_UNUSED(unused_too);
+  check_sample(instance, 0);
+}
+
+ZTEST(reference, test_stack) {
+  static struct k_thread thread;
+  size_t unused = 0;
+  k_thread_create(&thread, stack, K_THREAD_STACK_SIZEOF(stack), run_first, (void *)tvmt_find(reference_model), NULL,
+                  NULL, K_PRIO_PREEMPT(0), 0, K_NO_WAIT);
+  k_thread_join(&thread, K_FOREVER);
+  zassert_ok(k_thread_stack_space_get(&thread, &unused));
+  zassert_true(unused > 0, "the stack of %u bytes was used up", CONFIG_ZTEST_STACK_SIZE);
+  TC_PRINT("%s: %u bytes of stack\n", reference_model, (unsigned int)(K_THREAD_STACK_SIZEOF(stack) - unused));
+}
+
+ZTEST_SUITE(reference, NULL, NULL, NULL, NULL, NULL);

@@ -1,0 +1,1 @@
+"""Real boards: what is plugged in, putting a program into flash, and power profilers."""

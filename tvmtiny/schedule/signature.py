@@ -1,0 +1,81 @@
+"""What two calls of a kernel have in common when one schedule serves both: shapes and form, not integer parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import tvm
+
+from tvmtiny.kernels import Kernel, Operands
+
+_FORM = (
+    "heads",
+    "epilogue",
+    "before",
+    "after",
+    "out_residual",
+    "out_wide_residual",
+    "out_norm",
+    "out_uncentred",
+)
+_FORM += ("out_scaled", "out_wide", "kv_heads", "kernel", "stride", "tied")
+"""Attributes that decide which code a kernel has; the others are numbers of its arithmetic."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A kernel with its shapes.
+
+    Attributes:
+        kernel: of tvmtiny/kernels/.
+        shapes: of operands that are present, by name, in the kernel's order.
+        form: attributes that decide its code.
+        dynamic: whether the number of tokens is known at run time only.
+    """
+
+    kernel: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    form: tuple[tuple[str, int], ...]
+    dynamic: bool
+
+    @classmethod
+    def of(cls, kernel: Kernel, operands: Operands) -> Signature:
+        """That of a call, or of operands with their arrays."""
+        shapes = tuple((name, operands.shape(name)) for name in kernel.arguments if name in operands)
+        form = tuple((name, int(operands.attrs[name])) for name in _FORM if name in operands.attrs)
+        return cls(kernel.name, shapes, form, isinstance(operands.n, tvm.ir.Var))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Signature:
+        """The inverse of `to_json`."""
+        shapes = tuple((name, tuple(shape)) for name, shape in data["shapes"].items())
+        return cls(data["kernel"], shapes, tuple(data["form"].items()), data["dynamic"])
+
+    def to_json(self) -> dict[str, Any]:
+        """As a record holds it."""
+        return {
+            "kernel": self.kernel,
+            "shapes": {name: list(shape) for name, shape in self.shapes},
+            "form": dict(self.form),
+            "dynamic": self.dynamic,
+        }
+
+    @property
+    def text(self) -> str:
+        """For people: the kernel with the shapes of its matrices."""
+        matrices = (f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes if len(shape) > 1)
+        return f"{self.kernel}: {', '.join(matrices)}"
+
+    def distance(self, other: Signature) -> float | None:
+        """How far apart the shapes are, in octaves summed over all extents; None for another kernel or other operands."""
+        if self.kernel != other.kernel or [n for n, _ in self.shapes] != [n for n, _ in other.shapes]:
+            return None
+        pairs = [
+            (one, two)
+            for (_, mine), (_, theirs) in zip(self.shapes, other.shapes, strict=True)
+            for one, two in zip(mine, theirs, strict=True)
+        ]
+        form = sum(one != two for one, two in zip(self.form, other.form, strict=False))
+        return sum(abs(math.log2(one / two)) for one, two in pairs) + form

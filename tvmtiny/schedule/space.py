@@ -1,0 +1,165 @@
+"""The schedules among which a tuner chooses: for each kernel on each core, a few design spaces.
+
+A point of a space is a `Blocking`. As a TVM schedule it is a trace: one sampled decision for each choice, each written
+to the root block as an annotation, so that it replays on the kernel of any parameters (`blocking_of` reads it back).
+What the decisions do is done when the kernel is lowered: rows and layouts decide its loops and buffers, the variant its
+micro-kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir
+
+from tvmtiny.kernels import Blocking, Kernel, Operands
+from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
+from tvmtiny.kernels.weights import any_int4
+from tvmtiny.schedule.rules import PAIRED_ROWS, WIDENED_ROWS, blocking, family
+from tvmtiny.schedule.variants import Variant, knobs_of
+from tvmtiny.target import Target
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Tokens at a time: row block of attention, token tile of feed-forward and of a dense layer with an epilogue."""
+
+LEAST_SIZE = 2
+"""A space with fewer points leaves nothing to choose."""
+
+_PREFIX = "tvmtiny.schedule."
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """One way to multiply: the layout of columns, the family of micro-kernels, and what is open of both.
+
+    Attributes:
+        columns: layout of weights (`tvmtiny.kernels.columns`); keys and values follow from it.
+        family: of the micro-kernels.
+        choices: what is open, by name: "rows" and the knobs.
+    """
+
+    columns: str
+    family: str
+    choices: dict[str, tuple[int, ...]]
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return math.prod(len(values) for values in self.choices.values())
+
+    def points(self) -> Iterator[Blocking]:
+        """Every point, in order."""
+        for values in itertools.product(*self.choices.values()):
+            yield _blocking(self.columns, self.family, dict(zip(self.choices, values, strict=True)))
+
+    def sample(self, schedule: s_tir.Schedule) -> s_tir.Schedule:
+        """Append the decisions to a schedule's trace."""
+        root = schedule.get_sblock("root")
+        schedule.annotate(root, f"{_PREFIX}columns", self.columns)
+        schedule.annotate(root, f"{_PREFIX}family", self.family)
+        for name, values in self.choices.items():
+            chosen = schedule.sample_categorical(list(values), [1 / len(values)] * len(values))
+            schedule.annotate(root, f"{_PREFIX}{name}", chosen)
+        return schedule
+
+
+def designs(kernel: Kernel, operands: Operands, target: Target, *, wide_weights: bool) -> list[Design]:
+    """The design spaces of a kernel on the core of a target, that of the rules first.
+
+    Args:
+        wide_weights: whether flash may hold int8 weights as int16, where that saves instructions.
+    """
+    own = family(target)
+    default = blocking(own)(kernel, operands)
+    rows = _rows(kernel, operands, default)
+    pairs = bool(kernel.columns) and kernel.pairable(operands) and not any_int4(operands)
+    multiplies = (bool(kernel.columns) or kernel.name == "matmul") and not any_int4(operands)
+    layouts = [(default.weights, own)]
+    if multiplies and target.dsp and not target.mve:
+        layouts += [(PLAIN, own), *([(PAIRS, "dsp")] if pairs else [])]
+        if pairs and wide_weights and own in PAIRED_ROWS:
+            layouts.append((WIDE_PAIRS, "wide_weights"))
+    found = []
+    for columns, name in dict.fromkeys(layouts):
+        knobs = knobs_of(name, columns) if multiplies else {}
+        choices = {"rows": rows, **{knob: what.choices for knob, what in knobs.items()}}
+        found.append(Design(columns, name, choices))
+    return found
+
+
+def size(spaces: list[Design]) -> int:
+    """Number of points of several design spaces."""
+    return sum(design.size for design in spaces)
+
+
+def default_blocking(kernel: Kernel, operands: Operands, target: Target) -> Blocking:
+    """What the rules choose, with its variant named."""
+    own = family(target)
+    return dataclasses.replace(blocking(own)(kernel, operands), variant=own)
+
+
+def blocking_of(module: tvm.IRModule) -> Blocking:
+    """The point that a schedule's annotations say."""
+    body = module["main"].body
+    annotations = {str(key): value for key, value in body.block.annotations.items()}
+    said = {key.removeprefix(_PREFIX): value for key, value in annotations.items() if key.startswith(_PREFIX)}
+    columns, name = str(said.pop("columns")), str(said.pop("family"))
+    return _blocking(columns, name, {key: int(value) for key, value in said.items()})
+
+
+def replayed(trace: Any, module: tvm.IRModule) -> Blocking:
+    """The point of a trace (as JSON) on a kernel's TIR (`workload`)."""
+    schedule = s_tir.Schedule(module)
+    s_tir.schedule.Trace.apply_json_to_schedule(trace, schedule)
+    return blocking_of(schedule.mod)
+
+
+def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
+    """The kernel's TIR as the subject of schedules: without any choice made."""
+    function = kernel.prim_func(operands, Blocking())
+    return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+
+
+def describe(point: Blocking) -> str:
+    """A point in a line."""
+    return f"rows {point.rows}, {point.weights}, {point.variant}"
+
+
+def features(point: Blocking) -> dict[str, float]:
+    """What a cost model sees of a point."""
+    variant = Variant.parse(point.variant)
+    return {
+        "rows": math.log2(point.rows),
+        "remainder": point.rows % 4,
+        "wide": float(point.weights == WIDE_PAIRS),
+        "plain": float(point.weights == PLAIN),
+        **{name: float(value) for name, value in variant.settings},
+    }
+
+
+def _blocking(columns: str, name: str, chosen: dict[str, int]) -> Blocking:
+    settings = {key: value for key, value in chosen.items() if key != "rows"}
+    widened = WIDENED_ROWS.get(name, 0) if columns == PLAIN else PAIRED_ROWS.get(name, 4)
+    return Blocking(chosen["rows"], widened, columns, Variant.of(name, settings).name)
+
+
+def _rows(kernel: Kernel, operands: Operands, default: Blocking) -> tuple[int, ...]:
+    """The rule's choice first, then every other that makes different loops."""
+    first = operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
+    others = [rows for rows in ROWS if rows <= first and rows != default.rows]
+    if not others or not _goes_by_rows(kernel, operands, default):
+        return (default.rows,)
+    return (default.rows, *others)
+
+
+def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool:
+    one, two = (
+        kernel.prim_func(operands, dataclasses.replace(default, rows=rows, widened_rows=0)) for rows in (1, 2)
+    )
+    return not tvm_ffi.structural_equal(one, two)

@@ -1,0 +1,134 @@
+"""Builds and measures points of tasks, with or without MetaSchedule: batches of candidates, an image each."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvmtiny.errors import TvmtinyError
+from tvmtiny.kernels import Blocking
+from tvmtiny.passes.macro_lookup import quick_macros
+from tvmtiny.runner.build import build
+from tvmtiny.target import Target
+from tvmtiny.tune.image import Candidate, Lowering, code_bytes, write_image
+from tvmtiny.tune.places import Image, Outcome, Place, run_all
+from tvmtiny.tune.store import Measurement, Store
+from tvmtiny.tune.tasks import Task
+
+IMAGE_CANDIDATES = 16
+"""At most so many candidates are in an image: a board's flash must hold them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a schedule may take, in bytes; None: as much as it likes."""
+
+    scratch_bytes: int | None = None
+    code_bytes: int | None = None
+
+
+@dataclasses.dataclass
+class Built:
+    """A candidate in an image, or why it is in none."""
+
+    task: Task
+    point: Blocking
+    image: Image | None = None
+    index: int = 0
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    error: str = ""
+
+
+class Engine:
+    """Builds and runs candidates for one target at one place; everything measured goes to the store.
+
+    Args:
+        folder: for images; a batch's are removed once it has run.
+    """
+
+    def __init__(self, target: Target, place: Place, store: Store, limits: Limits, folder: Path) -> None:
+        self.target, self.place, self.store, self.limits = target, place, store, limits
+        self._lowering = Lowering(target)
+        self._folder = folder
+
+    def measure(self, wanted: Sequence[tuple[Task, Blocking]]) -> list[Measurement]:
+        """What is known of points, and what is not known measured."""
+        return self.run(self.build(wanted))
+
+    def build(self, wanted: Sequence[tuple[Task, Blocking]]) -> list[Built]:
+        """Put the points that are not known yet into images; one that does not build is a result, too."""
+        built = [Built(task, point) for task, point in wanted]
+        fresh = [one for one in built if self.store.find(one.task.signature, one.point) is None]
+        lowered = []
+        for one in fresh:
+            candidate = self._lowered(one)
+            if candidate is not None:
+                lowered.append((one, candidate))
+        for start in range(0, len(lowered), IMAGE_CANDIDATES):
+            self._build(lowered[start : start + IMAGE_CANDIDATES])
+        return built
+
+    def run(self, built: Sequence[Built]) -> list[Measurement]:
+        """Measure what was built; results are in the store before this returns. Raises OSError."""
+        images: list[Image] = []
+        for one in built:
+            if one.image is not None and not any(one.image is image for image in images):
+                images.append(one.image)
+        outcomes = {
+            (id(image), index): outcome
+            for image, some in zip(images, run_all(self.place, images), strict=True)
+            for index, outcome in enumerate(some)
+        }
+        rows = []
+        for one in built:
+            if self.store.find(one.task.signature, one.point) is None:
+                outcome = outcomes.get((id(one.image), one.index), Outcome(error=one.error))
+                rows.append(
+                    (one.task.signature, Measurement(one.point, **dataclasses.asdict(outcome), **one.sizes))
+                )
+        if rows:
+            self.store.add(rows)
+        for image in images:
+            shutil.rmtree(image.artifact.directory, ignore_errors=True)
+        found = [self.store.find(one.task.signature, one.point) for one in built]
+        return [one for one in found if one is not None]
+
+    def _lowered(self, one: Built) -> Candidate | None:
+        try:
+            with quick_macros():
+                candidate = self._lowering.candidate(one.task, one.point)
+        except Exception as error:  # a schedule that TVM refuses is a result, not a crash
+            one.error = f"not lowered: {error}"
+            return None
+        one.sizes = {"scratch_bytes": candidate.scratch_bytes, "weight_bytes": candidate.weight_bytes}
+        limit = self.limits.scratch_bytes
+        if limit is not None and candidate.scratch_bytes > limit:
+            one.error = f"scratch {candidate.scratch_bytes} > {limit} bytes"
+            return None
+        return candidate
+
+    def _build(self, part: Sequence[tuple[Built, Candidate]]) -> None:
+        """One image; where that fails, halves of it, down to the candidate that is at fault."""
+        directory = Path(tempfile.mkdtemp(prefix="image-", dir=self._folder))
+        try:
+            artifact = write_image([candidate for _, candidate in part], self.target, directory)
+            project = build(artifact, self.target, directory / "build")
+        except TvmtinyError as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if len(part) == 1:
+                part[0][0].error = f"not built: {error.message.splitlines()[-1]}"
+                return
+            half = len(part) // 2
+            self._build(part[:half])
+            self._build(part[half:])
+            return
+        image = Image(artifact, directory / "build", len(part))
+        for index, (one, _) in enumerate(part):
+            one.image, one.index = image, index
+            one.sizes["code_bytes"] = code_bytes(project.directory, index)
+            limit = self.limits.code_bytes
+            if limit is not None and one.sizes["code_bytes"] > limit:
+                one.image, one.error = None, f"code {one.sizes['code_bytes']} > {limit} bytes"
