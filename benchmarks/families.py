@@ -2,7 +2,8 @@
 
     python benchmarks/families.py [FAMILY ...]
 
-Each is one or two layers with random weights (tests/family_models.py), imported through torch.export and through ONNX.
+Each is one or two layers with random weights (tests/family_models.py), imported through torch.export, through ONNX and,
+where it is a class of transformers, as a Hugging Face directory.
 Columns: signal-to-quantization-noise ratio of each output of the int8 model beside torch's results, on samples that
 calibration has not seen; instructions of the first of them on an emulated Cortex-M4, whose bytes must be those of the
 integer reference; arena; flash (code, tables and weights). What is refused says why.
@@ -60,7 +61,10 @@ def main() -> None:
     refused = []
     with tempfile.TemporaryDirectory() as directory:
         for name in names:
-            for form in family_models.FORMS:
+            for form in (
+                *family_models.FORMS,
+                *([family_models.HF] if family_models.has_directory(name) else []),
+            ):
                 try:
                     table.add_row(name, form, *measured(name, form, Path(directory) / form))
                 except UserError as error:

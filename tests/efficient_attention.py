@@ -68,6 +68,26 @@ class Linformer(Attention):
         return torch.softmax(q @ k.transpose(-1, -2) * P**-0.5, dim=-1) @ v
 
 
+class Hashed(Attention):
+    """Reformer's attention within buckets (Kitaev et al., 2020): queries are keys, a bucket is the largest projection.
+
+    Two tokens share a bucket where the product of their one-hot rows is 1, so that nothing is sorted.
+    """
+
+    def __init__(self, buckets: int = 4) -> None:
+        super().__init__()
+        self.rotations = nn.Parameter(torch.randn(H, P, buckets // 2))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        turned = q @ self.rotations
+        hashes = torch.cat([turned, -turned], dim=-1)
+        bucket = (hashes >= hashes.amax(-1, keepdim=True)).float()
+        weights = torch.softmax(q @ q.transpose(-1, -2) * P**-0.5, dim=-1) * (
+            bucket @ bucket.transpose(-1, -2)
+        )
+        return (weights @ v) / weights.sum(-1, keepdim=True)
+
+
 class TokenMixing(nn.Module):
     """A dense layer over tokens, as in MLP-Mixer (Tolstikhin et al., 2021)."""
 
@@ -100,6 +120,7 @@ ATTENTIONS: dict[str, Callable[[], nn.Module]] = {
     "performer": Performer,
     "linformer": Linformer,
     "token_mixing": TokenMixing,
+    "hashed": Hashed,
 }
 
 

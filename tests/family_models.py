@@ -28,6 +28,8 @@ PADDING = 1
 TEXT = ("input_ids", "attention_mask")
 TYPED = (*TEXT, "token_type_ids")
 FORMS = ("torch.export", "onnx")
+HF = "hf"
+"""The third form, of models that have a Hugging Face directory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +114,28 @@ def compiled(name: str, form: str, directory: Path, target: str = "qemu-m4") -> 
     family = FAMILIES[name]
     module = family.module()
     directory.mkdir(parents=True, exist_ok=True)
-    model = (
-        exported(family, module)
-        if form == "torch.export"
-        else onnx_file(family, module, directory / f"{name}.onnx")
+    options: dict[str, Any] = {}
+    if form == HF:
+        model: Any = f"hf:{hf_directory(module, directory / f'{name}_hf')}"
+        shapes = {key: (1, *value.shape[1:]) for key, value in family.samples().items()}
+        options["shapes"] = shapes
+    else:
+        path = directory / f"{name}.onnx"
+        model = exported(family, module) if form == "torch.export" else onnx_file(family, module, path)
+    return compile_model(
+        model, target=target, calibration=family.samples(), output=directory / name, **options
     )
-    return compile_model(model, target=target, calibration=family.samples(), output=directory / name)
+
+
+def has_directory(name: str) -> bool:
+    """Whether a family is a class of transformers."""
+    return hasattr(FAMILIES[name].module(), "save_pretrained")
+
+
+def hf_directory(module: Any, path: Path) -> Path:
+    """The module as its owner saves it."""
+    module.save_pretrained(path)
+    return path
 
 
 def in_arena(made: Artifact, samples: dict[str, np.ndarray], directory: Path) -> list[Sample]:
@@ -293,6 +311,42 @@ class TextClassifier(Classifier):
         x = self.body(self.embed(input_ids), attention_mask)
         weight = attention_mask.unsqueeze(-1).to(x.dtype)
         return self.head((x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9))
+
+
+class IdMaskClassifier(TextClassifier):
+    """Makes its mask of the ids."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(input_ids, (input_ids != PADDING).long())
+
+
+class AttentionPooling(Classifier):
+    """A learned weight for each token, softmax over the present ones, the weighted sum."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__(body)
+        self.weigh = nn.Sequential(nn.Linear(E, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        x = self.body(self.embed(input_ids), attention_mask)
+        scores = self.weigh(x).squeeze(-1).masked_fill(attention_mask == 0, float("-inf"))
+        return self.head((torch.softmax(scores, dim=-1).unsqueeze(-1) * x).sum(dim=1))
+
+
+class QueryPooling(Classifier):
+    """A learned query attends to the tokens (Set Transformer's pooling, Lee et al., 2019)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__(body)
+        self.query, self.pool = (
+            nn.Parameter(torch.randn(1, 1, E)),
+            nn.MultiheadAttention(E, H, batch_first=True),
+        )
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        x = self.body(self.embed(input_ids), attention_mask)
+        pooled, _ = self.pool(self.query, x, x, key_padding_mask=attention_mask == 0, need_weights=False)
+        return self.head(pooled[:, 0])
 
 
 class SensorClassifier(Classifier):
@@ -477,6 +531,66 @@ class SpectrogramStem(nn.Module):
         return self.head(self.body(self.project(x), None).mean(dim=1))
 
 
+class ConvolutionModule(nn.Module):
+    """The convolution module of Conformer (Gulati et al., 2020): a gate, a depthwise convolution over time, SiLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.gate = nn.LayerNorm(E), nn.Conv1d(E, 2 * E, kernel_size=1)
+        self.depthwise = nn.Conv1d(E, E, kernel_size=5, padding=2, groups=E)
+        self.batch_norm, self.out = nn.BatchNorm1d(E), nn.Conv1d(E, E, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.glu(self.gate(self.norm(x).transpose(1, 2)), dim=1)
+        y = nn.functional.silu(self.batch_norm(self.depthwise(y)))
+        return x + self.out(y).transpose(1, 2)
+
+
+class Conformer(nn.Module):
+    """Attention, then the convolution module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.convolution = Layer(Attention()), ConvolutionModule()
+
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        return self.convolution(self.attention(x, keep))
+
+
+class SeparableNetwork(nn.Module):
+    """DS-CNN for keyword spotting (Zhang et al., 2017): depthwise and pointwise convolutions on a spectrogram."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 8, (5, 4), stride=2, padding=(2, 1), bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+class GroupedStem(nn.Module):
+    """A signal through a convolution in groups, one for each sensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(6, E, kernel_size=4, stride=4, groups=2)
+        self.body, self.head = TorchEncoder(norm_first=False, activation="relu"), nn.Linear(E, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.stem(x).transpose(1, 2), None).mean(dim=1))
+
+
 SENSOR = ("x",)
 
 FAMILIES |= {
@@ -500,6 +614,12 @@ FAMILIES |= {
     "vit_mean": Family(lambda: VisionTransformer(cls=False), SENSOR, features=(1, 12, 12)),
     "conv1d_stem": Family(ConvolutionStem, SENSOR, features=(3, 32)),
     "conv2d_stem": Family(SpectrogramStem, SENSOR, features=(1, 16, 8)),
+    "id_mask": Family(lambda: IdMaskClassifier(Layer(Attention())), ("input_ids",)),
+    "attention_pooling": Family(lambda: AttentionPooling(Layer(Attention()))),
+    "query_pooling": Family(lambda: QueryPooling(Layer(Attention()))),
+    "ds_cnn": Family(SeparableNetwork, SENSOR, features=(1, 16, 8)),
+    "conformer": Family(lambda: SensorClassifier(Conformer(), features=6), SENSOR),
+    "grouped_stem": Family(GroupedStem, SENSOR, features=(6, 32)),
     "llama_like": Family(
         lambda: TextClassifier(
             Layer(Attention(bias=False, kv_heads=1, rotary=True), SwiGLU(), nn.RMSNorm), "none"

@@ -74,7 +74,11 @@ def audio_specs(draw: st.DrawFn) -> Spec:
     mels = draw(st.integers(1, 24))
     kind = draw(st.sampled_from(["log-mel", "mfcc"]))
     rate = draw(st.sampled_from([8000, 16000]))
-    edges = sorted(draw(st.lists(st.floats(0, rate / 2), min_size=2, max_size=2, unique=True)))
+    first = draw(st.integers(0, fft // 2 - 2))  # there is a frequency between the edges
+    edges = [
+        first * rate / fft - draw(st.floats(0, 1)) * (first > 0),
+        draw(st.integers(first + 2, fft // 2)) * rate / fft,
+    ]
     data: dict[str, Any] = {
         **{
             "kind": kind,
@@ -83,7 +87,7 @@ def audio_specs(draw: st.DrawFn) -> Spec:
             "window": window,
             "hop": draw(st.integers(1, 2 * fft)),
         },
-        **{"mels": mels, "pad": pad, "fmin": edges[0], "fmax": edges[1] + 1e-3 * (edges[1] < rate / 2)},
+        **{"mels": mels, "pad": pad, "fmin": edges[0], "fmax": edges[1]},
         **{name: draw(st.sampled_from(values)) for name, values in _CHOICES.items()},
         "window_function": "hann" if pad == "reflect" else draw(st.sampled_from(["hann", "hamming"])),
         "pre_emphasis": draw(st.sampled_from([0.0, 0.5, 0.97])) if pad == "none" else 0.0,

@@ -571,10 +571,43 @@ def concat(d: Dims, rng: Rng) -> Instance:
     return Instance("concat", attrs, fill, d.S, lambda n: d.S)
 
 
+def depthwise(d: Dims, rng: Rng) -> Instance:
+    """Taps, strides, dilations and paddings of which every place of the result has at least one tap inside."""
+    extents, per_channel = (d.S % 5 + 2, d.F % 6 + 2), int(rng.choice([1, 2]))
+    places, taps = [], []
+    attrs: dict[str, Any] = {}
+    for axis, extent in zip("yx", extents, strict=True):
+        stride, step, count = (int(rng.integers(1, 4)), int(rng.integers(1, 3)), int(rng.integers(1, 4)))
+        before = int(rng.integers(0, (count - 1) * step + 1))
+        places.append(1 + (extent - 1 + before) // stride)
+        while (places[-1] - 1) * stride - before > extent - 1 or places[-1] * stride > extent + before:
+            places[-1] -= 1
+        places[-1] = max(1, places[-1])
+        taps.append(count)
+        attrs |= {f"stride_{axis}": stride, f"before_{axis}": before, f"step_{axis}": step}
+    N = d.E * per_channel
+    attrs |= {
+        "rows": places[0],
+        "cols": places[1],
+        "zero_point_in": zero_point(rng),
+        "zero_point": zero_point(rng),
+    }
+    attrs["shift"] = shift_below(rng, 255 * 128 * taps[0] * taps[1] + 2**20)
+
+    def fill(rng: Rng) -> Arrays:
+        return {
+            "x": int8s(rng, *extents, d.E), "weight": int8s(rng, *taps, N),
+            "bias": integers(rng, 2**20, N).astype(np.int32),
+            "multiplier": multipliers(rng, N).astype(np.int32),
+        }  # fmt: skip
+
+    return Instance("depthwise", attrs, fill, d.S, lambda n: places[0] * places[1])
+
+
 GENERATORS: dict[str, Callable[[Dims, Rng], Instance]] = {
     function.__name__: function
     for function in (
-        attention, attention_step, binary, concat, convolution, copy, dense, embed, ffn, first, glu, layer_norm,
-        lookup, matmul, mean, reduce, softmax,
+        attention, attention_step, binary, concat, convolution, copy, dense, depthwise, embed, ffn, first, glu,
+        layer_norm, lookup, matmul, mean, reduce, softmax,
     )
 }  # fmt: skip

@@ -29,6 +29,7 @@ class TensorInfo:
         scale: real = (value - zero_point) * scale; one entry, or one a column (last axis). Empty for tokens.
         zero_point: as many entries as `scale`.
         limit: number of admissible ids for tokens (the vocabulary), else 0.
+        padding: ids that must not stand among the present tokens.
         labels: class names of an output, one a column; may be empty.
     """
 
@@ -41,6 +42,7 @@ class TensorInfo:
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
     limit: int = 0
+    padding: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
 
 
@@ -104,5 +106,5 @@ class Artifact:
 
 def _tensor(row: dict[str, Any]) -> TensorInfo:
     known = {field.name: row[field.name] for field in dataclasses.fields(TensorInfo) if field.name in row}
-    lists = ("shape", "scale", "zero_point", "labels")
+    lists = ("shape", "scale", "zero_point", "padding", "labels")
     return TensorInfo(**{**known, **{key: tuple(row.get(key, ())) for key in lists}})

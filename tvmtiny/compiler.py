@@ -40,7 +40,7 @@ from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.int16_layers import RESIDUALS
-from tvmtiny.passes.lower import Lower
+from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.step import SteppedModel
@@ -52,6 +52,7 @@ from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
+from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
@@ -92,6 +93,7 @@ def compile(  # noqa: A001 - the verb of the command line
     residual: str = "int8",
     step: int | None = None,
     int16: Sequence[str] = (),
+    tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
     output: Path | str | None = None,
@@ -121,6 +123,8 @@ def compile(  # noqa: A001 - the verb of the command line
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
             (docs/streaming.md); None: it takes whole sequences.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
+        tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
+            weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
             compared; the result is `quality.verification` of the metadata.
         dump_dir: where to write what stands after each step.
@@ -134,7 +138,9 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_options(range_method, fold_qk, weights, residual, {"--max-tokens": max_tokens, "--step": step})
+    _check_options(
+        range_method, fold_qk, weights, residual, tuned, {"--max-tokens": max_tokens, "--step": step}
+    )
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
@@ -167,7 +173,7 @@ def compile(  # noqa: A001 - the verb of the command line
         quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
         stepped, deployed = _in_steps(quantized, step)
-    program = build(deployed, board, prefix, microkernels, stages, arena_regions(board))
+    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)
     _check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
@@ -198,7 +204,7 @@ def compile(  # noqa: A001 - the verb of the command line
             stepped,
         )
         files = c_sources(program, info) | _modules(quantized, stepped)
-        data = metadata(program, info, board, specs, length_input, deployed, quality, opened.digest())
+        data = metadata(program, info, board, specs, length_input, deployed, quality, opened.digest(), rule)
         _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
         files |= build_files(data)
         _write(directory, files, references, program, data)
@@ -239,6 +245,24 @@ class Stages:
         return module
 
 
+def build_tuned(
+    quantized: QuantizedModel, board: Target, prefix: str, microkernels: str, stages: Stages, tuned: str
+) -> tuple[Program, TunedRule]:
+    """`build` for a board with the records of an objective; without them where the arena fits only so.
+
+    Raises:
+        UserError: the arena does not fit the board with the rules' schedules either.
+    """
+    regions = arena_regions(board)
+    rule, plain = (TunedRule(board, objective, microkernels) for objective in (tuned, RULES))
+    if rule.empty:
+        return build(quantized, board, prefix, microkernels, stages, regions), plain
+    try:
+        return build(quantized, board, prefix, microkernels, stages, regions, rule), rule
+    except UserError:
+        return build(quantized, board, prefix, microkernels, stages, regions), plain
+
+
 def build(
     quantized: QuantizedModel,
     board: Target,
@@ -246,18 +270,20 @@ def build(
     microkernels: str,
     stages: Stages,
     regions: Sequence[MemoryRegion] = (),
+    rule: Rule | None = None,
 ) -> Program:
     """From the integer module to C functions, constants and the plan of the arena.
 
     Args:
         microkernels: their family, by `schedule.rules.family`.
         regions: RAM for the arena; empty: no limit.
+        rule: chooses schedules; the family's own when None.
 
     Raises:
         UserError: the arena fits into none of the regions.
     """
     with stages("lower"):
-        lowered = stages.dump("lowered", Lower(blocking(microkernels))(quantized.module))
+        lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(quantized.module))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
     with stages("generate"):
@@ -364,12 +390,18 @@ def _folding(fold_qk: str, step: int | None) -> str:
 
 
 def _check_options(
-    range_method: str, fold_qk: str, weights: str, residual: str, counts: Mapping[str, int | None]
+    range_method: str,
+    fold_qk: str,
+    weights: str,
+    residual: str,
+    tuned: str,
+    counts: Mapping[str, int | None],
 ) -> None:
     _check_choice("range method", range_method, ranges.METHODS)
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
     _check_choice("storage of weights", weights, WEIGHTS)
     _check_choice("type of the residual stream", residual, RESIDUALS)
+    _check_choice("objective of schedules", tuned, (*OBJECTIVES, RULES))
     for option, value in counts.items():
         if value is not None and value < 1:
             raise UserError(f"{option} is {value}.", "Give at least 1.")
@@ -444,6 +476,7 @@ def _info(
         has_length=quantized.has_length,
         input_params=quantized.inputs,
         limits={spec.name: spec.limit for spec in specs},
+        paddings={spec.name: spec.padding for spec in specs},
         output_params={name: quantized.tensors[name] for name in quantized.outputs},
         labels=labels,
         example={key: value[:n] for key, value in example.items()},

@@ -37,11 +37,18 @@ class UserError(TvmtinyError):
 
 @dataclasses.dataclass(frozen=True)
 class Unsupported:
-    """An operator of a model that cannot be compiled: its node's name, its type, and what to do about it."""
+    """An operator of a model that cannot be compiled.
+
+    Attributes:
+        node: its node's name. operator: its type.
+        remedy: what to do about it.
+        family: the kind of model that it belongs to; empty for an operator that is common to many.
+    """
 
     node: str
     operator: str
     remedy: str
+    family: str = ""
 
 
 class UnsupportedOperators(UserError):

@@ -16,7 +16,7 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
 
 PROJECT = """
-cmake_minimum_required(VERSION 3.16)
+cmake_minimum_required(VERSION 3.18)
 project(application LANGUAGES C CXX)
 set(CMAKE_C_FLAGS "-Wall -Wextra -Wconversion -Werror")
 set(CMAKE_CXX_FLAGS "${CMAKE_C_FLAGS}")
@@ -29,6 +29,7 @@ TEXT = """
 #include <stdio.h>
 #include <string.h>
 #include "intent_text.h"
+#include "motion_features.h"
 #include "second_text.h"
 #include "tvmt_classify.h"
 
@@ -110,8 +111,18 @@ def build(folder: Path, source: str, text: str, models: list[Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def intents(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models with tokenizers of one kind, for cores whose micro-kernels differ."""
+    """Two models with tokenizers of one kind, for cores whose micro-kernels differ, and one with a front end."""
     folder = tmp_path_factory.mktemp("intents")
+    motion = EXAMPLE.parent / "motion"
+    front_end = folder / "features.toml"
+    front_end.write_text('kind = "sensor"\nchannels = 6\ngain = 0.001\n')
+    compile_model(
+        motion / "model.onnx",
+        target="qemu-m55",
+        calibration=motion / "calibration.npz",
+        features=front_end,
+        output=folder / "motion",
+    )
     for name, target in (("intent", "stm32f746"), ("second", "qemu-m4")):
         compile_model(
             EXAMPLE / "model.onnx",
@@ -121,20 +132,16 @@ def intents(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             tokenizer=EXAMPLE / "tokenizer.json",
             output=folder / name,
         )
-    return [folder / "intent", folder / "second"]
+    return [folder / "intent", folder / "second", folder / "motion"]
 
 
 @pytest.mark.parametrize("source", ["main.c", "main.cpp"])
-def test_two_text_models_in_one_application(intents: list[Path], source: str, tmp_path: Path) -> None:
+def test_models_in_one_application_share_code(intents: list[Path], source: str, tmp_path: Path) -> None:
     program = build(tmp_path / "application", source, TEXT, intents)
     assert call(program).split() == ["PlayMusic", "PlayMusic"]
-
-
-def test_common_sources_are_compiled_once(intents: list[Path], tmp_path: Path) -> None:
-    build(tmp_path / "application", "main.c", TEXT, intents)
     objects = [path.name for path in (tmp_path / "application" / "build").rglob("*.o")]
     assert objects.count("tvmt_tokenizer.c.o") == 1
-    assert {"intent.c.o", "second.c.o"} <= set(objects)
+    assert {"intent.c.o", "second.c.o", "motion.c.o", "tvmt_sensor.c.o"} <= set(objects)
 
 
 def test_models_of_different_versions_are_refused(intents: list[Path], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_samples_may_come_in_any_pieces(name: str, tmp_path: Path, monkeypatch: 
     recordings = list(signals(4500).values())
     expected = [feature_rows(tables, pcm) for pcm in recordings]
     most = max(map(len, expected)) + 1
-    for chunk in (1, 7, 1 << 30):
+    for chunk in (1, 1 << 30):
         found = measure(
             tables, recordings, on="host", target="qemu-m4", rows=most, chunk=chunk, directory=tmp_path / "c"
         )
@@ -49,7 +49,7 @@ def test_samples_may_come_in_any_pieces(name: str, tmp_path: Path, monkeypatch: 
 
 @given(audio_specs(), st.integers(0, 2**32 - 1), st.integers(1, 2), st.integers(1, 600))
 @settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

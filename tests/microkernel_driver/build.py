@@ -31,7 +31,7 @@ WARNINGS = [
 
 
 def write_model(directory: Path, family: str) -> Artifact:
-    """Write driver.c and the headers of `family`, or of a variant, to `directory`, flat as an emitted model has them."""
+    """Write driver.c and the headers of `family`, or of a variant, to `directory`, flat as an emitted model has."""
     include, variant = directory / "include", Variant.parse(family)
     include.mkdir(parents=True, exist_ok=True)
     for folder in reversed(line_of(variant.family)):

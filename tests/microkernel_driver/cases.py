@@ -49,6 +49,7 @@ KERNELS = (
     "add_embedding_s32",
     "scale_s8",
     "rms_norm_s8",
+    "depthwise_s8",
     "rotary_s8",
     "gate_s8",
     "embed_scaled_s32",

@@ -17,6 +17,7 @@
 #include "tvmt_dense_s32.h"
 #include "tvmt_dense_s8.h"
 #include "tvmt_dense_table_s8.h"
+#include "tvmt_depthwise_s8.h"
 #include "tvmt_add_embedding_s32.h"
 #include "tvmt_dense_w4_s32.h"
 #include "tvmt_dense_w4_s8.h"
@@ -230,12 +231,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
                        (int64_t)((uint64_t)(uint32_t)a[9] | (uint64_t)(uint32_t)a[10] << 32));
       return 0;
     case 33:
-      tvmt_rotary_s8(S32(0), S16(1), S8(2), a[3], a[4], a[5], a[6]);
+      tvmt_depthwise_s8(S8(0), S8(1), S32(2), S32(3), S8(4), a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
+                        a[14]);
       return 0;
     case 34:
-      tvmt_gate_s8(S8(0), S8(1), S16(2), a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
+      tvmt_rotary_s8(S32(0), S16(1), S8(2), a[3], a[4], a[5], a[6]);
       return 0;
     case 35:
+      tvmt_gate_s8(S8(0), S8(1), S16(2), a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
+      return 0;
+    case 36:
       tvmt_embed_scaled_s32((const uint16_t *)(const void *)S16(0), S8(1), (const uint16_t *)(const void *)S16(2),
                             S32(3), a[4], a[5], a[6]);
       return 0;

@@ -604,6 +604,26 @@ def mean_s16_s32(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> C
     return Case("mean_s16_s32", (source, out, rows, cols, stride, ratio, shift))
 
 
+def depthwise_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
+    """A place whose taps lie inside of the input: a few, with gaps between, of `cols` channels."""
+    taps, steps = (rows % 4, 1 + depth % 3), (int(rng.integers(1, 3)), int(rng.integers(1, 4)))
+    per_channel = int(rng.choice([1, 1, 2, 3]))
+    channels, cols = cols, cols * per_channel
+    height, width = (max(1, (count - 1) * step + 1) for count, step in zip(taps, steps, strict=True))
+    x, weight = int8s(rng, (height, width, channels), extreme), int8s(rng, (*taps, cols), extreme)
+    zero_point_in, zero_point = _zero_point(rng), _zero_point(rng)
+    bias, multiplier = int32s(rng, (cols,), 2**20, extreme), _multipliers(rng, cols, extreme)
+    axes = tuple((1, 0, step) for step in steps)
+    acc = 255 * np.abs(weight.astype(np.int64)).sum(axis=(0, 1)) + np.abs(bias.astype(np.int64))
+    shift = _shift(rng, acc)
+    y = integer.depthwise_s8(x, weight, bias, multiplier, (1, 1), axes, zero_point_in, shift, zero_point)
+    buffers = [Buffer(part, skew=_skew(rng)) for part in (x, weight)] + [Buffer(bias), Buffer(multiplier)]
+    buffers.append(Buffer(noise(rng, np.int8, cols), y.reshape(-1), skew=_skew(rng)))
+    strides = (steps[0] * width * channels, steps[1] * channels, taps[1] * cols)
+    scalars = (*taps, cols, *strides, per_channel, zero_point_in, shift, zero_point)
+    return Case("depthwise_s8", (*buffers, *scalars), f"{taps} of {cols}")
+
+
 def quantize_q16_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:
     value = int32s(rng, (rows, cols), INT32_MAX, extreme)
     if value.size:
@@ -677,6 +697,7 @@ GENERATORS: dict[str, Generator] = {
     "add_embedding_s32": add_embedding_s32,
     "scale_s8": scale_s8,
     "rms_norm_s8": rms_norm_s8,
+    "depthwise_s8": depthwise_s8,
     "rotary_s8": decoders.rotary_s8,
     "gate_s8": decoders.gate_s8,
     "embed_scaled_s32": decoders.embed_scaled_s32,

@@ -15,7 +15,7 @@ from tvmtiny.verify import expected_outputs
 
 SAMPLES = 24
 CORES = ("qemu-m0", "qemu-m4", "qemu-m55")
-NAMES = ("linear", "performer", "linformer", "token_mixing")
+NAMES = ("linear", "performer", "linformer", "token_mixing", "hashed")
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -45,11 +45,18 @@ FUSED: dict[str, list[str] | None] = {
     "vit_cls": None,
     "conv1d_stem": None,
     "conv2d_stem": None,
+    "id_mask": ["embed", *_PRE, "mean", "dense"],
+    "attention_pooling": None,
+    "query_pooling": None,
+    "ds_cnn": None,
+    "conformer": None,
+    "grouped_stem": None,
 }
 """What families fuse to; None where plain operators stand among the fused ones."""
 
 COMPILED = (
-    "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem"
+    "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem",
+    "ds_cnn", "conformer", "id_mask", "attention_pooling", "query_pooling",
 )  # fmt: skip
 """Each has something that no other has: these are compiled to C. benchmarks/families.py compiles all."""
 
@@ -124,6 +131,22 @@ def test_padding_among_the_tokens_of_a_counted_position_is_refused(tmp_path: Pat
         compile_model(program, target="host", calibration=data, output=tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["roberta", "id_mask"])
+def test_padding_among_the_tokens_is_an_error_in_c(name: str, tmp_path: Path) -> None:
+    """And in data that says how long it is; without, the length follows from the padding behind."""
+    models, chosen = family(name)
+    made = models.compiled(name, "torch.export", tmp_path)
+    data = {"input_ids": chosen.samples(count=3)["input_ids"]}
+    data["input_ids"][0, 4:] = models.PADDING
+    (first, whole, _) = models.in_arena(made, data, tmp_path)
+    assert (first.n_tokens, whole.n_tokens) == (4, models.S)
+    whole.inputs["input_ids"][2] = models.PADDING
+    assert run(made, "host", [first, whole]).status == [0, -5]
+    data["input_ids"][1, 2] = models.PADDING
+    with pytest.raises(UserError, match="sample 1 has the id of padding"):
+        models.in_arena(made, data, tmp_path)
+
+
 def test_neighbouring_tokens_beside_a_mask_are_refused() -> None:
     models, _ = family("bert")
     trigram = models.Family(lambda: models.mobilebert(trigram=True), models.TYPED)
@@ -148,15 +171,19 @@ def test_a_constant_mask_that_is_no_window_is_refused() -> None:
         check_fused(tvm.transform.Sequential(fusion_passes())(module))
 
 
-def test_a_depthwise_convolution_is_refused_by_name() -> None:
-    family("bert")
+def test_a_depthwise_convolution_beside_a_mask_is_refused() -> None:
+    models, _ = family("bert")
     import torch
 
-    def build() -> Any:
-        head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32, 2))
-        return torch.nn.Sequential(torch.nn.Conv1d(4, 4, 3, padding=1, groups=4), torch.nn.ReLU(), head)
+    class Conformer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = models.ConvolutionModule()
 
-    program = torch.export.export(build().eval(), (torch.zeros(1, 4, 8),))
-    with pytest.raises(UserError, match=r"conv1d at node .* is not supported") as caught:
-        check_fused(tvm.transform.Sequential(fusion_passes())(import_model(program)))
-    assert "groups=1" in caught.value.remedy
+        def forward(self, x: Any, keep: Any) -> Any:
+            return self.block(x)
+
+    chosen = models.Family(lambda: models.TextClassifier(Conformer()))
+    module = import_model(models.exported(chosen, chosen.module()))
+    with pytest.raises(UserError, match="mixes tokens without regard to the mask"):
+        check_fused(tvm.transform.Sequential(fusion_passes())(module))

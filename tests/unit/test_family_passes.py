@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from tvmtiny.passes.convolution import PatchConvolution
+from tvmtiny.passes.decompose import Decompose
 from tvmtiny.passes.fuse_attention import _window
 from tvmtiny.passes.fuse_scale import FuseScale
 from tvmtiny.passes.graph import Graph, array_of, op_name
@@ -71,6 +72,56 @@ def test_a_convolution_is_a_product_with_patches(
     assert not {"nn.conv1d", "nn.conv2d"} & set(names)
     assert names.index("matmul") < names.index("nn.relu") < names.index("permute_dims")
     np.testing.assert_allclose(run(after, values), run(before, values), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options", "expected"),
+    [
+        ((1, 3, 17), (3, 1, 4), {"strides": 3, "padding": (1, 2), "groups": 3}, ["depthwise"]),
+        ((1, 2, 12), (4, 1, 3), {"dilation": 2, "padding": (2, 2), "groups": 2}, ["depthwise"]),
+        (
+            (1, 3, 9, 8),
+            (6, 1, 3, 2),
+            {"strides": (2, 1), "padding": (1, 0, 0, 1), "groups": 3},
+            ["depthwise"],
+        ),
+        (
+            (1, 4, 7, 6),
+            (4, 1, 5, 3),
+            {"dilation": (2, 1), "padding": (4, 1, 4, 1), "groups": 4},
+            ["depthwise"],
+        ),
+        ((1, 4, 9), (6, 2, 3), {"groups": 2}, []),
+        ((1, 12, 9), (12, 2, 1), {"groups": 6}, []),
+    ],
+)
+def test_groups_are_layers_or_a_depthwise_operator(
+    shape: tuple[int, ...], kernel: tuple[int, ...], options: dict[str, Any], expected: list[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    weight, values = (rng.normal(size=size).astype(np.float32) for size in (kernel, shape))
+    offset = rng.normal(size=(kernel[0], *[1] * (len(shape) - 2))).astype(np.float32)
+
+    def build(b: relax.BlockBuilder, x: relax.Var) -> Any:
+        convolution = op.nn.conv1d if len(shape) == 3 else op.nn.conv2d
+        y = b.emit(convolution(x, relax.const(weight), **options))
+        return b.emit(op.nn.relu(b.emit(op.add(y, relax.const(offset)))))
+
+    before = module_of(build, relax.Var("x", relax.TensorType(shape, "float32")))
+    after = PatchConvolution()(before)
+    assert [kind(value) for _, value in Graph(after["main"]) if kind(value)] == expected
+    assert not {"nn.conv1d", "nn.conv2d"} & set(operators(after))
+    np.testing.assert_allclose(run(Decompose()(after), values), run(before, values), atol=1e-5)
+
+
+def test_a_place_that_sees_only_padding_is_left() -> None:
+    weight = np.ones((2, 1, 3), np.float32)
+
+    def build(b: relax.BlockBuilder, x: relax.Var) -> Any:
+        return b.emit(op.nn.conv1d(x, relax.const(weight), padding=(5, 5), groups=2))
+
+    module = module_of(build, relax.Var("x", relax.TensorType((1, 2, 4), "float32")))
+    assert "nn.conv1d" in operators(PatchConvolution()(module))
 
 
 def counted(ids: relax.Var, b: relax.BlockBuilder, padding: int) -> Any:

@@ -128,13 +128,15 @@ def test_refuses_what_does_not_fuse(tmp_path: Path, nodes: list[Any], said: str)
     refused(tmp_path, on_features(*nodes), said)
 
 
-def test_refuses_grouped_convolutions_and_unused_inputs(tmp_path: Path) -> None:
+def test_refuses_convolutions_of_three_dimensions_and_unused_inputs(tmp_path: Path) -> None:
     build = OnnxBuilder(18)
-    x = build.input("x", [1, 6, 16])
-    model = build.model(
-        build.node("Conv", [x, build.constant(np.ones((4, 3, 3)))], "conv", group=2), [1, 4, 14]
+    x = build.input("x", [1, 2, 4, 4, 4])
+    convolution = build.node("Conv", [x, build.constant(np.ones((2, 2, 3, 3, 3)))], "conv")
+    refused(
+        tmp_path,
+        build.model(convolution, [1, 2, 2, 2, 2]),
+        "conv3d at node 'conv_out'(.|\n)*one or two dimensions",
     )
-    refused(tmp_path, model, "conv1d at node 'conv_out'(.|\n)*one group")
 
     model = models.encoder_model()
     model.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1, 4, 4]))

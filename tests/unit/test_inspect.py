@@ -98,6 +98,22 @@ def test_sizes_are_those_of_a_compile(
     assert (found.max_tokens, found.has_length) == (real.max_tokens, real.metadata["has_length"])
 
 
+@pytest.mark.parametrize("options", [{"fold_qk": "always"}, {"residual": "int16"}])
+def test_options_are_those_of_a_compile(options: dict[str, Any], tmp_path: Path) -> None:
+    model = save(models.encoder_model(18, pre_norm=True), tmp_path / "model.onnx")
+    real = tvmtiny.compile(
+        model, target="qemu-m4", calibration=calibration(model), range_method="minmax", output=tmp_path / "m", **options
+    )  # fmt: skip
+    ((name, value),) = options.items()
+    found = report(model, "--target", "qemu-m4", f"--{name.replace('_', '-')}", value)
+    (fit,) = found["targets"]
+    assert (fit["arena_bytes"], fit["weight_bytes"]) == (
+        real.arena_bytes,
+        real.metadata["figures"]["weight_bytes"],
+    )
+    assert [row["name"] for row in found["rows"]] == [row["name"] for row in real.metadata["operators"]]
+
+
 def test_parameters_are_those_of_the_file(tmp_path: Path) -> None:
     model = models.encoder_model(mask="none")
     wanted = sum(

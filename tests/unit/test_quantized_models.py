@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -177,6 +178,66 @@ def test_a_tensor_without_a_scale_needs_data(tmp_path: Path) -> None:
     made = compiled(model, tmp_path, calibration=quantized_models.encoder_data())
     assert "attention_norm0.out" not in made.metadata["quality"]["scales"]
     assert "ffn_norm0.out" in made.metadata["quality"]["scales"]
+
+
+# Programs that torch's PT2E flow has quantized.
+
+
+def pt2e_program() -> Any:
+    """As `convert_pt2e` writes it: one dense layer with weights per channel, a ReLU, a mean, a classifier."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch.ao.quantization.fx._decomposed")
+    ops = torch.ops.quantized_decomposed
+    int8 = (-128, 127, torch.int8)
+
+    def rounded(x: Any, scale: float, zero_point: int) -> Any:
+        integers = ops.quantize_per_tensor.default(x, scale, zero_point, *int8)
+        return ops.dequantize_per_tensor.default(integers, scale, zero_point, *int8)
+
+    class Classifier(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            for name, shape in (("first", (16, 12)), ("second", (4, 16))):
+                weight = torch.randint(-127, 128, shape, dtype=torch.int8)
+                self.register_buffer(f"{name}_weight", weight)
+                self.register_buffer(f"{name}_scale", torch.rand(shape[0]) * 0.01 + 0.002)
+                self.register_buffer(f"{name}_zero", torch.zeros(shape[0], dtype=torch.int64))
+                self.register_buffer(f"{name}_bias", torch.randn(shape[0]) * 0.1)
+
+        def dense(self, x: Any, name: str) -> Any:
+            parts = [getattr(self, f"{name}_{part}") for part in ("weight", "scale", "zero", "bias")]
+            weight = ops.dequantize_per_channel.default(*parts[:3], 0, -127, 127, torch.int8)
+            return torch.nn.functional.linear(x, weight, parts[3])
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.dense(rounded(x, 0.03, 5), "first"))
+            x = rounded(rounded(x, 0.04, -128).mean(1), 0.02, -128)
+            return rounded(self.dense(x, "second"), 0.05, 3)
+
+    return torch.export.export(Classifier().eval(), (torch.randn(1, 8, 12),))
+
+
+def test_programs_of_pt2e_keep_scales_and_integers(tmp_path: Path) -> None:
+    program = pt2e_program()
+    import torch
+
+    torch.export.save(program, tmp_path / "model.pt2")
+    made = compile_model(tmp_path / "model.pt2", target="host", output=tmp_path / "model")
+    quality = made.metadata["quality"]
+    assert quality["source"]["largest_error"] < 1e-5
+    assert (
+        list(quality["scales"].values()) == ["kept"] * 3
+    )  # the input, behind the ReLU, the mean; logits are int16
+    constants = {array.tobytes() for array in emitted_constants(made)}
+    state = program.state_dict
+    assert state["first_weight"].numpy().tobytes() in constants
+    assert state["second_weight"].numpy().tobytes() in constants
+
+    samples = torch.randn(20, 8, 12)
+    wanted = np.concatenate([program.module()(row[None]).numpy() for row in samples])
+    found = integer_results(made, {made.inputs[0].name: samples.numpy()}, tmp_path)
+    assert quantized_models.decibels(wanted, found) > 30
 
 
 # What the pass does, module by module.

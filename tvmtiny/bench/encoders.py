@@ -13,6 +13,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import ResultMismatch
 from tvmtiny.report.profile import profile
 from tvmtiny.runner import Sample
+from tvmtiny.schedule.records import RULES
 from tvmtiny.target import Target
 from tvmtiny.verify import expected_outputs
 
@@ -32,6 +33,7 @@ def measure(benchmark: EncoderBenchmark, target: Target, directory: Path, *, tim
         weights=benchmark.weights,
         fold_qk=benchmark.fold_qk,
         residual=benchmark.residual,
+        tuned=RULES,
         output=directory / f"{benchmark.name}-{target.name}",
     )
     with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:

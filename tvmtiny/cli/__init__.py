@@ -13,7 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 from tvmtiny import __version__
-from tvmtiny.cli import bench, board, console, doctor, inspect, profile, project, run, targets, tokenizer
+from tvmtiny.cli import (
+    bench,
+    board,
+    console,
+    doctor,
+    inspect,
+    profile,
+    project,
+    run,
+    targets,
+    tokenizer,
+    tune,
+)
 from tvmtiny.cli import compile as compile_command
 from tvmtiny.errors import TvmtinyError
 
@@ -46,6 +58,7 @@ app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)
 app.command("bench")(bench.command)
+app.command("tune")(tune.command)
 app.add_typer(board.app, name="board")
 app.add_typer(tokenizer.app, name="tokenizer")
 

@@ -59,6 +59,23 @@ def list_boards(as_json: console.JsonOption = False) -> None:
     console.show(table)
 
 
+@app.command("serve")
+def serve(
+    tracker: Annotated[str, typer.Option(metavar="HOST:PORT", help="TVM's RPC tracker.")],
+    key: Annotated[str, typer.Option(help="Name of the target whose board this is.")],
+    on: Annotated[
+        str, typer.Option(metavar="PLACE", help="Where to run what comes: serial:PORT, or qemu.")
+    ] = "qemu",
+    host: Annotated[str, typer.Option(help="Address of this machine for those who tune.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="First port to try.", min=1024)] = 9200,
+) -> None:
+    """Measure candidates for `tvmtiny tune --on rpc:HOST:PORT`, until interrupted."""
+    from tvmtiny.tune.rpc import serve as serve_board
+
+    console.message(f"{key} on {on} for the tracker {tracker}; Ctrl-C ends it.")
+    serve_board(tracker, key, on, host=host, port=port)
+
+
 @app.command("flash")
 def flash(
     directory: Model,

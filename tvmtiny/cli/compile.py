@@ -26,6 +26,15 @@ LAYER_WEIGHTS = ("int8", "int4")
 """Types of weights that a single layer can have."""
 
 
+class Tuned(enum.StrEnum):
+    """Records of which objective choose schedules."""
+
+    none = "none"
+    latency = "latency"
+    flash = "flash"
+    balanced = "balanced"
+
+
 class WeightType(enum.StrEnum):
     """Types of weights in flash."""
 
@@ -131,6 +140,11 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "sources": [artifact.directory / source for source in artifact.sources],
         "max_tokens": artifact.max_tokens,
         "folded_qk": _folded(artifact),
+        "schedules": artifact.metadata["schedules"],
+        "operators": [
+            {key: row[key] for key in ("name", "kernel", "schedule", "schedule_origin", "schedule_from")}
+            for row in artifact.metadata["operators"]
+        ],
         "residual": artifact.metadata.get("residual"),
         "step": artifact.metadata.get("step"),
         **figures.to_json(),
@@ -138,6 +152,13 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         "rows": _quality(artifact).get("layers", []),
         "stages": [{"stage": name, "seconds": round(seconds, 4)} for name, seconds in stages],
     }
+
+
+def _show_schedules(artifact: Artifact) -> None:
+    """Which kernels run by records of the tuner, their own or borrowed, and which by the rules."""
+    origins = [row["schedule_origin"] for row in artifact.metadata["operators"]]
+    counts = ", ".join(f"{origins.count(origin)} {origin}" for origin in dict.fromkeys(origins))
+    console.show(f"Schedules ({artifact.metadata['schedules']}): {counts}")
 
 
 def _quality_table(layers: list[dict[str, Any]]) -> Any:
@@ -189,6 +210,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
     console.show(render(plan) if verbose else f"Memory plan: {summary(plan)}; --verbose shows it")
     if folded := _folded(artifact):
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
+    _show_schedules(artifact)
     _show_int16(artifact)
     _show_step(artifact)
     quality = _quality(artifact)
@@ -297,6 +319,12 @@ def command(
             show_default=False,
         ),
     ] = None,
+    tuned: Annotated[
+        Tuned,
+        typer.Option(
+            help="Which records of `tvmtiny tune` choose schedules, by objective; latency may store weights as int16."
+        ),
+    ] = Tuned.balanced,
     step: Annotated[
         int | None,
         typer.Option(
@@ -360,6 +388,7 @@ def command(
             int16=parse_layers(int16 or []),
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            tuned=tuned.value,
             step=step,
             verify=verify,
             dump_dir=dump_dir,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmtiny.cli import console
-from tvmtiny.cli.compile import parse_shapes
+from tvmtiny.cli.compile import FoldMode, Residual, parse_shapes
 from tvmtiny.cli.console import kilobytes
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ def command(
         float | None,
         typer.Option(metavar="MS", help="The longest that an inference may take, in ms.", min=0),
     ] = None,
+    fold_qk: Annotated[
+        FoldMode, typer.Option(help="As for compile: where Q K^T becomes one matrix a head.")
+    ] = FoldMode.auto,
+    residual: Annotated[
+        Residual, typer.Option(help="As for compile: type of the residual stream.")
+    ] = Residual.int8,
     as_json: console.JsonOption = False,
 ) -> None:
     """Show the operators of MODEL and which targets it fits; needs no calibration data and no C compiler."""
@@ -47,7 +53,13 @@ def command(
         from tvmtiny.report.inspection import inspect
 
         found = inspect(
-            model, targets, shapes=shapes, max_tokens=max_tokens, latency_budget_ms=latency_budget
+            model,
+            targets,
+            shapes=shapes,
+            max_tokens=max_tokens,
+            latency_budget_ms=latency_budget,
+            fold_qk=fold_qk.value,
+            residual=residual.value,
         )
     if as_json:
         console.show_json(_report(model, found))

@@ -59,6 +59,7 @@ class ModelInfo:
         description: one line about the source model.
         max_tokens: S; has_length: whether a run may take fewer.
         input_params: scaling of feature inputs by name (a column); limits: vocabulary by input name.
+        paddings: ids by input name that must not stand among the present tokens.
         output_params: scaling of the outputs by name.
         labels: class names by output; may be empty.
         example: token ids or features of one calibration sample by input name, present tokens only.
@@ -76,6 +77,7 @@ class ModelInfo:
     has_length: bool
     input_params: dict[str, QuantParams]
     limits: dict[str, int]
+    paddings: dict[str, tuple[int, ...]]
     output_params: dict[str, QuantParams]
     labels: dict[str, tuple[str, ...]]
     example: dict[str, Array]
@@ -233,6 +235,7 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo, symbols: dict[str,
         "about": about,
         "rows": tensor.shape[0],
         "columns": tensor.shape[1] if features else 0,
+        "padding": info.paddings.get(tensor.name, ()),
         "limit": 0 if features or info.limits[tensor.name] > 65535 else info.limits[tensor.name],
         "multiplier": f"{prefix}_multiplier",
         "zero_points": f"{prefix}_zero_point",

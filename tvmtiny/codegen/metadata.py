@@ -19,6 +19,8 @@ from tvmtiny.kernels.weights import weights_type
 from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.schedule.records import BORROWED, Chosen, TunedRule
+from tvmtiny.schedule.space import describe
 from tvmtiny.target import Target
 
 
@@ -31,15 +33,17 @@ def metadata(
     quantized: QuantizedModel,
     quality: dict[str, Any],
     model_hash: str,
+    rule: TunedRule,
 ) -> dict[str, Any]:
     """The contents of metadata.json less the hashes of the files."""
-    operators = _operators(program, quantized)
+    operators = _operators(program, quantized, rule)
     return {
         "schema": SCHEMA,
         "name": info.name,
         "target": target.name,
         "cpu": target.cpu,
         "family": info.family,
+        "schedules": rule.objective,
         "versions": {"tvmtiny": info.version, "tvm": importlib.metadata.version("apache-tvm")},
         "model": {"source": info.description, "sha256": model_hash},
         "inputs": [_input(tensor, program, info, specs) for tensor in program.inputs],
@@ -73,7 +77,7 @@ def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
     }
 
 
-def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, Any]]:
+def _operators(program: Program, quantized: QuantizedModel, rule: TunedRule) -> list[dict[str, Any]]:
     rows = []
     steps = [
         (var.name, value) for var, value in Graph(quantized.module["main"]) if kernel_of(value) is not None
@@ -98,9 +102,20 @@ def _operators(program: Program, quantized: QuantizedModel) -> list[dict[str, An
                 ),
                 "microkernels": sorted(call.function.microkernels),
                 "microkernel_variant": call.function.variant,
+                **_schedule(rule.choose(kernel, operands_of(value))),
             }
         )
     return rows
+
+
+def _schedule(chosen: Chosen) -> dict[str, Any]:
+    """What an operator's schedule is and where it comes from."""
+    record = chosen.record if chosen.origin == BORROWED else None
+    return {
+        "schedule": describe(chosen.blocking),
+        "schedule_origin": chosen.origin,
+        "schedule_from": None if record is None else record.signature.text,
+    }
 
 
 def _stored(operands: Operands, call: Call) -> str | None:
@@ -126,6 +141,7 @@ def _input(tensor: Tensor, program: Program, info: ModelInfo, specs: list[InputS
         **_tensor(tensor, program, params),
         "kind": spec.kind,
         "limit": spec.limit,
+        "padding": list(spec.padding),
         "model_shape": list(spec.shape),
     }
 

@@ -240,6 +240,11 @@ _RULES: tuple[_Rule, ...] = (
         "Give at most half the sample rate.",
     ),
     (
+        lambda s: _above(s) >= s.fmax * (1 - 1e-9),
+        "no frequency of the transform lies between fmin {fmin:g} and fmax {fmax:g} Hz.",
+        "Give a wider range, or a larger fft.",
+    ),
+    (
         lambda s: s.kind == "mfcc" and not 1 <= s.coefficients <= s.mels,
         "coefficients is {coefficients} with {mels} mels.",
         "Give 1 to the number of mels.",
@@ -260,6 +265,11 @@ _RULES: tuple[_Rule, ...] = (
         'Say window_function = "hann".',
     ),
 )
+
+
+def _above(spec: AudioSpec) -> float:
+    """The first frequency of the transform above fmin."""
+    return (math.floor(spec.fmin * spec.fft / spec.sample_rate) + 1) * spec.sample_rate / spec.fft
 
 
 def _is_prime(number: int) -> bool:

@@ -196,9 +196,13 @@ def _triangles(spec: AudioSpec) -> tuple[Array, Array, int]:
     inside = np.flatnonzero((hertz >= edges[0]) & (hertz < edges[-1]))
     segment = np.searchsorted(edges, hertz[inside], side="right") - 1
     rise = (hertz[inside] - edges[segment]) / (edges[segment + 1] - edges[segment])
-    weight = np.minimum(np.rint(rise * 2**_WEIGHT_BITS), 2**_WEIGHT_BITS - 1).astype(np.int64)
-    first = int(inside[0]) if len(inside) else 0
-    return weight, np.bincount(segment, minlength=spec.mels + 1).astype(np.int64), first
+    weight = np.rint(rise * 2**_WEIGHT_BITS).astype(np.int64)
+    # A weight of 1 does not fit: at a peak, the frequency counts as the first of the falling side.
+    at_peak = weight == 2**_WEIGHT_BITS
+    weight, segment = np.where(at_peak, 0, weight), segment + at_peak
+    kept = segment <= spec.mels
+    bins = np.bincount(segment[kept], minlength=spec.mels + 1).astype(np.int64)
+    return weight[kept], bins, int(inside[0])
 
 
 def _scale_rows(factor: Real, offset: Real, phases: int) -> ScaleRows:

@@ -144,9 +144,16 @@ def check_arrays(
     counts = {name: len(array) for name, array in arrays.items()}
     counts |= {name: len(contents[name]) for name in contents if contents[name].ndim and name not in counts}
     _check_counts(source, counts, minimum)
-    lengths = _lengths(source, contents, length_input, max_tokens, next(iter(counts.values())))
-    for spec in specs:
+    given = LENGTH_KEY in contents or length_input is None or length_input in contents
+    padded = [spec for spec in specs if spec.padding]
+    if padded and not given:
+        lengths = _lengths_of_ids(arrays[padded[0].name], padded[0])
+    else:
+        lengths = _lengths(source, contents, length_input, max_tokens, next(iter(counts.values())))
+    for spec in padded:
         _check_padding(source, arrays[spec.name], spec, lengths)
+        absent = np.arange(spec.shape[-1]) >= lengths[:, None]
+        arrays[spec.name] = np.where(absent, spec.padding[0], arrays[spec.name])
     return Batch(arrays, lengths, contents.get(LABELS_KEY))
 
 
@@ -224,15 +231,13 @@ def _check_ids(source: str, values: Array, spec: InputSpec) -> Array:
 
 
 def _check_padding(source: str, values: Array, spec: InputSpec, lengths: Array) -> None:
-    if not spec.padding:
-        return
     present = np.arange(values.shape[1]) < lengths[:, None]
     wrong = np.argwhere(np.isin(values, spec.padding) & present)
     if len(wrong):
         sample, place = (int(i) for i in wrong[0])
         raise UserError(
             f"'{spec.name}' in {source}: sample {sample} has the id of padding, {values[sample, place]}, among its "
-            f"{lengths[sample]} present tokens, and the model does not count it as a position.",
+            f"{lengths[sample]} present tokens, and the model leaves it out.",
             "Put padding behind the tokens, and say how many these are: by the mask input or n_tokens.",
         )
 
@@ -289,6 +294,12 @@ def _lengths(
     return lengths.astype(np.int64)
 
 
+def _lengths_of_ids(ids: Array, spec: InputSpec) -> Array:
+    """Where neither a mask nor lengths are given: tokens up to the last that is not padding."""
+    present = ~np.isin(ids, spec.padding)
+    return np.maximum(1, ids.shape[1] - present[:, ::-1].argmax(axis=1)).astype(np.int64)
+
+
 def _lengths_of_mask(source: str, mask: Array, name: str, max_tokens: int) -> Array:
     if mask.ndim != 2 or mask.shape[1] != max_tokens:
         found = "x".join(map(str, mask.shape))
@@ -322,7 +333,10 @@ def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
     from tvmtiny.runner import Sample
 
     shapes = {row["name"]: tuple(row.get("model_shape", row["shape"])) for row in artifact.metadata["inputs"]}
-    specs = [InputSpec(info.name, info.kind, shapes[info.name], info.limit) for info in artifact.inputs]
+    specs = [
+        InputSpec(info.name, info.kind, shapes[info.name], info.limit, padding=info.padding)
+        for info in artifact.inputs
+    ]
     step = artifact.metadata.get("step")
     tokens = artifact.max_tokens if step is None else int(step["sequence_tokens"])
     batch = read_npz(path, specs, artifact.metadata.get("length_input"), tokens)

@@ -33,6 +33,10 @@ class NamingBuilder(Builder):
             expr = self._with_bound_arguments(expr, self._part)
         return super().emit(expr, name_hint or self.current)
 
+    def match_cast(self, value: Any, ty: Any, name_hint: str = "") -> Any:
+        """As in TVM, likewise named; converters state shapes with it that depend on data."""
+        return super().match_cast(value, ty, name_hint or self.current)
+
     def normalize(self, expr: Any) -> Any:
         """As in TVM; the importer calls it on what a converter returns."""
         name = self.current if isinstance(expr, relax.Tuple) else self._part
@@ -68,4 +72,6 @@ class NamingBuilder(Builder):
             return relax.Call(expr.op, args, expr.attrs, expr.ty_args) if changed else expr
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([self.bind(field, name) for field in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self.bind(expr.tuple_value, name), expr.index)
         return expr

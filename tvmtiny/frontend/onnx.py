@@ -19,6 +19,7 @@ from tvmtiny.frontend.onnx_fused import MICROSOFT
 from tvmtiny.frontend.onnx_importer import Importer, is_known, node_title, operator_title
 from tvmtiny.frontend.shapes import DeclaredInput, require_static, resolve_shapes
 from tvmtiny.passes.name_layers import OUTPUTS_ATTRIBUTE
+from tvmtiny.passes.resemblance import of_family, unsupported
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -123,12 +124,12 @@ def _check_operators(model: onnx.ModelProto) -> None:
     unknown = []
     for node in model.graph.node:
         if node.op_type in CONTROL_FLOW:
-            unknown.append(Unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
+            unknown.append(unsupported(node_title(node), node.op_type, _CONTROL_FLOW_REMEDY))
         elif node.op_type in INTEGER_OPERATORS:
             unknown.append(Unsupported(node_title(node), node.op_type, _INTEGER_REMEDY))
         elif not is_known(node):
             remedy = _FUSED_REMEDY if node.domain.startswith(MICROSOFT) else _OPERATOR_REMEDY
-            unknown.append(Unsupported(node_title(node), operator_title(node), remedy))
+            unknown.append(unsupported(node_title(node), operator_title(node), remedy))
     if unknown:
         raise _unsupported(unknown)
 
@@ -136,13 +137,16 @@ def _check_operators(model: onnx.ModelProto) -> None:
 def _unsupported(unknown: list[Unsupported]) -> UnsupportedOperators:
     for row in unknown:
         if row.operator in CONTROL_FLOW:
-            message = f"Node '{row.node}' is control flow ({row.operator}), which is not supported."
-            return UnsupportedOperators(message, row.remedy, unknown)
+            message = (
+                f"Node '{row.node}' is control flow ({row.operator}){of_family(row)}, which is not supported."
+            )
+            return UnsupportedOperators(message, f"{_CONTROL_FLOW_REMEDY} {row.remedy}", unknown)
     found = []
     for operator in sorted({row.operator for row in unknown}):
-        nodes = [row.node for row in unknown if row.operator == operator]
+        rows = [row for row in unknown if row.operator == operator]
+        nodes = [row.node for row in rows]
         more = f" and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
-        found.append(f"{operator} (node {listed(nodes[:NODES_SHOWN])}{more})")
+        found.append(f"{operator} (node {listed(nodes[:NODES_SHOWN])}{more}){of_family(rows[0])}")
     return UnsupportedOperators(
         f"The model uses operators that are not supported: {'; '.join(found)}.", unknown[0].remedy, unknown
     )

@@ -93,17 +93,21 @@ def _rms_norm(inputs: Any, attributes: dict[str, Any]) -> Any:
     return op.multiply(op.multiply(x, op.rsqrt(op.add(mean, epsilon))), gamma)
 
 
-def _einsum(inputs: Any, attributes: dict[str, Any]) -> Any | None:
-    """Two operands without repeated or one-sided labels are a matrix product with transposes; others are TVM's."""
+def _einsum(inputs: Any, attributes: dict[str, Any]) -> Any:
+    """Two operands without repeated or one-sided labels: a matrix product with transposes."""
     equation = attributes["equation"]
     equation = (equation if isinstance(equation, str) else equation.decode()).replace(" ", "")
     terms, _, result = equation.partition("->")
     labels = terms.split(",")
+    refused = NotImplementedError(
+        f"the equation '{equation}' is no product of two matrices, such as 'bhid,bhjd->bhij', where every label is of "
+        "both operands, or of one operand and the result"
+    )
     if len(labels) != 2 or "." in equation or "->" not in equation:
-        return None
+        raise refused
     left, right = labels
     if any(len(set(term)) != len(term) for term in (left, right, result)):
-        return None
+        raise refused
     extents = {
         label: extent
         for term, x in zip(labels, (inputs[0], inputs[1]), strict=True)
@@ -114,7 +118,7 @@ def _einsum(inputs: Any, attributes: dict[str, Any]) -> Any | None:
     inner = [label for label in both if label not in result]
     rows, columns = ([label for label in term if label not in both] for term in (left, right))
     if set(result) != {*outer, *rows, *columns} or not inner:
-        return None
+        raise refused
 
     def matrix(x: Any, term: str, order: list[list[str]]) -> Any:
         sizes = [math.prod(extents[label] for label in group) for group in order]

@@ -135,7 +135,7 @@ def _shape_as_tensor(value: Any) -> Any:
 
 
 def _failed(node: onnx.NodeProto, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
     return UserError(
         f"Node '{node_title(node)}' ({node.op_type}) cannot be imported: {reason}",
         "Check that the given shapes fit the model (--shape, --max-tokens), and that onnxruntime runs it.",

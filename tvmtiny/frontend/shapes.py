@@ -142,17 +142,30 @@ def require_static(module: tvm.IRModule) -> None:
 
     from tvmtiny.passes.graph import Graph, shape_of
 
-    for var, _ in Graph(module["main"]):
+    for var, value in Graph(module["main"]):
         if not _is_static(var.ty):
-            raise UserError(
-                f"The shape of node '{var.name}' depends on the data of a run.",
-                "Static memory needs shapes that are known when compiling; replace the node in the model.",
-            )
+            raise _depends_on_data(var, value)
         if isinstance(var.ty, relax.TensorType) and 0 in shape_of(var):
             raise UserError(
                 f"The result of node '{var.name}' has no elements: an axis of its shape is 0.",
                 "Check the constants of the model that give shapes, axes and bounds of slices.",
             )
+
+
+def _depends_on_data(var: Any, value: Any) -> UserError:
+    from tvm import relax
+
+    from tvmtiny.passes.graph import op_name
+    from tvmtiny.passes.resemblance import of_family, unsupported
+
+    static = "Static memory needs shapes that are known when compiling."
+    row = unsupported(
+        var.name, op_name(value) if isinstance(value, relax.Call) else "", "Replace the node in the model."
+    )
+    return UserError(
+        f"The shape of node '{var.name}' depends on the data of a run{of_family(row)}.",
+        f"{static} {row.remedy}",
+    )
 
 
 def _is_static(ty: Any) -> bool:

@@ -135,6 +135,7 @@ def _torch(model: Any) -> Runner:
 
     program = load_program(model)
     module = program.module()
+    _remove_rounding(module)
     keywords = list((program.example_inputs or ((), {}))[1])
     inputs = set(program.graph_signature.user_inputs)
     dtypes = {node.name: node.meta["val"].dtype for node in program.graph.nodes if node.name in inputs}
@@ -148,3 +149,20 @@ def _torch(model: Any) -> Runner:
         return [np.asarray(value) for value in torch.utils._pytree.tree_leaves(result)]
 
     return run
+
+
+def _remove_rounding(module: Any) -> None:
+    """Take the pairs of quantize and dequantize out of a torch.fx module: what it computes in float."""
+    for node in list(module.graph.nodes):
+        source: Any = node.args[0] if node.args else None
+        pair = (str(node.target), str(getattr(source, "target", "")))
+        if all(
+            name.startswith(f"quantized_decomposed.{what}") for name, what in zip(pair, _PAIR, strict=True)
+        ):
+            node.replace_all_uses_with(source.args[0])
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+_PAIR = ("dequantize", "quantize")
+"""An operator of PT2E and the one that it reads."""

@@ -16,6 +16,7 @@ from tvmtiny.passes.numeric import ELEMENTWISE, VIEWS
 from tvmtiny.passes.operators import attributes, id_tables, kind
 from tvmtiny.passes.quantize_tensors import is_tensor_operator, materialized
 from tvmtiny.passes.recognize_length import LENGTH_INPUT_ATTRIBUTE, REMOVED
+from tvmtiny.passes.resemblance import SPARSE, of_family, refusal, unsupported
 from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.views import trace
 
@@ -25,8 +26,8 @@ _ATTENTION = (
 )
 _POOLING = "Pooling is the mean over the tokens that are present, or the first token."
 _CONVOLUTION = (
-    "A convolution is supported in one or two dimensions with constant weights and one group (groups=1); in place of a "
-    "depthwise one, use a full one or a dense layer on patches."
+    "A convolution is supported in one or two dimensions with constant weights, with groups or depthwise, where at "
+    "every place a tap meets the input."
 )
 _ACTIVATION = f"An activation stands behind a dense layer and is one of {', '.join(sorted(ACTIVATIONS))}."
 _TYPES = "All values between the inputs and the result are float32: export the model without casts."
@@ -45,6 +46,7 @@ _REMEDIES = {
     "max": _POOLING,
     "nn.conv1d": _CONVOLUTION,
     "nn.conv2d": _CONVOLUTION,
+    "nn.conv3d": _CONVOLUTION,
 }
 _OTHERWISE = "Replace it in the model by dense layers, self-attention, LayerNorm and activations."
 
@@ -123,7 +125,9 @@ def _unsupported(left: list[tuple[Any, Any]]) -> UnsupportedOperators:
     rows = [_row(var, value) for var, value in left if _rank(value) == least]
     first = rows[0]
     return UnsupportedOperators(
-        f"The operator {first.operator} at node '{first.node}' is not supported there.", first.remedy, rows
+        f"The operator {first.operator} at node '{first.node}' is not supported there{of_family(first)}.",
+        first.remedy,
+        rows,
     )
 
 
@@ -132,7 +136,7 @@ def _row(var: Any, value: Any) -> Unsupported:
         return Unsupported(var.name, type(value).__name__, _OTHERWISE)
     name = op_name(value)
     remedy = _REMEDIES.get(name) or (_ACTIVATION if name in ELEMENTWISE else _OTHERWISE)
-    return Unsupported(var.name, name.removeprefix("tvmtiny.").removeprefix("nn."), remedy)
+    return unsupported(var.name, name.removeprefix("tvmtiny.").removeprefix("nn."), remedy)
 
 
 def _rank(value: Any) -> int:
@@ -178,10 +182,8 @@ def _check_mask(graph: Graph, var: Any) -> None:
     for arg in getattr(graph.producer(var), "args", []):
         array = as_array(graph.producer(arg))
         if array is not None and np.any(array <= REMOVED):
-            raise UserError(
-                f"Node '{var.name}' adds a constant mask that is no window of keys around each token.",
-                "Causal and local attention are supported: each token attends to those from some number before it to "
-                "some number after it, itself included, in all heads.",
+            raise refusal(
+                f"Node '{var.name}' adds a constant mask that is no window of keys around each token", SPARSE
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Registers the operators of programs that PT2E has quantized.
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
             return torch.export.load(path)
     except Exception as error:  # zip, pickle, JSON: each of its readers raises its own
         raise UserError(
@@ -77,8 +80,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _convert(program: Any) -> tvm.IRModule:
-    from tvmtiny.frontend.torch_importer import Importer
+    from tvmtiny.frontend.torch_importer import Importer, refuse_unrolled
 
+    refuse_unrolled(program)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,6 +93,8 @@ def _convert(program: Any) -> tvm.IRModule:
                 no_bind_return_tuple=False,
                 custom_convert_map=None,
             )
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"The torch program cannot be imported: {_first_line(error)}",

@@ -375,3 +375,45 @@ def mean_s16_s32(x, out, rows, cols, ratio, shift):
                 T.Cast("int32", T.truncdiv(T.uint32(ratio), T.Cast("uint32", rows))),
             )
             out[0, j] = acc[0]
+
+
+@T.inline
+def depthwise_s8(
+    x, weight, bias, multiplier, out, place, first, tap, taps, step, cols, per_channel, zero_point_in, shift,
+    zero_point,
+):  # fmt: skip
+    """out[place, j] = requantize_s8(bias[j] + sum of weight[r, c, j] (x[y, x, j / per_channel] - zero_point_in)).
+
+    first, tap, taps, step (pairs, rows and columns): the element of x under the first tap, that tap, how many there
+    are, and how many elements of x lie from one to the next.
+    """
+    with T.sblock("depthwise_s8"):
+        T.reads(
+            x[
+                first[0] : first[0] + (taps[0] - 1) * step[0] + 1,
+                first[1] : first[1] + (taps[1] - 1) * step[1] + 1,
+                0 : cols // per_channel,
+            ],
+            weight[tap[0] : tap[0] + taps[0], tap[1] : tap[1] + taps[1], 0:cols],
+            bias[0:cols],
+            multiplier[0:cols],
+        )
+        T.writes(out[place : place + 1, 0:cols])
+        T.sblock_attr(
+            {
+                "tvmtiny.tile": "depthwise_s8",
+                "tvmtiny.scalars": [step[0], step[1], per_channel, zero_point_in, shift, zero_point],
+            }
+        )
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        for j in T.serial(cols):
+            acc[0] = bias[j]
+            for r, c in T.grid(taps[0], taps[1]):
+                acc[0] = acc[0] + T.Cast("int32", weight[tap[0] + r, tap[1] + c, j]) * (
+                    T.Cast(
+                        "int32", x[first[0] + r * step[0], first[1] + c * step[1], T.truncdiv(j, per_channel)]
+                    )
+                    - zero_point_in
+                )
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier[j])
+            out[place, j] = saturated(acc[0] + zero_point, "int8")

@@ -1,5 +1,7 @@
 """A convolution becomes a dense layer on patches: the stem of a vision transformer, of a sensor or an audio model.
 
+One with groups becomes such a layer a group; a depthwise one, whose groups have one channel, an operator of its own.
+
 Which input element each weight meets is found by applying the strides, dilation and padding to element indices. The
 patches are then a view of the input: free where a dense layer can read them in place, else one copy.
 """
@@ -15,17 +17,20 @@ import tvm
 from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
+from tvmtiny.passes.operators import call
 from tvmtiny.passes.views import trace
 
 Array = npt.NDArray[Any]
 
 _ACTIVATIONS = ("nn.relu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "tanh", "sigmoid", "clip")
 _LAYOUTS = {"nn.conv1d": ("NCW", "OIW"), "nn.conv2d": ("NCHW", "OIHW")}
+_MOST_PARTS = 4
+"""Operands of a concatenation."""
 _ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide", "strided_slice")
 
 
 def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
-    """`conv1d` and `conv2d` with constant weights and one group; others are left, and refused by name.
+    """`conv1d` and `conv2d` with constant weights; others are left, and refused by name.
 
     Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition. Of
     a result whose end is cut off (causal convolutions that pad both ends) only the rest is computed.
@@ -41,13 +46,67 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if found is None:
         return None
     convolution, weight, bias = found
-    patches = _patches(convolution, weight, shape_of(value)[2:], emit)
-    matrix = emit(relax.op.matmul(patches, constant(_columns(weight))))
-    if np.any(bias):
-        matrix = emit(relax.op.add(matrix, constant(bias)))
+    places = shape_of(value)[2:]
+    if weight.shape[1] == 1 and int(convolution.attrs.groups) > 1:
+        relu = activated and op_name(value) == "nn.relu"
+        matrix = emit(_depthwise(convolution, weight, bias, places, "relu" if relu else "none", emit))
+        activated = activated and not relu
+    else:
+        matrix = _grouped(convolution, weight, bias, places, emit)
     if activated:
         matrix = emit(relax.Call(value.op, [matrix, *value.args[1:]], value.attrs))
     return relax.op.reshape(emit(relax.op.permute_dims(matrix)), shape_of(value))
+
+
+def _grouped(convolution: relax.Call, weight: Array, bias: Array, places: tuple[int, ...], emit: Emit) -> Any:
+    """(places, N): a product of patches for each group, side by side."""
+    groups, channels = int(convolution.attrs.groups), weight.shape[1]
+    parts = []
+    for group, (own, offset) in enumerate(zip(np.split(weight, groups), np.split(bias, groups), strict=True)):
+        x = convolution.args[0]
+        if groups > 1:
+            x = emit(relax.op.strided_slice(x, [1], [group * channels], [(group + 1) * channels]))
+        part = emit(relax.op.matmul(_patches(x, convolution, own, places, emit), constant(_columns(own))))
+        parts.append(emit(relax.op.add(part, constant(offset))) if np.any(offset) else part)
+    while len(parts) > 1:
+        blocks = [parts[start : start + _MOST_PARTS] for start in range(0, len(parts), _MOST_PARTS)]
+        parts = [emit(relax.op.concat(block, 1)) if len(block) > 1 else block[0] for block in blocks]
+    return parts[0]
+
+
+def _depthwise(
+    convolution: relax.Call,
+    weight: Array,
+    bias: Array,
+    results: tuple[int, ...],
+    activation: str,
+    emit: Emit,
+) -> relax.Call:
+    """The operator on rows, columns and channels; one dimension is a single row."""
+    attrs, x = convolution.attrs, convolution.args[0]
+    _, channels, *extents = shape_of(x)
+    before = np.split(np.asarray([int(width) for width in attrs.padding]), 2)[0]
+    lines = {
+        "stride": [int(step) for step in attrs.strides],
+        "before": [int(width) for width in before],
+        "step": [int(step) for step in attrs.dilation],
+    }
+    places, taps = list(results), list(weight.shape[2:])
+    if len(extents) == 1:
+        extents, places, taps = [1, *extents], [1, *places], [1, *taps]
+        lines = {name: [0 if name == "before" else 1, *values] for name, values in lines.items()}
+    options = {
+        f"{name}_{axis}": value
+        for name, values in lines.items()
+        for axis, value in zip("yx", values, strict=True)
+    }
+    image = emit(relax.op.reshape(x, (channels, *extents)))
+    image = emit(relax.op.permute_dims(image, [1, 2, 0]))
+    by_tap = np.ascontiguousarray(np.moveaxis(weight.reshape(len(weight), *taps), 0, -1))
+    return call(
+        "depthwise", [image, constant(by_tap), constant(bias)],
+        activation=activation, rows=places[0], cols=places[1], **options,
+    )  # fmt: skip
 
 
 def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | None:
@@ -59,7 +118,7 @@ def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | N
     weight = as_array(graph.producer(value.args[1]))
     layouts = (str(value.attrs.data_layout), str(value.attrs.kernel_layout))
     in_order = np.array_equal(view.index, _beginning(shape_of(value), view.index.shape))
-    if weight is None or layouts != _LAYOUTS[op_name(value)] or int(value.attrs.groups) != 1:
+    if weight is None or layouts != _LAYOUTS[op_name(value)] or not _meets_the_input(value, weight):
         return None
     if not in_order or shape_of(value)[0] != 1:
         return None
@@ -68,6 +127,19 @@ def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | N
         return None
     scaled = weight * scale[:, 0].reshape(-1, *[1] * (weight.ndim - 1))
     return value, scaled.astype(np.float32), offset[:, 0].astype(np.float32)
+
+
+def _meets_the_input(convolution: relax.Call, weight: Array) -> bool:
+    """Whether at every place a tap lies inside of the input (padding may be wider than the taps reach)."""
+    attrs, extents, places = convolution.attrs, shape_of(convolution.args[0])[2:], shape_of(convolution)[2:]
+    before = [int(width) for width in attrs.padding][: len(extents)]
+    for extent, count, taps, width, stride, step in zip(
+        extents, places, weight.shape[2:], before, attrs.strides, attrs.dilation, strict=True
+    ):
+        reached = np.arange(count)[:, None] * int(stride) - width + np.arange(taps) * int(step)
+        if not np.all(np.any((reached >= 0) & (reached < extent), axis=1)):
+            return False
+    return True
 
 
 def _beginning(shape: tuple[int, ...], part: tuple[int, ...]) -> Array:
@@ -81,11 +153,11 @@ def _columns(weight: Array) -> Array:
     return np.ascontiguousarray(weight.reshape(len(weight), -1).T)
 
 
-def _patches(convolution: relax.Call, weight: Array, results: tuple[int, ...], emit: Emit) -> Any:
+def _patches(x: Any, convolution: relax.Call, weight: Array, results: tuple[int, ...], emit: Emit) -> Any:
     """(patches, C * kernel): the elements of the input that the weights meet, place by place of the results."""
     attrs = convolution.attrs
     before, after = np.split(np.asarray([int(width) for width in attrs.padding]), 2)
-    x, extents = _padded(convolution.args[0], before, after, emit)
+    x, extents = _padded(x, before, after, emit)
     steps = [[int(step) for step in steps] for steps in (attrs.strides, attrs.dilation)]
     places = _places(weight.shape[1], extents, weight.shape[2:], results, *steps)
     flat = emit(relax.op.reshape(x, (weight.shape[1] * int(np.prod(extents)),)))

@@ -251,6 +251,23 @@ def _expand_scale(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[st
     return {"out": emit(op.add(emit(op.multiply(x, gamma)), beta))}
 
 
+def _expand_depthwise(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, weight, bias = core
+    (height, width, channels), (*taps, columns) = shape_of(x), shape_of(weight)
+    pads = [int(attrs[f"before_{axis}"]) for axis in "yx"]
+    for extent, count, places, axis in zip((height, width), taps, ("rows", "cols"), "yx", strict=True):
+        end = (attrs[places] - 1) * attrs[f"stride_{axis}"] + (count - 1) * attrs[f"step_{axis}"] + 1
+        pads.append(max(0, end - attrs[f"before_{axis}"] - extent))
+    image = emit(op.expand_dims(emit(op.permute_dims(x, [2, 0, 1])), 0))
+    kernel = emit(op.expand_dims(emit(op.permute_dims(weight, [2, 0, 1])), 1))
+    strides, steps = ([int(attrs[f"{what}_{axis}"]) for axis in "yx"] for what in ("stride", "step"))
+    y = emit(op.nn.conv2d(image, kernel, strides, pads, steps, groups=channels))
+    y = emit(op.strided_slice(y, [2, 3], [0, 0], [int(attrs["rows"]), int(attrs["cols"])]))
+    y = emit(op.reshape(emit(op.permute_dims(y, [0, 2, 3, 1])), (-1, columns)))
+    y = emit(op.add(y, bias))
+    return {"out": y if attrs["activation"] == "none" else activate(y, attrs["activation"], emit)}
+
+
 def _expand_mean(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     x, n = core
     present = emit(op.astype(_present(n, shape_of(x)[0], emit), "float32"))
@@ -282,6 +299,7 @@ _EXPAND = {
     "layer_norm": _expand_layer_norm,
     "scale": _expand_scale,
     "rms_norm": _expand_rms_norm,
+    "depthwise": _expand_depthwise,
     "mean": _expand_mean,
     "softmax": _expand_softmax,
     "first": _expand_first,

@@ -162,6 +162,7 @@ _OTHERS: dict[str, Evaluator] = {
     "gather_elements": lambda call, data, index: np.take_along_axis(data, index, int(call.attrs.axis)),
     "index_tensor": lambda call, data, indices: data[tuple(indices)],
     "arange": lambda call, start, end, step: np.arange(start, end, step).astype(_dtype(call)),
+    "matmul": lambda call, a, b: np.matmul(a, b),
     "concat": lambda call, *fields: np.concatenate(fields, axis=int(call.attrs.axis)),
     "stack": lambda call, *fields: np.stack(fields, axis=int(call.attrs.axis)),
     "sum": _reduce(np.sum),

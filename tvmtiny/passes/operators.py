@@ -17,9 +17,13 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | rms_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | scale | x (S, E), gamma (E,), beta (E,): x * gamma + beta | - |
+| depthwise | x (H, W, C), weight (taps, taps, N), bias (N,) | activation, and the geometry below |
 | mean | x (S, E), n | - |
 | first | x (S, E) | - |
 | softmax | scores (..., S), n | where attention does not absorb it |
+
+`depthwise` is a convolution of each channel by itself: `rows` x `cols` places; along y and x each, `before` zeros of
+padding, `stride` from a place to the next and `step` (dilation) from a tap to the next (`stride_y`, ...).
 
 An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only. With
 `kv_heads` it has fewer heads of K and V than of Q. A rotary attention turns the halves of each head of Q and K by the
@@ -57,6 +61,7 @@ _CORE_ARGUMENTS = {
     "layer_norm": 3,
     "scale": 3,
     "rms_norm": 3,
+    "depthwise": 3,
     "mean": 2,
     "first": 1,
     "softmax": 2,
@@ -100,6 +105,10 @@ def _infer_same(call: Any, _: Any) -> relax.TensorType:
     return relax.TensorType(_shape(call.args[0]), "float32")
 
 
+def _infer_depthwise(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(int(call.attrs["rows"]) * int(call.attrs["cols"]), _shape(call.args[1])[2])
+
+
 def _infer_row(call: Any, _: Any) -> relax.TensorType:
     return _matrix(1, _shape(call.args[0])[1])
 
@@ -117,6 +126,7 @@ _INFER = {
     "layer_norm": _infer_same,
     "scale": _infer_same,
     "rms_norm": _infer_same,
+    "depthwise": _infer_depthwise,
     "mean": _infer_row,
     "first": _infer_row,
     "softmax": _infer_same,

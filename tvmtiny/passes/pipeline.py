@@ -22,6 +22,7 @@ from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
 from tvmtiny.passes.fuse_scale import FuseScale
 from tvmtiny.passes.fuse_unit_length import FuseUnitLength
 from tvmtiny.passes.name_layers import NameLayers
+from tvmtiny.passes.recognize_id_mask import RecognizeIdMask
 from tvmtiny.passes.recognize_length import RecognizeLength
 from tvmtiny.passes.recognize_positions import RecognizePositions
 from tvmtiny.passes.simplify import Simplify
@@ -39,6 +40,7 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         RecognizePositions(),
         PatchConvolution(),
         Simplify(),
+        RecognizeIdMask(),
         RecognizeLength(),
         FuseFirstToken(),
         FuseLayerNorm(),

@@ -18,6 +18,7 @@ from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
 from tvmtiny.passes.operators import attributes, kind, parts
 from tvmtiny.passes.quantization import Quantization, Value, dense_tensors
+from tvmtiny.passes.quantize_depthwise import quantize_depthwise
 from tvmtiny.passes.quantize_embedding import is_tied, quantize_embedding
 from tvmtiny.passes.quantize_gated import quantize_glu
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
@@ -410,6 +411,7 @@ _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any,
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,
     "scale": _scale,
+    "depthwise": quantize_depthwise,
     "mean": _mean,
     "first": _first,
 }

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import evaluate, literal
 from tvmtiny.passes.operators import MAX_TOKENS_ATTRIBUTE, call
+from tvmtiny.passes.resemblance import TWO_MASKS, UNUSUAL_MASK, refusal
 from tvmtiny.passes.views import as_matrix, reshaped
 
 Array = npt.NDArray[Any]
@@ -55,9 +55,10 @@ def _require_replaced(
     trial = Graph(rebuild(function, finder.rewrite, params))
     left = [var for var, value in trial if _uses(value, mask)]
     if left:
-        raise UserError(
-            f"The mask input '{mask.name}' is used in a way that is not a length (at node '{left[0].name}').",
-            f"{_HOLES} Use it only for attention and for the mean over tokens.",
+        raise refusal(
+            f"The mask input '{mask.name}' is used in a way that is not a length (at node '{left[0].name}')",
+            UNUSUAL_MASK,
+            _HOLES,
         )
 
 
@@ -70,16 +71,14 @@ def _mask_parameter(graph: Graph) -> relax.Var | None:
     used = [param for param in graph.params if graph.users(param)]
     if len(used) < 2:
         return None
-    candidates = [param for param in used if len(shape_of(param)) <= 2 and not _is_gathered(graph, param)]
+    candidates = [param for param in used if len(shape_of(param)) <= 2 and not is_gathered(graph, param)]
     if len(candidates) > 1:
         names = ", ".join(f"'{param.name}'" for param in candidates)
-        raise UserError(
-            f"More than one input looks like a mask: {names}.", "Export the model with one mask input."
-        )
+        raise refusal(f"More than one input looks like a mask: {names}", TWO_MASKS)
     return candidates[0] if candidates else None
 
 
-def _is_gathered(graph: Graph, param: relax.Var) -> bool:
+def is_gathered(graph: Graph, param: relax.Var) -> bool:
     """Whether `param`, perhaps through casts and reshapes, is the index of a gather."""
     frontier = [param]
     while frontier:
@@ -133,15 +132,19 @@ class _MaskFinder:
     def _softmax(self, graph: Graph, var: relax.Var, value: relax.Call, emit: Emit) -> Any:
         scores = value.args[0]
         tokens = shape_of(scores)[-1]
-        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or _is_one_row(shape_of(scores)):
+        one_row = _is_one_row(shape_of(scores))
+        if int(value.attrs.axis) not in (-1, len(shape_of(scores)) - 1) or (one_row and self.mask is None):
             return None
         if self.mask is None:
             return call("softmax", [scores, self._n(tokens)])
         unmasked = self._unmasked_scores(graph, scores, emit)
+        if unmasked is None and one_row:
+            return None
         if unmasked is None:
-            raise UserError(
-                f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length.",
-                f"{_HOLES} It must remove keys before every softmax over tokens.",
+            raise refusal(
+                f"The softmax at node '{var.name}' does not take the model's mask '{self.mask.name}' as a length",
+                UNUSUAL_MASK,
+                _HOLES,
             )
         return call("softmax", [unmasked, self._n(tokens)])
 
@@ -214,24 +217,25 @@ class _MaskFinder:
 
 
 def _is_one_row(shape: tuple[int, ...]) -> bool:
-    """Whether a softmax is over classes: a model's last layer, not an attention."""
+    """Whether a softmax has the shape of one over classes; one of attention pooling has it, too, and a mask."""
     return len(shape) <= 2 and int(np.prod(shape[:-1])) == 1
 
 
 def _removes_absent_keys(masks: list[tuple[int, Array]], shape: tuple[int, ...]) -> bool:
     """Whether an additive mask, for each probed n, removes the keys from n on, for the queries below n.
 
-    Of the keys below n it may remove some, the same whatever n is (causal and local attention), but not a query's own.
+    To keys below n it may add the same whatever n is: it may remove some, but not a query's own (causal and local
+    attention), and weigh others (relative positions).
     """
     whole = np.broadcast_to(masks[-1][1], shape)
     square = shape[-1] == shape[-2]
-    if np.any((whole != 0) & (whole > REMOVED)) or np.any(np.diagonal(whole, axis1=-2, axis2=-1) != 0):
+    if np.any(np.diagonal(whole, axis1=-2, axis2=-1) <= REMOVED):
         return False
     for n, mask in masks:
         rows = np.broadcast_to(mask, shape)[..., : min(n, shape[-2]), :]
         expected = whole[..., : min(n, shape[-2]), :n]
-        kept = expected == 0 if square else np.ones_like(expected, bool)
-        if np.any((rows[..., :n] == 0) != kept) or np.any(rows[..., :n][~kept] > REMOVED):
+        kept = expected > REMOVED if square else np.ones_like(expected, bool)
+        if np.any(rows[..., :n][kept] != expected[kept]) or np.any(rows[..., :n][~kept] > REMOVED):
             return False
         if np.any(rows[..., n:] > REMOVED):
             return False
@@ -241,11 +245,13 @@ def _removes_absent_keys(masks: list[tuple[int, Array]], shape: tuple[int, ...])
 def _with_constant_mask(
     scores: Any, masks: list[tuple[int, Array]], shape: tuple[int, ...], emit: Emit
 ) -> Any:
-    """Scores with what a mask removes whatever the length is."""
+    """Scores with what a mask adds and removes whatever the length is."""
     whole = np.broadcast_to(masks[-1][1], shape)
     if not np.any(whole):
         return scores
-    return emit(relax.op.add(scores, constant(np.where(whole == 0, 0.0, 10 * REMOVED).astype(np.float32))))
+    return emit(
+        relax.op.add(scores, constant(np.where(whole > REMOVED, whole, 10 * REMOVED).astype(np.float32)))
+    )
 
 
 def _is_mean(weight: Array, divisor: Array, n: int, shape: tuple[int, ...]) -> bool:

@@ -5,6 +5,7 @@
 - `where(ids < 0, ids + V, ids)`: indices counted from the end; ids are checked against the vocabulary at run time
 - dropout, which does nothing in inference; BatchNorm, which is a factor and an offset a channel then
 - casts to the type that a value already has; additions of zeros, such as a mask that removes nothing
+- a comparison of two tensors becomes one of their difference with zero
 - `split` becomes slices, `concat` of one tensor nothing, zeros around a tensor a `concat`
 """
 
@@ -18,6 +19,8 @@ from tvm import relax
 
 from tvmtiny.passes.graph import Emit, Graph, constant, function_pass, op_name, rebuild, shape_of
 from tvmtiny.passes.numeric import evaluate, literal
+
+_COMPARISONS = ("less", "less_equal", "greater", "greater_equal")
 
 
 def Simplify() -> tvm.transform.Pass:  # noqa: N802 - passes are named like TVM's own
@@ -38,6 +41,8 @@ def _simplify(function: relax.Function) -> relax.Function:
         array = evaluate(graph, var, known)
         if array is not None:
             return constant(array)
+        if op_name(value) in _COMPARISONS:
+            return _compared_with_zero(graph, value, emit)
         return _padded(value, emit) if op_name(value) == "nn.pad" else _drop_guard(graph, value)
 
     return rebuild(function, rewrite)
@@ -90,6 +95,15 @@ def _padded(pad: relax.Call, emit: Emit) -> Any | None:
         shape[axis] += int(before + after)
         result = emit(relax.op.concat(kept, axis)) if len(kept) > 1 else result
     return result
+
+
+def _compared_with_zero(graph: Graph, call: relax.Call, emit: Emit) -> Any | None:
+    """A comparison of two computed tensors is one of their difference with zero: a function of one tensor."""
+    a, b = call.args
+    computed = literal(graph.producer(a)) is None and literal(graph.producer(b)) is None
+    if not computed or str(a.ty.dtype) != "float32":
+        return None
+    return relax.Call(call.op, [emit(relax.op.subtract(a, b)), relax.const(0.0, "float32")], call.attrs)
 
 
 def _drop_guard(graph: Graph, call: relax.Call) -> Any | None:

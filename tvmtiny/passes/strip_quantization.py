@@ -21,7 +21,7 @@ from tvm import ir, relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass, op_name, rebuild, shape_of
-from tvmtiny.passes.numeric import VIEWS, literal
+from tvmtiny.passes.numeric import VIEWS, evaluate, literal
 
 Array = npt.NDArray[Any]
 
@@ -212,7 +212,7 @@ def _is_quantized(var: Any) -> bool:
 
 def _grid(graph: Graph, var: relax.Var, call: relax.Call) -> _Grid:
     """The parameters of a quantize or dequantize."""
-    scale, zero_point = (literal(graph.producer(arg)) for arg in call.args[1:3])
+    scale, zero_point = (evaluate(graph, arg, {}) for arg in call.args[1:3])
     dtype = str(var.ty.dtype) if op_name(call) == "quantize" else str(call.args[0].ty.dtype)
     if scale is None or zero_point is None:
         raise UserError(f"The scale of node '{var.name}' is computed at run time.", _REMEDY)

@@ -15,6 +15,7 @@ from tvm import ir, relax
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 from tvmtiny.passes.operators import ATTENTIONS, EMBEDDINGS, kind, token_rows
+from tvmtiny.passes.resemblance import MIXING, refusal
 from tvmtiny.passes.views import View, trace
 
 
@@ -60,7 +61,7 @@ def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
     alone = kind(value) in (*ATTENTIONS, "convolution", "mean", "first") and axes.tokens != ROWS.tokens
-    overlaps = kind(value) == "convolution" and axes.tokens
+    overlaps = kind(value) in ("convolution", "depthwise") and axes.tokens
     if (-1 in axes.tokens and -1 not in axes.zeroed) or alone or overlaps:
         raise _mixes(var)
     return axes
@@ -141,8 +142,4 @@ def _axis_in(view: View, axis: int, reader: Any) -> int | None:
 
 
 def _mixes(var: Any) -> UserError:
-    return UserError(
-        f"Node '{var.name}' mixes tokens without regard to the mask.",
-        "Use softmax attention, which takes the mask as a length, or export the model without a mask, for inputs of "
-        "full length.",
-    )
+    return refusal(f"Node '{var.name}' mixes tokens without regard to the mask", MIXING)

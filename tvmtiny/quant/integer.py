@@ -70,6 +70,38 @@ def dense_s8(x: Int8, weight: Int8, bias: Int32, multiplier: Int32, shift: int, 
     return requantize_s8(dense_acc(x, weight, bias), multiplier, shift, zero_point)
 
 
+def depthwise_s8(
+    x: Int8,
+    weight: Int8,
+    bias: Int32,
+    multiplier: Int32,
+    places: tuple[int, int],
+    axes: tuple[tuple[int, int, int], ...],
+    zero_point_in: int,
+    shift: int,
+    zero_point: int,
+) -> Int8:
+    """Depthwise convolution of x (H, W, C) with weight (taps, taps, N): channel j of N reads channel j C // N of x.
+
+    Args:
+        places: rows and columns of the result (places, places, N).
+        axes: stride, padding before, and dilation of each axis. Padding adds nothing, as its real value is 0.
+    """
+    per_channel = weight.shape[2] // x.shape[2]
+    real = np.repeat(x.astype(np.int64) - zero_point_in, per_channel, axis=2)
+    acc = np.broadcast_to(bias.astype(np.int64), (*places, weight.shape[2])).copy()
+    reach = [
+        (np.arange(count) * stride - before) for count, (stride, before, _) in zip(places, axes, strict=True)
+    ]
+    for r, c in np.ndindex(*weight.shape[:2]):
+        rows, cols = reach[0] + r * axes[0][2], reach[1] + c * axes[1][2]
+        inside = [(rows >= 0) & (rows < len(x)), (cols >= 0) & (cols < x.shape[1])]
+        met = real[np.ix_(rows[inside[0]], cols[inside[1]])]
+        acc[np.ix_(*inside)] += met * weight[r, c].astype(np.int64)
+    assert np.all(np.abs(acc) <= np.iinfo(np.int32).max), "an int32 accumulator overflows"
+    return requantize_s8(acc, multiplier, shift, zero_point)
+
+
 def dense_s32(x: Int8, weight: Int8, bias: Int32, multiplier: Int32, shift: int) -> Int32:
     """Dense layer whose result stays int32 in the finer scale of a sum: multiply_high(acc << shift, multiplier)."""
     return multiply_high(dense_acc(x, weight, bias).astype(np.int64) << shift, multiplier)

@@ -113,11 +113,13 @@ def inspect(
     shapes: dict[str, tuple[int, ...]] | None = None,
     max_tokens: int | None = None,
     latency_budget_ms: float | None = None,
+    fold_qk: str = "auto",
+    residual: str = "int8",
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens: as for `tvmtiny.compile`.
+        model, shapes, max_tokens, fold_qk, residual: as for `tvmtiny.compile`.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
         latency_budget_ms: the longest that an inference may take.
 
@@ -130,10 +132,10 @@ def inspect(
         return Inspection(unsupported=error.rows)
     fused = None
     try:
-        fused = tvm.transform.Sequential(fusion_passes())(module)
+        fused = tvm.transform.Sequential(fusion_passes(fold_qk))(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        quantized = quantize(fused, placeholder_statistics(fused, specs, tokens), "minmax")
+        quantized = quantize(fused, placeholder_statistics(fused, specs, tokens), "minmax", residual)
     except UserError as error:
         return _not_compiled(fused, error)
     programs = _programs(quantized, targets)

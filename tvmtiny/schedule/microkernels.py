@@ -134,6 +134,13 @@ def _mean(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
     return [r[0].pointer, w[0].pointer, r[0].rows, r[0].cols, r[0].stride, *s]
 
 
+def _depthwise(r: list[Region], w: list[Region], s: list[Any]) -> list[Any]:
+    x, weight = r[0], r[1]
+    pointers = [part.pointer for part in (*r, *w)]
+    strides = [s[0] * x.pair_stride, s[1] * x.stride, weight.pair_stride]
+    return [*pointers, weight.rows, weight.extent(1), w[0].cols, *strides, *s[2:]]
+
+
 ARGUMENTS: dict[str, tuple[str, Arguments]] = {
     "dense_s8": ("dense_s8", _dense_s8),
     "dense_s8_transposed": ("dense_s8", _dense_s8_transposed),
@@ -208,6 +215,7 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
         "add_embedding_s32",
         lambda r, w, s: [w[0].pointer, r[0].pointer, r[1].pointer, w[0].rows, w[0].cols, w[0].stride, *s],
     ),
+    "depthwise_s8": ("depthwise_s8", _depthwise),
     "rotary_s8": (
         "rotary_s8",
         lambda r, w, s: [

@@ -75,7 +75,7 @@ def family(target: Target, weights: str = "int8") -> str:
 
 
 def Schedule(microkernels: str) -> tvm.transform.Pass:  # noqa: N802
-    """Annotate every tile operator of every function with its variant of micro-kernels: by its blocking, or this family."""
+    """Annotate every tile operator with the variant of micro-kernels of its function, or with this family."""
 
     @tvm.transform.module_pass(opt_level=0, name="tvmtiny.Schedule")
     def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:

@@ -10,17 +10,11 @@ import tvm
 
 from tvmtiny.kernels import Kernel, Operands
 
-_FORM = (
-    "heads",
-    "epilogue",
-    "before",
-    "after",
-    "out_residual",
-    "out_wide_residual",
-    "out_norm",
-    "out_uncentred",
+_FORM: tuple[str, ...] = (
+    *("heads", "epilogue", "before", "after"),
+    *("out_residual", "out_wide_residual", "out_norm", "out_uncentred", "out_scaled", "out_wide"),
+    *("kv_heads", "kernel", "stride", "tied"),
 )
-_FORM += ("out_scaled", "out_wide", "kv_heads", "kernel", "stride", "tied")
 """Attributes that decide which code a kernel has; the others are numbers of its arithmetic."""
 
 
@@ -69,7 +63,7 @@ class Signature:
         return f"{self.kernel}: {', '.join(matrices)}"
 
     def distance(self, other: Signature) -> float | None:
-        """How far apart the shapes are, in octaves summed over all extents; None for another kernel or other operands."""
+        """Octaves between the shapes, summed over all extents; None for another kernel or other operands."""
         if self.kernel != other.kernel or [n for n, _ in self.shapes] != [n for n, _ in other.shapes]:
             return None
         pairs = [

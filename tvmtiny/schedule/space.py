@@ -16,11 +16,13 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import s_tir
+from tvm import s_tir, tirx
 
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
 from tvmtiny.kernels.weights import any_int4
+from tvmtiny.passes.lower import LENGTH_SYMBOL
+from tvmtiny.passes.macro_lookup import quick_macros
 from tvmtiny.schedule.rules import PAIRED_ROWS, WIDENED_ROWS, blocking, family
 from tvmtiny.schedule.variants import Variant, knobs_of
 from tvmtiny.target import Target
@@ -58,14 +60,15 @@ class Design:
         for values in itertools.product(*self.choices.values()):
             yield _blocking(self.columns, self.family, dict(zip(self.choices, values, strict=True)))
 
-    def sample(self, schedule: s_tir.Schedule) -> s_tir.Schedule:
-        """Append the decisions to a schedule's trace."""
+    def sample(self, schedule: s_tir.Schedule, chosen: dict[str, int] | None = None) -> s_tir.Schedule:
+        """Append the decisions to a schedule's trace: those that are given, else random ones."""
         root = schedule.get_sblock("root")
         schedule.annotate(root, f"{_PREFIX}columns", self.columns)
         schedule.annotate(root, f"{_PREFIX}family", self.family)
         for name, values in self.choices.items():
-            chosen = schedule.sample_categorical(list(values), [1 / len(values)] * len(values))
-            schedule.annotate(root, f"{_PREFIX}{name}", chosen)
+            decision = None if chosen is None else values.index(chosen[name])
+            value = schedule.sample_categorical(list(values), [1 / len(values)] * len(values), decision)
+            schedule.annotate(root, f"{_PREFIX}{name}", value)
         return schedule
 
 
@@ -121,14 +124,21 @@ def replayed(trace: Any, module: tvm.IRModule) -> Blocking:
 
 
 def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
-    """The kernel's TIR as the subject of schedules: without any choice made."""
-    function = kernel.prim_func(operands, Blocking())
+    """The kernel's TIR as the subject of schedules: without any choice made, for all tokens.
+
+    MetaSchedule takes no function with a number among its parameters, and no choice depends on that of the tokens.
+    """
+    with quick_macros():
+        function = kernel.prim_func(operands, Blocking())
+    length = next((param for param in function.params if param.name == LENGTH_SYMBOL), None)
+    if length is not None:
+        function = function.specialize({length: tirx.IntImm("int32", _tokens(kernel, operands))})
     return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
 
 
 def describe(point: Blocking) -> str:
     """A point in a line."""
-    return f"rows {point.rows}, {point.weights}, {point.variant}"
+    return ", ".join([f"rows {point.rows}", point.weights, *([point.variant] if point.variant else [])])
 
 
 def features(point: Blocking) -> dict[str, float]:
@@ -151,15 +161,20 @@ def _blocking(columns: str, name: str, chosen: dict[str, int]) -> Blocking:
 
 def _rows(kernel: Kernel, operands: Operands, default: Blocking) -> tuple[int, ...]:
     """The rule's choice first, then every other that makes different loops."""
-    first = operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
+    first = _tokens(kernel, operands)
     others = [rows for rows in ROWS if rows <= first and rows != default.rows]
     if not others or not _goes_by_rows(kernel, operands, default):
         return (default.rows,)
     return (default.rows, *others)
 
 
+def _tokens(kernel: Kernel, operands: Operands) -> int:
+    """Rows of a kernel's first operand."""
+    return operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
+
+
 def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool:
-    one, two = (
-        kernel.prim_func(operands, dataclasses.replace(default, rows=rows, widened_rows=0)) for rows in (1, 2)
-    )
+    choices = (dataclasses.replace(default, rows=rows, widened_rows=0) for rows in (1, 2))
+    with quick_macros():
+        one, two = (kernel.prim_func(operands, choice) for choice in choices)
     return not tvm_ffi.structural_equal(one, two)

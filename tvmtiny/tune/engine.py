@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tvmtiny.errors import TvmtinyError
 from tvmtiny.kernels import Blocking
@@ -86,9 +87,7 @@ class Engine:
         for one in built:
             if self.store.find(one.task.signature, one.point) is None:
                 outcome = outcomes.get((id(one.image), one.index), Outcome(error=one.error))
-                rows.append(
-                    (one.task.signature, Measurement(one.point, **dataclasses.asdict(outcome), **one.sizes))
-                )
+                rows.append((one.task.signature, _measurement(one, outcome)))
         if rows:
             self.store.add(rows)
         for image in images:
@@ -132,3 +131,8 @@ class Engine:
             limit = self.limits.code_bytes
             if limit is not None and one.sizes["code_bytes"] > limit:
                 one.image, one.error = None, f"code {one.sizes['code_bytes']} > {limit} bytes"
+
+
+def _measurement(one: Built, outcome: Outcome) -> Measurement:
+    figures: dict[str, Any] = {**dataclasses.asdict(outcome), **one.sizes}
+    return Measurement(one.point, **figures)

@@ -153,7 +153,10 @@ def request(first: int, count: int) -> Sample:
 
 
 def run_all(place: Place, images: Sequence[Image]) -> list[list[Outcome]]:
-    """The outcomes of every candidate of every image; one that stops its image is found by halving."""
+    """The outcomes of every candidate of every image; one that stops its image is found by halving.
+
+    Raises TvmtinyError when the place itself fails: no emulator, no board on the line.
+    """
     parts = []
     share = max(1, place.parallel // max(1, len(images)))
     for number, image in enumerate(images):
@@ -172,6 +175,7 @@ def _run(place: Place, image: Image, first: int, count: int) -> list[Outcome]:
         return place.run(image, first, count)
     except TvmtinyError as error:
         if count == 1:
+            place.run(image, 0, 0)  # raises where nothing runs there any more: then no candidate is to blame
             return [Outcome(error=error.message)]
         half = count // 2
         return [*_run(place, image, first, half), *_run(place, image, first + half, count - half)]
@@ -184,6 +188,10 @@ def place_of(on: str, target: Target, *, timeout_s: float, jobs: int) -> Place:
         return Qemu(target, timeout_s, jobs)
     if kind == "serial" and argument:
         return Serial(target, argument, timeout_s)
+    if kind == "rpc" and argument:
+        from tvmtiny.tune.rpc import Rpc  # needs tornado, which the other places do without
+
+        return Rpc(target, argument, timeout_s)
     raise UserError(f"Cannot tune on {on!r}.", "Give qemu, serial:PORT or rpc:HOST:PORT.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from tvm import relax, tirx
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import Kernel, Operands, emit_call, kernels
-from tvmtiny.passes.macro_lookup import quick_macros
 from tvmtiny.quant.reference import IntegerModel
 from tvmtiny.report.estimate import steps
 from tvmtiny.schedule import space
@@ -66,6 +66,11 @@ class Task:
         """Of its first use."""
         return f"{self.uses[0].model}/{self.uses[0].operator}"
 
+    @functools.cached_property
+    def workload(self) -> tvm.IRModule:
+        """The kernel's TIR as the subject of schedules."""
+        return space.workload(self.kernel, self.operands)
+
     def expected(self) -> Array:
         """The bytes of the result, by the NumPy reference."""
         return self.kernel.reference(Operands(self.arrays, None, self.operands.attrs), self.n)
@@ -102,12 +107,11 @@ def tasks_of(artifacts: Sequence[Artifact], target: Target, *, wide_weights: boo
     """
     found: dict[Signature, Task] = {}
     kernels()  # registers the operators that the modules use
-    with quick_macros():
-        for artifact in artifacts:
-            for task in _tasks(artifact, target, wide_weights):
-                known = found.setdefault(task.signature, task)
-                if known is not task:
-                    known.uses.extend(task.uses)
+    for artifact in artifacts:
+        for task in _tasks(artifact, target, wide_weights):
+            known = found.setdefault(task.signature, task)
+            if known is not task:
+                known.uses.extend(task.uses)
     return [task for task in found.values() if task.size >= space.LEAST_SIZE]
 
 

@@ -10,7 +10,6 @@ function(tvmt_zephyr_common directory)
     target_compile_definitions(tvmtiny PRIVATE
       TVMT_SHARED_ARENA_BYTES=$<TARGET_PROPERTY:tvmtiny,TVMT_ARENA_BYTES>
       TVMT_SHARED_ARENA_ALIGN=$<TARGET_PROPERTY:tvmtiny,TVMT_ARENA_ALIGN>)
-    target_include_directories(tvmtiny PRIVATE ${directory}/include)
     zephyr_include_directories(${directory}/zephyr/include)
     zephyr_linker_sources(SECTIONS ${directory}/zephyr/tvmt_zephyr.ld)
   endif()

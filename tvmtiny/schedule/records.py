@@ -1,0 +1,232 @@
+"""Records of tuned schedules, and what a compile makes of them.
+
+A file `<core>/<objective>.json` below schedules/tuned/ (shipped) or below the user's folder (TVMTINY_SCHEDULES, or the
+platform's folder for user data) holds a record a kernel: the trace of its best schedule and what was measured. The
+user's records come first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from tvmtiny.errors import UserError
+from tvmtiny.kernels import Blocking, Kernel, Operands
+from tvmtiny.kernels.base import PLAIN, WIDE_PAIRS
+from tvmtiny.resources import data_dir
+from tvmtiny.schedule import space
+from tvmtiny.schedule.rules import blocking
+from tvmtiny.schedule.signature import Signature
+from tvmtiny.target import HOST, Target
+
+SCHEMA = 1
+ENVIRONMENT_VARIABLE = "TVMTINY_SCHEDULES"
+OBJECTIVES = ("latency", "flash", "balanced")
+RULES = "none"
+"""In the place of an objective: schedules by rules alone."""
+
+TUNED, BORROWED, DEFAULT = "tuned", "borrowed", "default"
+"""Where a kernel's schedule comes from: its own record, that of the nearest shapes, the rules."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What a schedule takes: estimated or measured cycles, bytes of flash (code and weights) and of scratch memory."""
+
+    cycles: int
+    code_bytes: int
+    weight_bytes: int
+    scratch_bytes: int
+
+    @property
+    def flash_bytes(self) -> int:
+        """Code and weights."""
+        return self.code_bytes + self.weight_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The best schedule that is known of a kernel.
+
+    Attributes:
+        trace: TVM's schedule trace, as JSON.
+        schedule: the same in a line, for people.
+        figures, default: of this schedule and of the rules'.
+        points: how many schedules there are; measured: how many of them were measured.
+        place: where: "qemu" (cycles are then an estimate), "serial:..." or "rpc:...".
+        compiler: of the code that was measured.
+        front: for the objective `balanced`, schedules that nothing beats in cycles, flash and scratch at once.
+    """
+
+    signature: Signature
+    trace: Any
+    schedule: str
+    figures: Figures
+    default: Figures
+    points: int
+    measured: int
+    place: str
+    compiler: str
+    front: tuple[tuple[str, Figures], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a file holds it."""
+        return {
+            **self.signature.to_json(),
+            "trace": self.trace,
+            "schedule": self.schedule,
+            "figures": dataclasses.asdict(self.figures),
+            "default": dataclasses.asdict(self.default),
+            "points": self.points,
+            "measured": self.measured,
+            "place": self.place,
+            "compiler": self.compiler,
+            "front": [{"schedule": text, **dataclasses.asdict(figures)} for text, figures in self.front],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Record:
+        """The inverse of `to_json`."""
+        front = [dict(row) for row in data["front"]]
+        return cls(
+            Signature.from_json(data),
+            data["trace"],
+            data["schedule"],
+            Figures(**data["figures"]),
+            Figures(**data["default"]),
+            data["points"],
+            data["measured"],
+            data["place"],
+            data["compiler"],
+            tuple((row.pop("schedule"), Figures(**row)) for row in front),
+        )
+
+
+def user_folder() -> Path:
+    """Where the tuner leaves records."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    return Path(named) if named else Path(platformdirs.user_data_dir("tvmtiny")) / "tuned"
+
+
+def folders() -> list[Path]:
+    """Where records are looked for, the user's first."""
+    return [user_folder(), data_dir("schedules") / "tuned"]
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file; raises UserError when it is none."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']} instead of {SCHEMA}")
+        return [Record.from_json(row) for row in data["records"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no records of schedules: {error}", "tvmtiny tune writes them."
+        ) from error
+
+
+def write(path: Path, cpu: str, objective: str, records: Iterable[Record]) -> None:
+    """Write a file in one step. Raises OSError."""
+    rows = sorted(records, key=lambda record: json.dumps(record.signature.to_json()))
+    data = {
+        "schema": SCHEMA,
+        "cpu": cpu,
+        "objective": objective,
+        "records": [record.to_json() for record in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def merged(first: Iterable[Record], second: Iterable[Record]) -> list[Record]:
+    """Records of both; of a kernel in both that with fewer cycles."""
+    found: dict[Signature, Record] = {}
+    for record in (*first, *second):
+        known = found.get(record.signature)
+        if known is None or record.figures.cycles < known.figures.cycles:
+            found[record.signature] = record
+    return list(found.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A kernel's schedule and where it comes from: TUNED, BORROWED (then from `record`) or DEFAULT."""
+
+    blocking: Blocking
+    origin: str
+    record: Record | None = None
+
+
+class TunedRule:
+    """Chooses schedules by records, and by the rules where there are none; usable as the rule of `passes.lower.Lower`.
+
+    Args:
+        objective: one of OBJECTIVES, or RULES.
+        microkernels: the family that the rules take.
+    """
+
+    def __init__(self, target: Target, objective: str, microkernels: str) -> None:
+        self._rules = blocking(microkernels)
+        self._target = target
+        self._wide = microkernels == "wide_weights"
+        self.objective = objective
+        self._records: dict[Signature, Record] = {}
+        self._chosen: dict[Signature, Chosen] = {}
+        if objective != RULES and target.cpu != HOST:
+            for folder in reversed(folders()):
+                path = folder / target.cpu / f"{objective}.json"
+                if path.is_file():
+                    self._records.update({record.signature: record for record in read(path)})
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no records: all schedules are the rules'."""
+        return not self._records
+
+    def __call__(self, kernel: Kernel, operands: Operands) -> Blocking:
+        """The blocking of a call."""
+        return self.choose(kernel, operands).blocking
+
+    def choose(self, kernel: Kernel, operands: Operands) -> Chosen:
+        """The schedule of a call."""
+        default = Chosen(self._rules(kernel, operands), DEFAULT)
+        if not self._records:
+            return default
+        signature = Signature.of(kernel, operands)
+        if signature not in self._chosen:
+            self._chosen[signature] = self._by_record(signature, kernel, operands) or default
+        return self._chosen[signature]
+
+    def _by_record(self, signature: Signature, kernel: Kernel, operands: Operands) -> Chosen | None:
+        own = self._records.get(signature)
+        record = own or self._nearest(signature)
+        if record is None:
+            return None
+        point = space.replayed(record.trace, space.workload(kernel, operands))
+        fitted = self._fitted(point, kernel, operands)
+        return None if fitted is None else Chosen(fitted, TUNED if own else BORROWED, record)
+
+    def _nearest(self, signature: Signature) -> Record | None:
+        distances = ((signature.distance(other), record) for other, record in self._records.items())
+        near = [(distance, record) for distance, record in distances if distance is not None]
+        return min(near, key=lambda found: (found[0], found[1].schedule))[1] if near else None
+
+    def _fitted(self, point: Blocking, kernel: Kernel, operands: Operands) -> Blocking | None:
+        """A point for these operands; None where it does not apply: pairs of an odd head, other storage of weights."""
+        if point.weights != PLAIN and not kernel.pairable(operands):
+            return None
+        if kernel.columns and self._wide != (point.weights == WIDE_PAIRS) and self.objective != "latency":
+            return None
+        if self._wide and kernel.columns and point.weights != WIDE_PAIRS:
+            return None
+        first = operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
+        return dataclasses.replace(point, rows=min(point.rows, max(1, first)))

@@ -1,0 +1,120 @@
+"""What a tuner makes of measurements: the best of each kernel for an objective, the Pareto front, records."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir
+
+from tvmtiny.kernels import Blocking
+from tvmtiny.schedule import space
+from tvmtiny.schedule.records import Figures, Record
+from tvmtiny.schedule.variants import Variant
+from tvmtiny.tune.store import Measurement
+from tvmtiny.tune.tasks import Task
+
+TOLERANCE = 0.002
+"""Schedules within this of the best are as good: of them the one with the least scratch memory and code is taken."""
+
+
+def score(found: Measurement, default: Measurement, objective: str) -> float:
+    """What is to become small, relative to the rules' schedule: 1.
+
+    `balanced` is the geometric mean of cycles, flash and scratch memory.
+    """
+    if not found.valid:
+        return math.inf
+    cycles = found.cycles / max(1, default.cycles)
+    flash = found.flash_bytes / max(1, default.flash_bytes)
+    scratch = (found.scratch_bytes + 1) / (default.scratch_bytes + 1)
+    if objective == "latency":
+        return cycles
+    if objective == "flash":
+        return flash + 1e-3 * cycles
+    return math.exp((math.log(cycles) + math.log(flash) + math.log(scratch)) / 3)
+
+
+def best(measured: Sequence[Measurement], default: Measurement, objective: str) -> Measurement:
+    """The best valid measurement; the rules' own where nothing beats it."""
+    valid = [found for found in measured if found.valid] or [default]
+    least = min(score(found, default, objective) for found in valid)
+    good = [found for found in valid if score(found, default, objective) <= least * (1 + TOLERANCE)]
+    if any(found.point == default.point for found in good):
+        return default
+    return min(good, key=lambda found: (found.scratch_bytes, found.flash_bytes, found.cycles))
+
+
+def pareto(measured: Sequence[Measurement]) -> list[Measurement]:
+    """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles."""
+    valid = sorted((found for found in measured if found.valid), key=lambda found: found.cycles)
+    front: list[Measurement] = []
+    for found in valid:
+        if not any(
+            other.cycles <= found.cycles
+            and other.flash_bytes <= found.flash_bytes
+            and other.scratch_bytes <= found.scratch_bytes
+            for other in front
+        ):
+            front.append(found)
+    return front
+
+
+def figures(found: Measurement) -> Figures:
+    """As a record has them."""
+    return Figures(found.cycles, found.code_bytes, found.weight_bytes, found.scratch_bytes)
+
+
+def record(
+    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str
+) -> Record | None:
+    """The record of a task; None when the rules' schedule was not measured."""
+    default = default_of(task, measured)
+    if default is None or not default.valid:
+        return None
+    chosen = best(measured, default, objective)
+    front = pareto(measured) if objective == "balanced" else []
+    return Record(
+        signature=task.signature,
+        trace=trace(task, chosen.point),
+        schedule=space.describe(chosen.point),
+        figures=figures(chosen),
+        default=figures(default),
+        points=task.size,
+        measured=len(measured),
+        place=place,
+        compiler=compiler,
+        front=tuple((space.describe(found.point), figures(found)) for found in front),
+    )
+
+
+def default_of(task: Task, measured: Sequence[Measurement]) -> Measurement | None:
+    """The measurement of the rules' schedule: the first point of the first design."""
+    point = next(task.designs[0].points())
+    return next((found for found in measured if found.point == point), None)
+
+
+def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedule:
+    """The schedule of a task's TIR whose trace is a point."""
+    variant = Variant.parse(point.variant)
+    design = next(d for d in task.designs if (d.columns, d.family) == (point.weights, variant.family))
+    defaults = {name: values[0] for name, values in design.choices.items()}
+    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), "rows": point.rows})
+
+
+def trace(task: Task, point: Blocking) -> Any:
+    """The trace of a point as plain JSON."""
+    schedule = scheduled(task, point, task.workload)
+    return json.loads(json.dumps(schedule.trace.as_json(), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tvm_ffi.Array):
+        return list(value)
+    if hasattr(value, "value"):
+        return value.value
+    return str(value)
