@@ -74,12 +74,9 @@ class Instance:
             weights = PLAIN
         blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights)
         columns = () if weights == PLAIN else kernel.columns
-        tensors = {
-            k: relax.const(v) if k in columns else relax.Var(k, relax.TensorType(list(v.shape), str(v.dtype)))
-            for k, v in example.items()
-        }
+        tensors = {k: relax.const(v) if k in columns else _parameter(k, v) for k, v in example.items()}
         n = tirx.Var("n", "int32")
-        with builder.function("main", [*(t for t in tensors.values() if isinstance(t, relax.Var)), n]):
+        with builder.function("main", [*(t for t in tensors.values() if isinstance(t, tvm.ir.Var)), n]):
             with builder.dataflow():
                 result = builder.emit_output(builder.emit(emit_call(self.kernel, tensors, n, **self.attrs)))
             builder.emit_func_output(result)
@@ -90,12 +87,24 @@ class Instance:
 
         def run(arrays: Arrays, n: int, before: np.ndarray) -> np.ndarray:
             laid = {k: laid_out(v, weights) if k in columns else v for k, v in arrays.items()}
-            tensors: dict[str, Any] = {k: tvm.runtime.tensor(v) for k, v in laid.items()}
+            tensors: dict[str, Any] = {
+                k: tvm.runtime.tensor(v) if v.ndim else int(v) for k, v in laid.items()
+            }
             tensors |= {"n": n, "out": tvm.runtime.tensor(before)}
             built(*(tensors[name] for name in names))
+            for name in kernel.state:
+                if name in arrays:
+                    arrays[name][:] = tensors[name].numpy()
             return np.asarray(tensors["out"].numpy())
 
         return run
+
+
+def _parameter(name: str, value: np.ndarray) -> Any:
+    """What a kernel takes as an operand: a tensor, or a number such as the position of a step."""
+    if value.ndim == 0:
+        return tirx.Var(name, "int32")
+    return relax.Var(name, relax.TensorType(list(value.shape), str(value.dtype)))
 
 
 # contents
@@ -249,26 +258,23 @@ def dense(d: Dims, rng: Rng) -> Instance:
     return Instance("dense", attrs, fill, d.S, lambda n: min(n, M), d.rows)
 
 
-def attention(d: Dims, rng: Rng) -> Instance:
-    D, folded = d.heads * d.width, bool(rng.integers(0, 2))
-    window = (
-        {name: int(rng.integers(0, d.S + 1)) for name in ("before", "after")} if rng.integers(0, 2) else {}
-    )
+def _attention_parts(
+    d: Dims, rng: Rng, columns: dict[str, int], heads: int, width: int, keys: int
+) -> tuple[Any, Any]:
+    """Attributes of attention to at most `keys` tokens, and what draws the operands that all its forms have but x."""
     e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
-    columns = {"q": d.heads * d.E, "v": D} if folded else {"q": D, "k": D, "v": D}
     layers = [Layer.draw(rng, (f"w{p}", f"b{p}", f"m{p}"), N, d.E) for p, N in columns.items()]
-    layers.append(Layer.draw(rng, ("wo", "bo", "mo"), d.N, D, limit))
+    layers.append(Layer.draw(rng, ("wo", "bo", "mo"), d.N, heads * width, limit))
     attrs = {
-        "heads": d.heads,
-        **window,
+        "heads": heads,
         **{f"{part}_shift": layer.shift for part, layer in zip([*columns, "o"], layers, strict=True)},
-        "score_shift": shift_below(rng, 2 * 128 * 128 * (d.E if folded else d.width)),
-        "value_shift": shift_below(rng, 255 * 128 * d.S),
+        "score_shift": shift_below(rng, 2 * 128 * 128 * max(d.E, width)),
+        "value_shift": shift_below(rng, 255 * 128 * keys),
         **e.attrs(),
     }
 
     def fill(rng: Rng) -> Arrays:
-        arrays = {"x": int8s(rng, d.S, d.E)}
+        arrays: Arrays = {}
         for layer in layers:
             arrays |= layer.fill(rng)
         table = (
@@ -276,11 +282,98 @@ def attention(d: Dims, rng: Rng) -> Instance:
         )
         table[0] = 255
         arrays["exp_table"] = table
-        arrays["score_multiplier"] = multipliers(rng, d.heads)
-        arrays["ratio"] = integers(rng, 2**32 - 1, d.heads, low=0).astype(np.uint32)
+        arrays["score_multiplier"] = multipliers(rng, heads)
+        arrays["ratio"] = integers(rng, 2**32 - 1, heads, low=0).astype(np.uint32)
         return arrays | _epilogue_arrays(rng, e, d.S, d.N)
 
+    return attrs, fill
+
+
+def _angles(rng: Rng, tokens: int, width: int) -> np.ndarray:
+    """A table of cosines and sines, some of them at their ends."""
+    return qparams.rotary_table(rng.choice([0.0, 1.0, np.pi / 4, np.pi, 30.0], (tokens, width // 2)))
+
+
+def _grouped(d: Dims, rng: Rng) -> tuple[int, int, int, bool]:
+    """Heads of Q, heads of K and V, their width, and whether Q and K are turned."""
+    served, rotary = int(rng.integers(1, 4)), bool(rng.integers(0, 2))
+    return d.heads * served, d.heads, d.width + (d.width % 2 if rotary else 0), rotary
+
+
+def attention(d: Dims, rng: Rng) -> Instance:
+    folded = bool(rng.integers(0, 3) == 0)
+    heads, groups, width, rotary = (d.heads, d.heads, d.width, False) if folded else _grouped(d, rng)
+    columns = (
+        {"q": heads * d.E, "v": heads * width}
+        if folded
+        else {"q": heads * width, "k": groups * width, "v": groups * width}
+    )
+    attrs, parts = _attention_parts(d, rng, columns, heads, width, d.S)
+    if groups != heads:
+        attrs["kv_heads"] = groups
+    if rng.integers(0, 2):
+        attrs |= {name: int(rng.integers(0, d.S + 1)) for name in ("before", "after")}
+
+    def fill(rng: Rng) -> Arrays:
+        table = {"rotary": _angles(rng, d.S, width)} if rotary else {}
+        return {"x": int8s(rng, d.S, d.E), **parts(rng), **table}
+
     return Instance("attention", attrs, fill, d.S, lambda n: n, d.rows)
+
+
+def attention_step(d: Dims, rng: Rng) -> Instance:
+    heads, groups, width, rotary = _grouped(d, rng)
+    columns = {"q": heads * width, "k": groups * width, "v": groups * width}
+    slots, most = int(rng.integers(1, 2 * d.S + 1)), 3 * d.S
+    attrs, parts = _attention_parts(d, rng, columns, heads, width, slots)
+    attrs |= {"kv_heads": groups, "before": slots - 1, "after": 0}
+
+    def fill(rng: Rng) -> Arrays:
+        table = {"rotary": _angles(rng, most + d.S, width)} if rotary else {}
+        caches = {
+            "k_cache": int8s(rng, groups * slots, width), "v_cache": int8s(rng, groups * width, slots)
+        }  # fmt: skip
+        start = np.asarray(rng.integers(0, most + 1), np.int32)
+        return {"x": int8s(rng, d.S, d.E), **parts(rng), **table, **caches, "start": start}
+
+    return Instance("attention_step", attrs, fill, d.S, lambda n: n, d.rows)
+
+
+def glu(d: Dims, rng: Rng) -> Instance:
+    e, limit = _epilogue(rng, d.N, residual=None, wide=bool(rng.integers(0, 2)))
+    layers = [Layer.draw(rng, (f"w{p}", f"b{p}", f"m{p}"), d.F, d.E) for p in "gu"]
+    layers.append(Layer.draw(rng, ("wd", "bd", "md"), d.N, d.F, limit))
+    attrs = {
+        **{f"{part}_shift": layer.shift for part, layer in zip("gud", layers, strict=True)},
+        "g_zero": zero_point(rng), "u_zero": zero_point(rng), "hidden_zero": zero_point(rng),
+        "multiplier": int(multipliers(rng, 1)[0]), "hidden_shift": shift_below(rng, 2**22), **e.attrs(),
+    }  # fmt: skip
+
+    def fill(rng: Rng) -> Arrays:
+        arrays: Arrays = {"x": int8s(rng, d.S, d.E), "table": int16s(rng, 256)}
+        for layer in layers:
+            arrays |= layer.fill(rng)
+        return arrays | _epilogue_arrays(rng, e, d.S, d.N)
+
+    return Instance("glu", attrs, fill, d.S, lambda n: n, d.rows)
+
+
+def convolution(d: Dims, rng: Rng) -> Instance:
+    stride, kernel = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    before, later = int(rng.integers(max(1, kernel - stride), kernel + 1)), bool(rng.integers(0, 2))
+    layer = Layer.draw(rng, ("weight", "bias", "multiplier"), d.N, kernel * d.E)
+    activated = bool(rng.integers(0, 2))
+    attrs = {
+        "kernel": kernel, "stride": stride, "before": before, "shift": layer.shift, "zero_point": zero_point(rng)
+    }  # fmt: skip
+
+    def fill(rng: Rng) -> Arrays:
+        table = {"table": int8s(rng, 256)} if activated else {}
+        history = {"history": int8s(rng, before, d.E)} if later else {}
+        x, pad = int8s(rng, d.S * stride, d.E), int8s(rng, 1, d.E)
+        return {"x": x, "pad": pad, **layer.fill(rng), **table, **history}
+
+    return Instance("convolution", attrs, fill, d.S, lambda n: n, d.rows)
 
 
 def ffn(d: Dims, rng: Rng) -> Instance:
@@ -304,25 +397,27 @@ def ffn(d: Dims, rng: Rng) -> Instance:
 
 def embed(d: Dims, rng: Rng) -> Instance:
     e, _ = _epilogue(rng, d.E, residual=False, wide=bool(rng.integers(0, 2)))
-    vocabulary, types = d.F, d.N
-    names = ("token", "position", "segment")[: int(rng.integers(2, 4))]
+    vocabulary, types, by_row = d.F, d.N, bool(rng.integers(0, 2))
+    positioned, segmented, later = (bool(flag) for flag in rng.integers(0, 2, 3))
+    names = ["token", *(["position"] if positioned else []), *(["segment"] if segmented else [])]
     most = max(1, 2 ** (min(e.bits, 31) - 1) // (128 * len(names)))
     factors = {f"{name}_factor": int(rng.choice([1, most, rng.integers(1, most + 1)])) for name in names}
-
-    def segments(rng: Rng) -> Arrays:
-        if "segment" not in names:
-            return {}
-        ids = rng.integers(0, types, d.S).astype(np.uint16)
-        return {"segment_ids": ids, "segments": int8s(rng, types, d.E)}
+    if by_row:
+        factors["position_shift"] = max(0, factors.pop("position_factor", 1).bit_length() - 1)
 
     def fill(rng: Rng) -> Arrays:
-        return {
-            "ids": rng.integers(0, vocabulary, d.S).astype(np.uint16),
-            "tokens": int8s(rng, vocabulary, d.E),
-            "positions": int8s(rng, d.S, d.E),
-            **segments(rng),
-            **_epilogue_arrays(rng, e, d.S, d.E),
-        }
+        arrays: Arrays = {
+            "ids": rng.integers(0, vocabulary, d.S).astype(np.uint16), "tokens": int8s(rng, vocabulary, d.E)
+        }  # fmt: skip
+        if by_row:
+            arrays["row_factors"] = integers(rng, min(most, 65535), vocabulary, low=1).astype(np.uint16)
+        if positioned:
+            arrays["positions"] = int8s(rng, 2 * d.S, d.E)
+        if segmented:
+            arrays["segment_ids"] = rng.integers(0, types, d.S).astype(np.uint16)
+            arrays["segments"] = int8s(rng, types, d.E)
+        start = {"start": np.asarray(rng.integers(0, d.S + 1), np.int32)} if later and positioned else {}
+        return {**arrays, **_epilogue_arrays(rng, e, d.S, d.E), **start}
 
     return Instance("embed", {**factors, **e.attrs()}, fill, d.S, lambda n: n, d.rows)
 
@@ -512,7 +607,7 @@ def depthwise(d: Dims, rng: Rng) -> Instance:
 GENERATORS: dict[str, Callable[[Dims, Rng], Instance]] = {
     function.__name__: function
     for function in (
-        attention, binary, concat, copy, dense, depthwise, embed, ffn, first, layer_norm, lookup, matmul,
-        mean, reduce, softmax
+        attention, attention_step, binary, concat, convolution, copy, dense, depthwise, embed, ffn, first, glu,
+        layer_norm, lookup, matmul, mean, reduce, softmax,
     )
 }  # fmt: skip

@@ -43,6 +43,8 @@ from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.step import SteppedModel
+from tvmtiny.passes.step import step as run_in_steps
 from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
@@ -54,7 +56,7 @@ from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
-from tvmtiny.verify import INTEGER_MODULE
+from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
 
 Array = npt.NDArray[Any]
 OnStage = Callable[[str, float], None]
@@ -89,6 +91,7 @@ def compile(  # noqa: A001 - the verb of the command line
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
     residual: str = "int8",
+    step: int | None = None,
     int16: Sequence[str] = (),
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
@@ -117,6 +120,8 @@ def compile(  # noqa: A001 - the verb of the command line
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
+        step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
+            (docs/streaming.md); None: it takes whole sequences.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
@@ -133,7 +138,9 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens)
+    _check_options(
+        range_method, fold_qk, weights, residual, tuned, {"--max-tokens": max_tokens, "--step": step}
+    )
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
@@ -142,7 +149,7 @@ def compile(  # noqa: A001 - the verb of the command line
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
     _require_data(calibration, module)
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(fold_qk))(module))
+        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(_folding(fold_qk, step)))(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         inputs = input_params(module)
@@ -153,7 +160,7 @@ def compile(  # noqa: A001 - the verb of the command line
             tokenizer if tokenizer is not None else opened.tokenizer,
             specs,
             tokens,
-            has_length=length_input is not None,
+            has_length=length_input is not None or step is not None,
         )
         choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
@@ -165,7 +172,8 @@ def compile(  # noqa: A001 - the verb of the command line
         statistics = Statistics([] if calibration is None else traces, given, inputs)
         quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
-    program, rule = build_tuned(quantized, board, prefix, microkernels, stages, tuned)
+        stepped, deployed = _in_steps(quantized, step)
+    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)
     _check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
@@ -183,11 +191,20 @@ def compile(  # noqa: A001 - the verb of the command line
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(
-            prefix, board, microkernels, quantized, specs, names, references, opened.title, text, front_end
+            prefix,
+            board,
+            microkernels,
+            deployed,
+            specs,
+            names,
+            references,
+            opened.title,
+            text,
+            front_end,
+            stepped,
         )
-        files = c_sources(program, info)
-        files[INTEGER_MODULE] = tvm.ir.save_json(quantized.module)
-        data = metadata(program, info, board, specs, length_input, quantized, quality, opened.digest(), rule)
+        files = c_sources(program, info) | _modules(quantized, stepped)
+        data = metadata(program, info, board, specs, length_input, deployed, quality, opened.digest(), rule)
         _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
         files |= build_files(data)
         _write(directory, files, references, program, data)
@@ -280,6 +297,12 @@ def build(
         )
 
 
+def _modules(quantized: QuantizedModel, stepped: SteppedModel | None) -> dict[str, str]:
+    """The integer modules from which a reference is computed, by file."""
+    modules = {INTEGER_MODULE: quantized.module} | ({STEP_MODULE: stepped.module} if stepped else {})
+    return {file: tvm.ir.save_json(module) for file, module in modules.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class _References:
     """Integer inputs, lengths and outputs of the first calibration samples."""
@@ -347,16 +370,41 @@ def _batch(
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
+def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
+    """The model of a step, if there is to be one, and the model that becomes C."""
+    if step is None:
+        return None, quantized
+    stepped = run_in_steps(quantized, step)
+    return stepped, stepped.of(quantized)
+
+
+def _folding(fold_qk: str, step: int | None) -> str:
+    """The folding of Q K^T; of a model that runs in steps none, as it keeps keys."""
+    if step is None:
+        return fold_qk
+    if fold_qk == "always":
+        raise UserError(
+            "--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step."
+        )
+    return "never"
+
+
 def _check_options(
-    range_method: str, fold_qk: str, weights: str, residual: str, tuned: str, max_tokens: int | None
+    range_method: str,
+    fold_qk: str,
+    weights: str,
+    residual: str,
+    tuned: str,
+    counts: Mapping[str, int | None],
 ) -> None:
     _check_choice("range method", range_method, ranges.METHODS)
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
     _check_choice("storage of weights", weights, WEIGHTS)
     _check_choice("type of the residual stream", residual, RESIDUALS)
     _check_choice("objective of schedules", tuned, (*OBJECTIVES, RULES))
-    if max_tokens is not None and max_tokens < 1:
-        raise UserError(f"--max-tokens is {max_tokens}.", "Give at least 1.")
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}.", "Give at least 1.")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -415,6 +463,7 @@ def _info(
     title: str,
     text: AttachedTokenizer | None,
     front_end: AttachedFeatures | None,
+    stepped: SteppedModel | None,
 ) -> ModelInfo:
     example = {spec.name: references.inputs[0][spec.name] for spec in specs}
     n = references.lengths[0]
@@ -434,6 +483,7 @@ def _info(
         family=microkernels,
         text_input=None if text is None else text.input,
         features=None if front_end is None else front_end.use(),
+        step=stepped,
     )
 
 

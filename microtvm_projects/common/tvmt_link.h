@@ -4,7 +4,8 @@
  *   request      payload                                 answer
  *   INFO         u32 fill                                tvmt_link_info_at and three strings
  *   WRITE        u32 offset, bytes                       -
- *   RUN          i32 n_tokens, u32 crc, u32 stop_after   tvmt_link_run_at
+ *   RUN          i32 n_tokens, u32 crc, u32 stop_after   tvmt_link_run_at; of a model that runs in steps, n_tokens 0
+ *                                                        begins a sequence without a step
  *   READ         u32 offset, u32 count                   bytes
  *   BENCHMARK    i32 n_tokens, u32 crc, u32 runs         i32 status, then u64 cycles of each run
  *   PEEK         u32 offset, u32 count                   bytes of the arena

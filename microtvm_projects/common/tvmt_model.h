@@ -23,12 +23,13 @@ typedef struct {
   const char *name;           /* the model's C prefix */
   uint32_t arena_bytes;       /* least size of the arena: inputs, outputs and scratch */
   uint32_t arena_align;       /* alignment of the arena's first byte, a power of two */
-  int32_t max_tokens;         /* a run takes 1 to max_tokens tokens; exactly that many without a length */
+  int32_t max_tokens;         /* a run (or step) takes 1 to max_tokens tokens; exactly that many without a length */
   uint32_t n_inputs;          /* entries of inputs */
   const tvmt_tensor *inputs;  /* written by the caller before each run, which may overwrite them */
   uint32_t n_outputs;         /* entries of outputs */
   const tvmt_tensor *outputs; /* valid after a run that returned 0, until the next */
   int (*run)(void *arena, size_t arena_bytes, int32_t n_tokens); /* 0, or a negative error */
+  int (*reset)(void *arena, size_t arena_bytes); /* begins a sequence, where a run is one step of it; else NULL */
 } tvmt_model;
 
 /* After each operator, in a firmware that was built for debugging over the link: a run may end there with

@@ -50,6 +50,9 @@ KERNELS = (
     "scale_s8",
     "rms_norm_s8",
     "depthwise_s8",
+    "rotary_s8",
+    "gate_s8",
+    "embed_scaled_s32",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

@@ -22,6 +22,8 @@
 #include "tvmt_dense_w4_s32.h"
 #include "tvmt_dense_w4_s8.h"
 #include "tvmt_embed_s32.h"
+#include "tvmt_embed_scaled_s32.h"
+#include "tvmt_gate_s8.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
@@ -32,6 +34,7 @@
 #include "tvmt_requantize_s32_s16.h"
 #include "tvmt_requantize_s32_s8.h"
 #include "tvmt_rms_norm_s8.h"
+#include "tvmt_rotary_s8.h"
 #include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
@@ -231,6 +234,16 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_depthwise_s8(S8(0), S8(1), S32(2), S32(3), S8(4), a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13],
                         a[14]);
       return 0;
+    case 34:
+      tvmt_rotary_s8(S32(0), S16(1), S8(2), a[3], a[4], a[5], a[6]);
+      return 0;
+    case 35:
+      tvmt_gate_s8(S8(0), S8(1), S16(2), a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
+      return 0;
+    case 36:
+      tvmt_embed_scaled_s32((const uint16_t *)(const void *)S16(0), S8(1), (const uint16_t *)(const void *)S16(2),
+                            S32(3), a[4], a[5], a[6]);
+      return 0;
     default:
       return -1;
   }
@@ -274,4 +287,6 @@ int microkernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 }
 
 extern const tvmt_model microkernels_model;
-const tvmt_model microkernels_model = {"microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run};
+const tvmt_model microkernels_model = {
+    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL,
+};

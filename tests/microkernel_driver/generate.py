@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from microkernel_driver import decoders
 from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
 from tvmtiny.kernels.base import Blocking
 from tvmtiny.quant import int4, integer
@@ -697,6 +698,9 @@ GENERATORS: dict[str, Generator] = {
     "scale_s8": scale_s8,
     "rms_norm_s8": rms_norm_s8,
     "depthwise_s8": depthwise_s8,
+    "rotary_s8": decoders.rotary_s8,
+    "gate_s8": decoders.gate_s8,
+    "embed_scaled_s32": decoders.embed_scaled_s32,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

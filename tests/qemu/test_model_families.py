@@ -41,7 +41,7 @@ FUSED: dict[str, list[str] | None] = {
     "rms_norm": ["embed", "rms_norm", "attention", "rms_norm", "ffn", "mean", "dense"],
     "local_text": ["embed", *_PRE, "mean", "dense"],
     "grouped_query": ["embed", *_PRE, "mean", "dense"],
-    "llama_like": None,
+    "llama_like": ["embed", "rms_norm", "rotary_attention", "rms_norm", "glu", "mean", "dense"],
     "vit_cls": None,
     "conv1d_stem": None,
     "conv2d_stem": None,

@@ -93,10 +93,17 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return example("motion", "qemu-m4", tmp_path_factory.mktemp("models") / "motion")
 
 
-def reference(artifact: Artifact, folder: Path, board: str, *options: str) -> Image:
-    """The reference test of a model, built."""
-    write_reference_test(artifact, artifact.directory, folder / "application")
-    return build(folder / "application", board, folder / "build", *options)
+def reference(
+    artifact: Artifact, folder: Path, board: str, *options: str, other: Artifact | None = None
+) -> Image:
+    """The reference test of a model, built; `other` is in the image too, by one more line."""
+    application = folder / "application"
+    write_reference_test(artifact, artifact.directory, application)
+    if other is not None:
+        lists = application / "CMakeLists.txt"
+        line = f"list(APPEND ZEPHYR_EXTRA_MODULES {other.directory})\nfind_package("
+        lists.write_text(lists.read_text().replace("find_package(", line, 1))
+    return build(application, board, folder / "build", *options)
 
 
 @pytest.mark.parametrize("board", TARGETS)
@@ -131,9 +138,9 @@ def test_models_share_code_and_arena(intent: Artifact, motion: Artifact, tmp_pat
         intent,
         tmp_path,
         "mps2/an386",
-        f"-DZEPHYR_EXTRA_MODULES={motion.directory}",
         "-DCONFIG_TVMTINY_INTENT_ARENA_SHARED=y",
         "-DCONFIG_TVMTINY_MOTION_ARENA_SHARED=y",
+        other=motion,
     )
     address, size = image.symbol("tvmt_shared_arena")
     assert size == max(intent.arena_bytes, motion.arena_bytes)
@@ -174,8 +181,7 @@ def test_devicetree_chooses_any_region_for_the_arena(motion: Artifact, tmp_path:
 
 
 def test_a_model_may_be_left_out(motion: Artifact, intent: Artifact, tmp_path: Path) -> None:
-    options = [f"-DZEPHYR_EXTRA_MODULES={intent.directory}", "-DCONFIG_TVMTINY_INTENT=n"]
-    image = reference(motion, tmp_path, "mps2/an386", *options)
+    image = reference(motion, tmp_path, "mps2/an386", "-DCONFIG_TVMTINY_INTENT=n", other=intent)
     assert set(image.symbols(r"\w+_instance")) == {"motion_instance"}
 
 

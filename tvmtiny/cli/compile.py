@@ -146,6 +146,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
             for row in artifact.metadata["operators"]
         ],
         "residual": artifact.metadata.get("residual"),
+        "step": artifact.metadata.get("step"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -188,6 +189,17 @@ def _show_scales(scales: dict[str, str]) -> None:
         )
 
 
+def _show_step(artifact: Artifact) -> None:
+    step = artifact.metadata.get("step")
+    if step is not None:
+        many = f"1 to {step['tokens']}" if step["any_number"] else f"{step['tokens']}"
+        end = f"of up to {step['positions']} tokens" if step["positions"] else "without end"
+        console.show(
+            f"Runs step by step: {many} tokens a call, sequences {end}; {step['state_bytes']:,} bytes of the arena "
+            "live from call to call"
+        )
+
+
 def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool) -> None:
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.codegen.plan_report import render, summary
@@ -200,6 +212,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
     _show_schedules(artifact)
     _show_int16(artifact)
+    _show_step(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
         console.show(_quality_table(quality["layers"]))
@@ -312,6 +325,15 @@ def command(
             help="Which records of `tvmtiny tune` choose schedules, by objective; latency may store weights as int16."
         ),
     ] = Tuned.balanced,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Take at most N new tokens a call and keep what is needed of earlier ones: causal models only.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -367,6 +389,7 @@ def command(
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
             tuned=tuned.value,
+            step=step,
             verify=verify,
             dump_dir=dump_dir,
             output=output or DEFAULT_PARENT / (name or model_stem(model)),

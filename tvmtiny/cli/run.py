@@ -142,6 +142,17 @@ def _enrolled(artifact: Artifact, enrol: Path, runs: Runs, *, as_text: bool) -> 
     return enrolment.Examples(labels, result.outputs), difference and f"examples: {difference}"
 
 
+def _prompt(
+    text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None
+) -> str | list[int]:
+    """What to continue: one text, or ids."""
+    from tvmtiny.cli.generation import parse_ids
+
+    if data is not None or texts is not None or len(text or []) + (ids is not None) != 1:
+        raise UserError("--generate continues one prompt.", "Give --text TEXT once, or --ids 1,2,3.")
+    return parse_ids(ids) if ids is not None else (text or [""])[0]
+
+
 def command(
     directory: Annotated[
         Path,
@@ -164,6 +175,26 @@ def command(
             help="Text for a model that was compiled with --tokenizer; may be repeated.", show_default=False
         ),
     ] = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Let a model that was compiled with --step continue --text, or --ids, by N tokens.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="Token ids to continue, separated by commas.", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw among the K likeliest tokens.", show_default="the likeliest one")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="What logits are divided by before a draw.", show_default="1")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws: the same one gives the same text.")] = 0,
     pcm: Annotated[
         list[Path] | None,
         typer.Option(
@@ -221,7 +252,7 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.boards.power import energy
     from tvmtiny.boards.recorder import recording
-    from tvmtiny.cli import enrolment, predictions
+    from tvmtiny.cli import enrolment, generation, predictions
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.report.latency import latency
     from tvmtiny.target import load_target
@@ -229,6 +260,17 @@ def command(
 
     artifact = Artifact.load(directory)
     target = load_target(target_name or artifact.target)
+    if generate is not None:
+        generation.run_generation(
+            artifact,
+            where,
+            _prompt(text, ids, data, texts),
+            generate,
+            generation.sampler_of(top_k, temperature, seed),
+            timeout=timeout,
+            as_json=as_json,
+        )
+        return
     inputs = Inputs(data, texts, text or (), pcm or ())
     runs = Runs(where, target, timeout, repeat, quiet=as_json)
     examples, difference = None, ""
@@ -247,10 +289,11 @@ def command(
     if examples is not None:
         rule = enrolment.Rule(by_mean, least_similarity)
         rows = enrolment.matches(artifact, examples, result.outputs, truth, rule)
-    elif predictions.is_classifier(artifact):
+    elif predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
         rows = predictions.predict(artifact, result.outputs, truth)
     times = latency(result.cycles, result.clock_hz, result.counter)
-    figures = figures_of.collect(artifact, target, None if where == "host" else result, samples[0].n_tokens)
+    counted = min(artifact.max_tokens, samples[0].n_tokens)
+    figures = figures_of.collect(artifact, target, None if where == "host" else result, counted)
     if as_json:
         report = _report(artifact, target, where, figures, rows, result.outputs)
         report["latency"] = times.to_json() if times else None

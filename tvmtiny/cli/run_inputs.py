@@ -70,6 +70,7 @@ class Runs:
         from tvmtiny.cli import predictions
         from tvmtiny.frontend.data import load_samples
         from tvmtiny.runner import run
+        from tvmtiny.runner.steps import run_sequences
 
         if inputs.data is None:
             remedy = "Give samples with --input DATA.npz"
@@ -78,15 +79,20 @@ class Runs:
             raise UserError("There is nothing to run on.", remedy + (also[0] if also else "."))
         samples = load_samples(artifact, inputs.data)
         truth = predictions.read_truth(artifact, inputs.data, inputs.shown, len(samples))
-        result = run(
-            artifact,
-            on=self.on,
-            samples=samples,
-            target=self.target,
-            timeout_s=self.timeout_s,
-            repeat=self.repeat,
-            jobs=0,
-        )
+        if artifact.metadata.get("step") is not None:
+            if self.repeat > 1:
+                raise UserError("--repeat is for models of whole sequences.", "Leave it out.")
+            result = run_sequences(artifact, self.on, samples, target=self.target, timeout_s=self.timeout_s)
+        else:
+            result = run(
+                artifact,
+                on=self.on,
+                samples=samples,
+                target=self.target,
+                timeout_s=self.timeout_s,
+                repeat=self.repeat,
+                jobs=0,
+            )
         _check_status(artifact, result.status)
         return result, samples, truth
 

@@ -15,7 +15,14 @@ import tvm
 import tvm_ffi
 from tvm import ir, s_tir, tirx
 
-from tvmtiny.passes.lower import INPLACE_ATTRIBUTE, KERNEL_ATTRIBUTE, OUTPUT_PARAMETER, VARIANT_ATTRIBUTE
+from tvmtiny.passes.lower import (
+    INPLACE_ATTRIBUTE,
+    KERNEL_ATTRIBUTE,
+    LENGTH_SYMBOL,
+    OUTPUT_PARAMETER,
+    STATE_ATTRIBUTE,
+    VARIANT_ATTRIBUTE,
+)
 from tvmtiny.schedule.microkernels import PREFIX, UseMicrokernels
 
 REGISTER_BYTES = 32
@@ -29,9 +36,9 @@ class Parameter:
 
     Attributes:
         name: as in the kernel.
-        dtype: element type of what it points to, or of the value itself for the length.
-        elements: number of elements; 0 for the length.
-        role: "argument", "output", "scratch" or "length".
+        dtype: element type of what it points to, or of the value itself for a number.
+        elements: number of elements; 0 for a number.
+        role: "argument", "state" (which it changes), "output", "scratch", or of numbers "length" and "position".
         first, last: first and last step of the function that uses it; -1 when none does.
     """
 
@@ -50,7 +57,7 @@ class Parameter:
     @property
     def declaration(self) -> str:
         """C declaration."""
-        if self.role == "length":
+        if self.elements == 0:
             return f"int32_t {self.name}"
         qualifier = "const " if self.role == "argument" else ""
         return f"{qualifier}{self.dtype}_t *{self.name}"
@@ -178,17 +185,21 @@ def _with_pointers(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[Parame
     pointers: list[Any] = []
     declarations: list[Any] = []
     parameters: list[Parameter] = []
+    roles = dict.fromkeys(str(function.attrs[STATE_ATTRIBUTE]).split(), "state") | {
+        OUTPUT_PARAMETER: "output"
+    }
     for param in [*function.params, *(buffer for buffer, _ in scratch)]:
         lives = [step for step, names in enumerate(used) if param.name in names]
         first, last = (lives[0], lives[-1]) if lives else (-1, -1)
         if not isinstance(param.ty, tirx.BufferType):
             pointers.append(param)
-            parameters.append(Parameter(param.name, "int32", 0, "length", first, last))
+            number = "length" if param.name == LENGTH_SYMBOL else "position"
+            parameters.append(Parameter(param.name, "int32", 0, number, first, last))
             continue
         lifted = next((pointer for buffer, pointer in scratch if buffer.same_as(param)), None)
         pointer = lifted if lifted is not None else _pointer(param)
         pointers.append(pointer)
-        role = "scratch" if lifted is not None else "output" if param.name == OUTPUT_PARAMETER else "argument"
+        role = "scratch" if lifted is not None else roles.get(param.name, "argument")
         if lifted is None:
             declarations.append(tirx.DeclBuffer(param, data=pointer))
         parameters.append(Parameter(param.name, str(param.ty.dtype), _elements(param), role, first, last))

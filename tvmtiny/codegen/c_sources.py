@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from tvmtiny import fewshot
 from tvmtiny.codegen.program import Call, Constant, Program, Tensor
+from tvmtiny.codegen.step import generate_context, step_context
 from tvmtiny.codegen.symbols import c_comment, c_string, tensor_symbols
+from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.variants import Variant
@@ -63,6 +65,7 @@ class ModelInfo:
         example: token ids or features of one calibration sample by input name, present tokens only.
         family: of the micro-kernels of operators whose schedule names no variant.
         text_input: the input of token ids that a tokenizer fills; None without a tokenizer.
+        step: how the model runs in steps, of which max_tokens and has_length speak then; None for whole sequences.
         features: the front end that fills the input; None without one.
     """
 
@@ -80,6 +83,7 @@ class ModelInfo:
     example: dict[str, Array]
     family: str
     text_input: str | None = None
+    step: SteppedModel | None = None
     features: FeatureUse | None = None
 
 
@@ -112,10 +116,12 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         f"{name}.c": "model.c.j2",
         f"{name}_weights.h": "weights.h.j2",
         f"{name}_weights.c": "weights.c.j2",
-        "main.c": "main.c.j2",
+        "main.c": "main.c.j2" if info.step is None else "main_step.c.j2",
     }
-    if info.text_input is not None:
+    if info.text_input is not None and info.step is None:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
+    if context["generate"] is not None:
+        files |= {f"{name}_generate.h": "generate.h.j2", f"{name}_generate.c": "generate.c.j2"}
     if info.features is not None:
         files |= {f"{name}_run_features.{kind}": f"run_features.{kind}.j2" for kind in "hc"}
     if context["variants"]:
@@ -127,17 +133,21 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
     return texts | {f"include/{file}": text for file, text in _headers(program, info).items()}
 
 
-def source_names(program: Program, name: str) -> list[str]:
+def source_names(program: Program, info: ModelInfo) -> list[str]:
     """The C files of a model without its tokenizer: operators of further variants of micro-kernels have their own."""
-    others = (f"{name}_{Variant.parse(variant).symbol}.c" for variant in program.variants[1:])
-    return [f"{name}.c", *others, f"{name}_weights.c"]
+    generates = generate_context(program, info.step, info.limits) is not None
+    generator = [f"{info.name}_generate.c"] if generates else []
+    others = (f"{info.name}_{Variant.parse(variant).symbol}.c" for variant in program.variants[1:])
+    return [f"{info.name}.c", *others, f"{info.name}_weights.c", *generator]
 
 
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:
     """Those of the first variant lie flat, those of each other one in a folder, where they find each other."""
+    extra = ["tvmt_fewshot.h"] if _embeddings(program) else []
+    extra += [] if generate_context(program, info.step, info.limits) is None else ["tvmt_sample.h"]
     found = {
         file: (data_dir("microtvm_projects") / "common" / file).read_text("utf-8")
-        for file in ("tvmt_model.h", "tvmt_classify.h", *(["tvmt_fewshot.h"] if _embeddings(program) else []))
+        for file in ("tvmt_model.h", "tvmt_classify.h", *extra)
     }
     main, *others = program.variants
     found |= Variant.parse(main).headers(_kernel_headers(program, info))
@@ -194,6 +204,8 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
     return {
         **{field.name: getattr(info, field.name) for field in dataclasses.fields(info)},
         "NAME": info.name.upper(),
+        "step": None if info.step is None else step_context(program, info.step),
+        "generate": generate_context(program, info.step, info.limits),
         "plan": program.plan,
         "inputs": [_input(tensor, program, info, symbols) for tensor in program.inputs],
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
@@ -277,7 +289,7 @@ def call_text(call: Call, program: Program, name: str) -> dict[str, Any]:
             offset = program.plan.offsets[argument.tensor]
             arguments.append(f"AT({qualifier}{c_type(argument.parameter.dtype)}, {offset})")
         else:
-            arguments.append("n_tokens")
+            arguments.append("n_tokens" if argument.parameter.role == "length" else "position")
     return {
         "signature": _wrapped(
             f"TVMT_CODE_SECTION TVMT_OPERATOR {'static ' if main else ''}void {name}_{call.function.name}(",

@@ -12,6 +12,7 @@ import numpy as np
 from tvmtiny.artifact import SCHEMA
 from tvmtiny.codegen.c_sources import ModelInfo, source_names
 from tvmtiny.codegen.program import Call, Program, Tensor
+from tvmtiny.codegen.step import step_metadata
 from tvmtiny.frontend.data import InputSpec
 from tvmtiny.kernels import Operands, kernel_of, operands_of
 from tvmtiny.kernels.weights import weights_type
@@ -50,6 +51,7 @@ def metadata(
         "max_tokens": info.max_tokens,
         "has_length": info.has_length,
         "length_input": length_input,
+        "step": step_metadata(program, info.step, info.limits),
         "tokenizer": None,
         "features": None,
         "arena": program.plan.to_json(),
@@ -60,7 +62,7 @@ def metadata(
             "macs": sum(row["macs"] for row in operators),
         },
         "quality": quality,
-        "sources": source_names(program, info.name),
+        "sources": source_names(program, info),
         "include_dirs": [".", "include"],
     }
 

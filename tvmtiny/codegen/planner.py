@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, get_args
 from tvmtiny.codegen.plan_search import Item, Pair, solve
 from tvmtiny.errors import UserError
 
-Kind = Literal["input", "output", "tensor", "scratch"]
+Kind = Literal["input", "output", "state", "tensor", "scratch"]
 
 BEFORE_RUN = -1  # the step in which the caller writes the inputs
 ARENA_ALIGN = 16  # the generated C asks for at least this
@@ -50,9 +50,9 @@ class Buffer:
         name: unique in a plan.
         bytes: size, at least 1.
         align: the offset is a multiple of this power of two.
-        first: first step that writes it. An input is live from step -1, whatever is said here.
-        last: last step that uses it, inclusive. An output is live until after the last step of all.
-        kind: "input", "output", "tensor" or "scratch".
+        first: first step that writes it. An input or state is live from step -1, whatever is said here.
+        last: last step that uses it, inclusive. An output or state is live until after the last step of all.
+        kind: "input", "output", "state" (which lives from run to run), "tensor" or "scratch".
         alias_of: name of a buffer in whose place this one may be computed, or None.
     """
 
@@ -268,17 +268,18 @@ def lower_bound(buffers: Sequence[Buffer]) -> int:
 
 
 def extend_lifetimes(buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
-    """Make inputs live from before the run and outputs until after it.
+    """Make inputs live from before the run, outputs until after it, and state all the time.
 
     Raises ValueError for buffers that make no sense: the caller's defect, not the user's.
     """
     _check_buffers(buffers)
-    after_run = 1 + max(buffer.first if buffer.kind == "output" else buffer.last for buffer in buffers)
+    ends = [buffer.first if buffer.kind in ("output", "state") else buffer.last for buffer in buffers]
+    after_run = 1 + max(ends)
     return tuple(
         dataclasses.replace(
             buffer,
-            first=BEFORE_RUN if buffer.kind == "input" else buffer.first,
-            last=after_run if buffer.kind == "output" else buffer.last,
+            first=BEFORE_RUN if buffer.kind in ("input", "state") else buffer.first,
+            last=after_run if buffer.kind in ("output", "state") else buffer.last,
         )
         for buffer in buffers
     )

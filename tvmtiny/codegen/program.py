@@ -16,6 +16,7 @@ from tvm import relax
 from tvmtiny.codegen.c_functions import CFunction, Parameter, emit_functions, item_bytes
 from tvmtiny.codegen.planner import Buffer, Kind, Plan, Region, plan
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
+from tvmtiny.passes.step import POSITION_PARAMETER, STATE_PARAMETERS
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """What one parameter of a call gets: a constant's symbol, a tensor of the arena, or the length."""
+    """What one parameter of a call gets: a constant's symbol, a tensor of the arena, or a number."""
 
     parameter: Parameter
     constant: str = ""
@@ -82,6 +83,7 @@ class Program:
         constants: each distinct array once.
         inputs, outputs: tensors of the caller.
         plan: offsets of all tensors by buffer name.
+        state: what lives from run to run, of a model that runs in steps; the position, an int32, first.
     """
 
     calls: tuple[Call, ...]
@@ -89,6 +91,12 @@ class Program:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     plan: Plan
+    state: tuple[Tensor, ...] = ()
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of what lives from run to run."""
+        return sum(tensor.bytes for tensor in self.state)
 
     @property
     def variants(self) -> list[str]:
@@ -141,15 +149,26 @@ def build_program(
         binder.bind(function, [graph.storage(arg) if as_array(arg) is None else arg for arg in args], var)
         for var, function, args in steps
     ]
-    inputs = tuple(_tensor(param, names) for param in params)
+    kept = list(dict(graph.function.attrs or {}).get(STATE_PARAMETERS, ()))
+    inputs = tuple(_tensor(param, names) for param in params if param.name not in kept)
+    state = tuple(_tensor(param, names) for param in params if param.name in kept)
+    if kept:
+        state = (_position(names), *state)
     outputs = tuple(_tensor(graph.storage(result), names, shape_of(result)) for result in graph.results)
-    buffers = _buffers(calls, inputs, outputs)
+    buffers = _buffers(calls, inputs, outputs, state)
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
-    return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned)
+    return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned, state)
 
 
 def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] | None = None) -> Tensor:
     return Tensor(var.name, str(var.ty.dtype), shape or shape_of(var), names[var])
+
+
+def _position(names: dict[relax.Var, str]) -> Tensor:
+    """The number of earlier tokens."""
+    taken = {*names.values()}
+    choices = itertools.chain([POSITION_PARAMETER], (f"{POSITION_PARAMETER} {i}" for i in itertools.count(2)))
+    return Tensor(POSITION_PARAMETER, "int32", (1,), next(name for name in choices if name not in taken))
 
 
 def _buffer_names(
@@ -190,7 +209,7 @@ class _Binder:
         values = iter(args)
         bound = []
         for parameter in function.parameters:
-            if parameter.role == "argument":
+            if parameter.role in ("argument", "state"):
                 value = next(values)
                 array = as_array(value)
                 if array is not None:
@@ -214,10 +233,12 @@ class _Binder:
         return self.constants[key].symbol
 
 
-def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> list[Buffer]:
+def _buffers(
+    calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], state: tuple[Tensor, ...]
+) -> list[Buffer]:
     """Every tensor and scratch buffer with its lifetime, in steps of all functions one after another."""
-    uses: dict[str, list[tuple[int, int]]] = {}
-    sizes: dict[str, int] = {tensor.buffer: tensor.bytes for tensor in (*inputs, *outputs)}
+    uses: dict[str, list[tuple[int, int]]] = {tensor.buffer: [(0, 0)] for tensor in state}
+    sizes: dict[str, int] = {tensor.buffer: tensor.bytes for tensor in (*inputs, *outputs, *state)}
     kinds: dict[str, Kind] = {}
     base = 0
     for call in calls:
@@ -236,6 +257,7 @@ def _buffers(calls: list[Call], inputs: tuple[Tensor, ...], outputs: tuple[Tenso
         base += call.function.steps
     kinds.update({tensor.buffer: "input" for tensor in inputs})
     kinds.update({tensor.buffer: "output" for tensor in outputs})
+    kinds.update({tensor.buffer: "state" for tensor in state})
     last = {name: max(step[1] for step in steps) for name, steps in uses.items()}
     aliases = _aliases(calls, last)
     return [

@@ -325,6 +325,8 @@ def _lengths_of_mask(source: str, mask: Array, name: str, max_tokens: int) -> Ar
 def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
     """Samples for a compiled model, in the element types and shapes of its arena.
 
+    Of a model that runs in steps a sample is a whole sequence (`tvmtiny.runner.steps`).
+
     Raises:
         UserError: as `read_npz`.
     """
@@ -335,7 +337,9 @@ def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
         InputSpec(info.name, info.kind, shapes[info.name], info.limit, padding=info.padding)
         for info in artifact.inputs
     ]
-    batch = read_npz(path, specs, artifact.metadata.get("length_input"), artifact.max_tokens)
+    step = artifact.metadata.get("step")
+    tokens = artifact.max_tokens if step is None else int(step["sequence_tokens"])
+    batch = read_npz(path, specs, artifact.metadata.get("length_input"), tokens)
     arrays = {info.name: _in_arena(info, batch.arrays[info.name]) for info in artifact.inputs}
     return [
         Sample({name: values[i] for name, values in arrays.items()}, n_tokens=int(batch.n_tokens[i]))
@@ -344,8 +348,8 @@ def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
 
 
 def _in_arena(info: TensorInfo, values: Array) -> Array:
-    """Samples (N, *model shape) as (N, *arena shape): the same elements, row by row."""
-    shaped = values.reshape(len(values), *info.shape)
+    """Samples (N, *model shape) as (N, rows, *arena shape of a row): the same elements, row by row."""
+    shaped = values.reshape(len(values), -1, *info.shape[1:])
     if info.kind == "tokens":
         return shaped.astype(info.dtype)
     from tvmtiny.quant.qparams import quantize_features

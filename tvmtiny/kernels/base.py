@@ -59,6 +59,47 @@ class Blocking:
 
 
 @dataclasses.dataclass(frozen=True)
+class State:
+    """A tensor of int8 that an operator keeps from step to step, and changes in place.
+
+    Attributes:
+        fill: a row of its content before the first token; None where nothing is read before it is written.
+    """
+
+    shape: tuple[int, ...]
+    fill: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepping:
+    """How an operator runs on the next tokens of a sequence alone (`tvmtiny.passes.step`).
+
+    Attributes:
+        kernel: name of the kernel that does; the same one when empty.
+        state: what it keeps of earlier tokens, by operand.
+        positioned: whether it takes the operand `start`, the number of earlier tokens.
+        positions: tokens after which a sequence must end; 0 where it need not.
+        period: without such an end, once `start` is at least this it may go back by any multiple of it.
+    """
+
+    kernel: str = ""
+    state: dict[str, State] = dataclasses.field(default_factory=dict)
+    positioned: bool = False
+    positions: int = 0
+    period: int = 1
+
+
+def by_rows(_operands: Operands, _tokens: int) -> Stepping | str:
+    """The stepping of an operator whose rows do not depend on each other."""
+    return Stepping()
+
+
+def mixes_tokens(_operands: Operands, _tokens: int) -> Stepping | str:
+    """Of one that needs all tokens at once."""
+    return "needs all tokens at once"
+
+
+@dataclasses.dataclass(frozen=True)
 class Kernel:
     """One integer operator `relax.tvmtiny.q_<name>`.
 
@@ -77,6 +118,8 @@ class Kernel:
         columns: arguments (N, K) that are the columns of matrix products, constants, which the TIR takes in the layout
             `Blocking.weights`.
         pairable: whether its columns can lie in pairs.
+        state: operands that the TIR changes in place, from step to step.
+        stepping: how it runs on `tokens` new tokens of a sequence alone, or why it cannot (a verb phrase).
     """
 
     name: str
@@ -89,6 +132,8 @@ class Kernel:
     variant: Callable[[Operands], str] = lambda o: ""
     columns: tuple[str, ...] = ()
     pairable: Callable[[Operands], bool] = lambda operands: True
+    state: tuple[str, ...] = ()
+    stepping: Callable[[Operands, int], Stepping | str] = mixes_tokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile, weights
-from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, by_rows, padded
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -90,8 +90,8 @@ def _with_epilogue(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
         workspace = T.sblock_alloc_buffer((W,), "int16")
         for block in T.serial(tile.blocks_of(T.min(n, M), R)):
             weights.dense_s32(
-                w.int4, x, tile.block_start(block, T.min(n, M), R), weight, groups, bias, multiplier, t, workspace,
-                tile.block_rows(block, T.min(n, M), R), N, K, shift,
+                w.int4, x, tile.block_start(block, T.min(n, M), R), weight, groups, bias, multiplier, 0, t,
+                workspace, tile.block_rows(block, T.min(n, M), R), N, K, shift,
             )  # fmt: skip
             finish(
                 t,
@@ -122,4 +122,7 @@ KERNEL = Kernel(
     # Without an epilogue, columns are written while later ones still need the row of x.
     inplace=lambda o: ("residual", "x") if o.attrs["epilogue"] else (),
     columns=("weight",),
+    # Tied weights are the rows of an embedding, too.
+    pairable=lambda o: not o.attrs.get("tied"),
+    stepping=by_rows,
 )

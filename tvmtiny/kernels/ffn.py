@@ -6,7 +6,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile, weights
-from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, by_rows, padded
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 from tvmtiny.quant import integer
 
@@ -67,7 +67,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     tile.block_rows(block, n, R), F, E, shift1, zero_point,
                 )  # fmt: skip
             weights.dense_s32(
-                second.int4, hidden, 0, w2, g2, b2, m2, t, workspace, tile.block_rows(block, n, R), N, F, shift2,
+                second.int4, hidden, 0, w2, g2, b2, m2, 0, t, workspace, tile.block_rows(block, n, R), N, F, shift2,
             )  # fmt: skip
             finish(
                 t,
@@ -97,4 +97,5 @@ KERNEL = Kernel(
     macs=_macs,
     inplace=lambda o: ("x", "residual"),
     columns=("w1", "w2"),
+    stepping=by_rows,
 )

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from tvmtiny.kernels import tile
-from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, padded
+from tvmtiny.kernels.base import Array, Blocking, Kernel, Operands, by_rows, padded
 from tvmtiny.kernels.epilogue import Epilogue, finish, finish_reference
 
 
@@ -68,4 +68,5 @@ KERNEL = Kernel(
     macs=lambda o, n: 0,
     inplace=lambda o: ("residual",),
     variant=_variant,
+    stepping=by_rows,
 )

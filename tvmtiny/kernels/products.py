@@ -126,17 +126,20 @@ def dense_s8_channels(x, weight, bias, multiplier, w_row, values, workspace, row
 
 
 @T.inline
-def dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift):
+def dense_s32(x, x_row, weight, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift):
     """out[r, c] = multiply_high((bias[c] + x[r, :] . weight[c, :]) << shift, multiplier[c]), left in int32."""
     with T.sblock("dense_s32"):
         T.reads(
-            x[x_row : x_row + rows, 0:depth], region(weight, 0, cols, depth), bias[0:cols], multiplier[0:cols]
+            x[x_row : x_row + rows, 0:depth],
+            region(weight, w_row, cols, depth),
+            bias[w_row : w_row + cols],
+            multiplier[w_row : w_row + cols],
         )
         T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": form("dense_s32", weight), "tvmtiny.scalars": [shift]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
-            requantized_product(acc, x, x_row + i, weight, bias, multiplier, j, depth, shift, 0)
+            requantized_product(acc, x, x_row + i, weight, bias, multiplier, w_row + j, depth, shift, 0)
             out[i, j] = acc[0]
 
 
@@ -181,32 +184,32 @@ def scores_s32(q, keys, out, workspace, rows, cols, depth):
 
 
 @T.inline
-def scores_window_s32(q, row, keys, first, out, workspace, cols, depth):
-    """out[0, c] = q[row, :] . key first + c: the scores of a token that attends to some keys only; plain columns."""
+def scores_window_s32(q, row, q_col, keys, first, out, workspace, cols, depth):
+    """out[0, c] = q[row, q_col:] . key first + c: scores of a token that attends to some keys only; plain columns."""
     with T.sblock("scores_window_s32"):
-        T.reads(q[row : row + 1, 0:depth], keys[first : first + cols, 0:depth])
+        T.reads(q[row : row + 1, q_col : q_col + depth], keys[first : first + cols, 0:depth])
         T.writes(out[0:1, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "scores_s32", "tvmtiny.scalars": []})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for j in T.serial(cols):
             acc[0] = 0
             for k in T.serial(depth):
-                acc[0] = acc[0] + T.Cast("int32", q[row, k]) * T.Cast("int32", keys[first + j, k])
+                acc[0] = acc[0] + T.Cast("int32", q[row, q_col + k]) * T.Cast("int32", keys[first + j, k])
             out[0, j] = acc[0]
 
 
 @T.inline
 def attend_window_s8(
-    scores, table, multiplier, values, first, ratio, head, out, out_row, out_col, cols, depth, score_shift,
+    scores, table, multiplier, values, v_row, first, ratio, head, out, out_row, out_col, cols, depth, score_shift,
     shift, zero_point,
 ):  # fmt: skip
-    """attend_s8 of one row of scores, of the tokens from `first` on; plain columns."""
+    """attend_s8 of one row of scores, with plain columns: tokens from `first` on, channels from `v_row` on."""
     with T.sblock("attend_window_s8"):
         T.reads(
             scores[0:1, 0:depth],
             table[0:256],
             multiplier[head : head + 1],
-            values[0:cols, first : first + depth],
+            values[v_row : v_row + cols, first : first + depth],
             ratio[head : head + 1],
         )
         T.writes(out[out_row : out_row + 1, out_col : out_col + cols], scores[0:1, 0:depth])
@@ -225,7 +228,7 @@ def attend_window_s8(
         for j in T.serial(cols):
             acc[0] = 0
             for k in T.serial(depth):
-                acc[0] = acc[0] + scores[0, k] * T.Cast("int32", values[j, first + k])
+                acc[0] = acc[0] + scores[0, k] * T.Cast("int32", values[v_row + j, first + k])
             multiply_high(
                 acc,
                 T.shift_left(acc[0], shift),

@@ -15,7 +15,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS
+from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_OUTPUT_BITS, ROTARY_BITS
 
 TILE = "tvmtiny.tile"
 SCALARS = "tvmtiny.scalars"
@@ -24,6 +24,7 @@ TILE_ROWS = 4
 """Rows that the micro-kernels of every family but those of strips take at once, at most."""
 
 assert (NORM_FRACTION_BITS, NORM_OUTPUT_BITS) == (24, 8), "layer_norm_s8 below is written for these"
+assert ROTARY_BITS == 20, "rotary_s8 below is written for these"
 
 
 def blocks_of(n: Any, rows: int) -> Any:
@@ -250,18 +251,73 @@ def scale_s8(t, gamma, beta, out, out_row, rows, cols, shift):
 
 
 @T.inline
-def embed_s32(ids, token_table, position_table, first, out, rows, cols, token_factor, position_factor):
-    """out[r, c] = token_table[ids[first + r], c] * token_factor + position_table[first + r, c] * position_factor."""
+def rotary_s8(t, t_col, table, position, out, out_row, out_col, rows, cols):
+    """The halves of each row turned by the angles of its position; see tvmtiny.quant.integer.rotary_s8."""
+    with T.sblock("rotary_s8"):
+        T.reads(t[0:rows, t_col : t_col + cols], table[position : position + rows, 0:cols])
+        T.writes(out[out_row : out_row + rows, out_col : out_col + cols])
+        T.sblock_attr({"tvmtiny.tile": "rotary_s8", "tvmtiny.scalars": []})
+        a = T.sblock_alloc_buffer((1,), "int32")
+        b = T.sblock_alloc_buffer((1,), "int32")
+        cosine = T.sblock_alloc_buffer((1,), "int32")
+        sine = T.sblock_alloc_buffer((1,), "int32")
+        for i, j in T.grid(rows, cols // 2):
+            a[0] = T.Cast("int32", saturated(t[i, t_col + j], "int16"))
+            b[0] = T.Cast("int32", saturated(t[i, t_col + cols // 2 + j], "int16"))
+            cosine[0] = T.Cast("int32", table[position + i, j])
+            sine[0] = T.Cast("int32", table[position + i, cols // 2 + j])
+            out[out_row + i, out_col + j] = saturated(
+                T.shift_right(a[0] * cosine[0] - b[0] * sine[0] + 524288, 20), "int8"
+            )
+            out[out_row + i, out_col + cols // 2 + j] = saturated(
+                T.shift_right(a[0] * sine[0] + b[0] * cosine[0] + 524288, 20), "int8"
+            )
+
+
+@T.inline
+def gate_s8(gate, up, table, rows, cols, multiplier, shift, zero_point):
+    """gate[r, c] = requantize_s8(table[gate[r, c] + 128] * up[r, c]), in place."""
+    with T.sblock("gate_s8"):
+        T.reads(up[0:rows, 0:cols], table[0:256], gate[0:rows, 0:cols])
+        T.writes(gate[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "gate_s8", "tvmtiny.scalars": [multiplier, shift, zero_point]})
+        acc = T.sblock_alloc_buffer((1,), "int32")
+        for i, j in T.grid(rows, cols):
+            acc[0] = T.Cast("int32", table[T.Cast("int32", gate[i, j]) + 128]) * T.Cast("int32", up[i, j])
+            multiply_high(acc, T.shift_left(acc[0], shift), multiplier)
+            gate[i, j] = saturated(acc[0] + zero_point, "int8")
+
+
+@T.inline
+def embed_s32(
+    ids, token_table, position_table, first, position, out, rows, cols, token_factor, position_factor
+):
+    """out[r, c] = token_table[ids[first + r], c] * token_factor + position_table[position + r, c] * position_factor."""
     with T.sblock("embed_s32"):
         T.reads(
-            ids[first : first + rows], token_table[0:1, 0:cols], position_table[first : first + rows, 0:cols]
+            ids[first : first + rows],
+            token_table[0:1, 0:cols],
+            position_table[position : position + rows, 0:cols],
         )
         T.writes(out[0:rows, 0:cols])
         T.sblock_attr({"tvmtiny.tile": "embed_s32", "tvmtiny.scalars": [token_factor, position_factor]})
         for i, j in T.grid(rows, cols):
             out[i, j] = (
                 T.Cast("int32", token_table[T.Cast("int32", ids[first + i]), j]) * token_factor
-                + T.Cast("int32", position_table[first + i, j]) * position_factor
+                + T.Cast("int32", position_table[position + i, j]) * position_factor
+            )
+
+
+@T.inline
+def embed_scaled_s32(ids, table, factors, first, out, rows, cols):
+    """out[r, c] = table[id, c] * factors[id], id = ids[first + r]: a table with a scale a row."""
+    with T.sblock("embed_scaled_s32"):
+        T.reads(ids[first : first + rows], table[0:1, 0:cols], factors[0:1])
+        T.writes(out[0:rows, 0:cols])
+        T.sblock_attr({"tvmtiny.tile": "embed_scaled_s32", "tvmtiny.scalars": []})
+        for i, j in T.grid(rows, cols):
+            out[i, j] = T.Cast("int32", table[T.Cast("int32", ids[first + i]), j]) * T.Cast(
+                "int32", factors[T.Cast("int32", ids[first + i])]
             )
 
 

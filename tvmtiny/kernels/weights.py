@@ -16,7 +16,10 @@ from tvmtiny.kernels.base import Array, Blocking, Operands
 from tvmtiny.kernels.columns import columns_shape, columns_type
 from tvmtiny.quant import int4
 
-GROUPS = {"weight": "groups", "w1": "g1", "w2": "g2", "wq": "gq", "wk": "gk", "wv": "gv", "wo": "go"}
+GROUPS = {
+    "weight": "groups", "w1": "g1", "w2": "g2", "wg": "gg", "wu": "gu", "wd": "gd",
+    "wq": "gq", "wk": "gk", "wv": "gv", "wo": "go",
+}  # fmt: skip
 """Operand of weights -> operand of their group scales."""
 
 assert (int4.GROUP, int4.LOWEST) == (32, -8), "add_products_w4 below is written for these"
@@ -141,23 +144,23 @@ def dense_w4_s8_transposed(
 
 
 @T.inline
-def dense_w4_s32(x, x_row, weight, groups, bias, multiplier, out, workspace, rows, cols, depth, shift):
+def dense_w4_s32(x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift):
     """out[r, c] = multiply_high((bias[c] + x[r, :] . weight[c, :]) << shift, multiplier[c]), weights int4."""
     with T.sblock("dense_w4_s32"):
         T.reads(
             x[x_row : x_row + rows, 0:depth],
-            weight[0:cols, 0 : int4.row_bytes(depth)],
-            groups[0:cols, 0 : int4.groups_of(depth)],
-            bias[0:cols],
-            multiplier[0:cols],
+            weight[w_row : w_row + cols, 0 : int4.row_bytes(depth)],
+            groups[w_row : w_row + cols, 0 : int4.groups_of(depth)],
+            bias[w_row : w_row + cols],
+            multiplier[w_row : w_row + cols],
         )
         T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": "dense_w4_s32", "tvmtiny.scalars": [shift]})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
-            acc[0] = bias[j]
-            add_products_w4(acc, x, x_row + i, weight, groups, j, depth)
-            tile.multiply_high(acc, T.shift_left(acc[0], shift), multiplier[j])
+            acc[0] = bias[w_row + j]
+            add_products_w4(acc, x, x_row + i, weight, groups, w_row + j, depth)
+            tile.multiply_high(acc, T.shift_left(acc[0], shift), multiplier[w_row + j])
             out[i, j] = acc[0]
 
 
@@ -237,9 +240,15 @@ def dense_s8_channels(
 
 
 @T.inline
-def dense_s32(w4, x, x_row, weight, groups, bias, multiplier, out, workspace, rows, cols, depth, shift):
+def dense_s32(
+    w4, x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+):
     """The tile operator dense_s32 or dense_w4_s32."""
     if w4:
-        dense_w4_s32(x, x_row, weight, groups, bias, multiplier, out, workspace, rows, cols, depth, shift)
+        dense_w4_s32(
+            x, x_row, weight, groups, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+        )
     else:
-        products.dense_s32(x, x_row, weight, bias, multiplier, out, workspace, rows, cols, depth, shift)
+        products.dense_s32(
+            x, x_row, weight, bias, multiplier, w_row, out, workspace, rows, cols, depth, shift
+        )

@@ -26,13 +26,14 @@ _ACTIVATIONS = ("nn.relu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "tanh", "sigmoi
 _LAYOUTS = {"nn.conv1d": ("NCW", "OIW"), "nn.conv2d": ("NCHW", "OIHW")}
 _MOST_PARTS = 4
 """Operands of a concatenation."""
-_ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide")
+_ANCHORS = (*_LAYOUTS, *_ACTIVATIONS, "add", "subtract", "multiply", "divide", "strided_slice")
 
 
 def PatchConvolution() -> tvm.transform.Pass:  # noqa: N802
     """`conv1d` and `conv2d` with constant weights; others are left, and refused by name.
 
-    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition.
+    Bias and BatchNorm go into the layer, and an activation behind it moves in front of the channels' transposition. Of
+    a result whose end is cut off (causal convolutions that pad both ends) only the rest is computed.
     """
     return function_pass("PatchConvolution", lambda function: rebuild(function, _rewrite))
 
@@ -45,18 +46,19 @@ def _rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None
     if found is None:
         return None
     convolution, weight, bias = found
+    places = shape_of(value)[2:]
     if weight.shape[1] == 1 and int(convolution.attrs.groups) > 1:
         relu = activated and op_name(value) == "nn.relu"
-        matrix = emit(_depthwise(convolution, weight, bias, "relu" if relu else "none", emit))
+        matrix = emit(_depthwise(convolution, weight, bias, places, "relu" if relu else "none", emit))
         activated = activated and not relu
     else:
-        matrix = _grouped(convolution, weight, bias, emit)
+        matrix = _grouped(convolution, weight, bias, places, emit)
     if activated:
         matrix = emit(relax.Call(value.op, [matrix, *value.args[1:]], value.attrs))
     return relax.op.reshape(emit(relax.op.permute_dims(matrix)), shape_of(value))
 
 
-def _grouped(convolution: relax.Call, weight: Array, bias: Array, emit: Emit) -> Any:
+def _grouped(convolution: relax.Call, weight: Array, bias: Array, places: tuple[int, ...], emit: Emit) -> Any:
     """(places, N): a product of patches for each group, side by side."""
     groups, channels = int(convolution.attrs.groups), weight.shape[1]
     parts = []
@@ -64,7 +66,7 @@ def _grouped(convolution: relax.Call, weight: Array, bias: Array, emit: Emit) ->
         x = convolution.args[0]
         if groups > 1:
             x = emit(relax.op.strided_slice(x, [1], [group * channels], [(group + 1) * channels]))
-        part = emit(relax.op.matmul(_patches(x, convolution, own, emit), constant(_columns(own))))
+        part = emit(relax.op.matmul(_patches(x, convolution, own, places, emit), constant(_columns(own))))
         parts.append(emit(relax.op.add(part, constant(offset))) if np.any(offset) else part)
     while len(parts) > 1:
         blocks = [parts[start : start + _MOST_PARTS] for start in range(0, len(parts), _MOST_PARTS)]
@@ -73,7 +75,12 @@ def _grouped(convolution: relax.Call, weight: Array, bias: Array, emit: Emit) ->
 
 
 def _depthwise(
-    convolution: relax.Call, weight: Array, bias: Array, activation: str, emit: Emit
+    convolution: relax.Call,
+    weight: Array,
+    bias: Array,
+    results: tuple[int, ...],
+    activation: str,
+    emit: Emit,
 ) -> relax.Call:
     """The operator on rows, columns and channels; one dimension is a single row."""
     attrs, x = convolution.attrs, convolution.args[0]
@@ -84,7 +91,7 @@ def _depthwise(
         "before": [int(width) for width in before],
         "step": [int(step) for step in attrs.dilation],
     }
-    places, taps = list(shape_of(convolution)[2:]), list(weight.shape[2:])
+    places, taps = list(results), list(weight.shape[2:])
     if len(extents) == 1:
         extents, places, taps = [1, *extents], [1, *places], [1, *taps]
         lines = {name: [0 if name == "before" else 1, *values] for name, values in lines.items()}
@@ -110,10 +117,10 @@ def _convolution(graph: Graph, expr: Any) -> tuple[relax.Call, Array, Array] | N
         return None
     weight = as_array(graph.producer(value.args[1]))
     layouts = (str(value.attrs.data_layout), str(value.attrs.kernel_layout))
-    in_order = np.array_equal(view.index.reshape(-1), np.arange(view.index.size))
+    in_order = np.array_equal(view.index, _beginning(shape_of(value), view.index.shape))
     if weight is None or layouts != _LAYOUTS[op_name(value)] or not _meets_the_input(value, weight):
         return None
-    if not in_order or shape_of(expr) != shape_of(value) or shape_of(value)[0] != 1:
+    if not in_order or shape_of(value)[0] != 1:
         return None
     scale, offset = (part.reshape(len(weight), -1) for part in (view.scale, view.offset))
     if np.any(scale != scale[:, :1]) or np.any(offset != offset[:, :1]):
@@ -135,18 +142,24 @@ def _meets_the_input(convolution: relax.Call, weight: Array) -> bool:
     return True
 
 
+def _beginning(shape: tuple[int, ...], part: tuple[int, ...]) -> Array:
+    """Element indices of a tensor, of the first ones along its last axis: all, or fewer."""
+    index = np.arange(int(np.prod(shape))).reshape(shape)
+    return index[..., : part[-1]]
+
+
 def _columns(weight: Array) -> Array:
     """(C * kernel, N), as a product takes it."""
     return np.ascontiguousarray(weight.reshape(len(weight), -1).T)
 
 
-def _patches(x: Any, convolution: relax.Call, weight: Array, emit: Emit) -> Any:
-    """(patches, C * kernel): the elements of the input that the weights meet, place by place."""
+def _patches(x: Any, convolution: relax.Call, weight: Array, results: tuple[int, ...], emit: Emit) -> Any:
+    """(patches, C * kernel): the elements of the input that the weights meet, place by place of the results."""
     attrs = convolution.attrs
     before, after = np.split(np.asarray([int(width) for width in attrs.padding]), 2)
     x, extents = _padded(x, before, after, emit)
     steps = [[int(step) for step in steps] for steps in (attrs.strides, attrs.dilation)]
-    places = _places(weight.shape[1], extents, weight.shape[2:], shape_of(convolution)[2:], *steps)
+    places = _places(weight.shape[1], extents, weight.shape[2:], results, *steps)
     flat = emit(relax.op.reshape(x, (weight.shape[1] * int(np.prod(extents)),)))
     return emit(relax.op.take(flat, constant(places), axis=0, mode="clip"))
 

@@ -128,8 +128,52 @@ def _present(n: Any, tokens: int, emit: Emit) -> Any:
 def _expand_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
     x, wq, bq, wk, bk, wv, bv, *rest = core
     values = {name: _dense(x, w, b, emit) for name, w, b in (("q", wq, bq), ("k", wk, bk), ("v", wv, bv))}
-    keys = _heads(values["k"], attrs["heads"], [1, 2, 0], emit)
-    return {**values, **_attend(values, keys, rest, attrs, emit)}
+    return {**values, **_attend_grouped(values, rest, attrs, emit)}
+
+
+def _expand_rotary_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, wq, bq, wk, bk, wv, bv, *rest, angles = core
+    values = {
+        "q": _turned(_dense(x, wq, bq, emit), attrs["heads"], angles, emit),
+        "k": _turned(_dense(x, wk, bk, emit), attrs.get("kv_heads", attrs["heads"]), angles, emit),
+        "v": _dense(x, wv, bv, emit),
+    }
+    return {**values, **_attend_grouped(values, rest, attrs, emit)}
+
+
+def _turned(value: Any, heads: int, angles: Any, emit: Emit) -> Any:
+    """(S, H * P) with the halves of each head turned by angles (S, P / 2)."""
+    tokens, columns = shape_of(value)
+    split = emit(op.reshape(value, (tokens, heads, 2, columns // heads // 2)))
+    first, second = (emit(op.take(split, constant(np.asarray([i])), axis=2, mode="clip")) for i in range(2))
+    angle = emit(op.reshape(angles, (tokens, 1, 1, columns // heads // 2)))
+    cos, sin = emit(op.cos(angle)), emit(op.sin(angle))
+
+    def product(a: Any, b: Any) -> Any:
+        return emit(op.multiply(a, b))
+
+    low = emit(op.subtract(product(first, cos), product(second, sin)))
+    high = emit(op.add(product(first, sin), product(second, cos)))
+    return emit(op.reshape(emit(op.concat([low, high], axis=2)), (tokens, columns)))
+
+
+def _attend_grouped(
+    values: dict[str, Any], rest: list[Any], attrs: dict[str, Any], emit: Emit
+) -> dict[str, Any]:
+    """`_attend` with each head of K and V repeated for the heads of Q that it serves."""
+    groups = attrs.get("kv_heads", attrs["heads"])
+    repeated = {**values, **{name: _repeated(values[name], groups, attrs["heads"], emit) for name in "kv"}}
+    return _attend(repeated, _heads(repeated["k"], attrs["heads"], [1, 2, 0], emit), rest, attrs, emit)
+
+
+def _repeated(value: Any, groups: int, heads: int, emit: Emit) -> Any:
+    """(S, G * P) as (S, H * P), each head H / G times."""
+    if groups == heads:
+        return value
+    tokens, columns = shape_of(value)
+    split = emit(op.reshape(value, (tokens, groups, 1, columns // groups)))
+    wide = emit(op.broadcast_to(split, (tokens, groups, heads // groups, columns // groups)))
+    return emit(op.reshape(wide, (tokens, columns // groups * heads)))
 
 
 def _expand_folded_attention(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -171,6 +215,24 @@ def _expand_ffn(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str,
     pre = _dense(x, w1, b1, emit)
     hidden = activate(pre, attrs["activation"], emit)
     return {"pre": pre, "hidden": hidden, "out": _dense(hidden, w2, b2, emit)}
+
+
+def _expand_convolution(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, weight, bias = core
+    rows, columns = shape_of(x)
+    zeros = constant(np.zeros((attrs["before"], columns), np.float32))
+    flat = emit(op.reshape(emit(op.concat([zeros, x])), ((rows + attrs["before"]) * columns,)))
+    first = np.arange(rows // attrs["stride"])[:, None] * attrs["stride"] * columns
+    places = constant((first + np.arange(attrs["kernel"] * columns)).astype(np.int64))
+    return _expand_dense([emit(op.take(flat, places, axis=0, mode="clip")), weight, bias], attrs, emit)
+
+
+def _expand_glu(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    x, wg, bg, wu, bu, wd, bd = core
+    pre, up = _dense(x, wg, bg, emit), _dense(x, wu, bu, emit)
+    gate = activate(pre, attrs["activation"], emit)
+    hidden = emit(op.multiply(gate, up))
+    return {"pre": pre, "gate": gate, "up": up, "hidden": hidden, "out": _dense(hidden, wd, bd, emit)}
 
 
 def _expand_layer_norm(core: list[Any], attrs: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -230,6 +292,9 @@ _EXPAND = {
     "dense": _expand_dense,
     "attention": _expand_attention,
     "folded_attention": _expand_folded_attention,
+    "rotary_attention": _expand_rotary_attention,
+    "glu": _expand_glu,
+    "convolution": _expand_convolution,
     "ffn": _expand_ffn,
     "layer_norm": _expand_layer_norm,
     "scale": _expand_scale,

@@ -41,7 +41,12 @@ def FoldQueryKey(mode: str = "auto") -> tvm.transform.Pass:  # noqa: N802
         return function if mode == "auto" and given else rebuild(function, rewrite)
 
     def rewrite(graph: Graph, var: relax.Var, value: Any, emit: Emit) -> Any | None:
-        if kind(value) != "attention" or mode == "never" or not (mode == "always" or _pays(value)):
+        if (
+            kind(value) != "attention"
+            or "kv_heads" in attributes(value)
+            or mode == "never"
+            or not (mode == "always" or _pays(value))
+        ):
             return None
         x, wq, bq, wk, _, *rest = value.args
         weight, bias = fold(array_of(wq), array_of(bq), array_of(wk), attributes(value)["heads"])

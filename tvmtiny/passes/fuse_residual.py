@@ -13,7 +13,7 @@ from tvmtiny.passes.graph import Emit, Graph, as_array, constant, function_pass,
 from tvmtiny.passes.operators import EMBEDDINGS, NORMS, attributes, call, kind
 from tvmtiny.passes.views import as_matrix, is_identity, matrix_of, reshaped, trace
 
-_HOSTS = ("attention", "ffn", "dense")
+_HOSTS = ("attention", "rotary_attention", "ffn", "glu", "dense")
 
 
 def FuseResidual() -> tvm.transform.Pass:  # noqa: N802

@@ -20,6 +20,7 @@ from tvmtiny.passes.macro_lookup import quick_macros
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
 INPLACE_ATTRIBUTE = "tvmtiny.inplace"
+STATE_ATTRIBUTE = "tvmtiny.state_operands"
 VARIANT_ATTRIBUTE = "tvmtiny.variant"
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
@@ -65,7 +66,10 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
             results = [mapping[result] for result in graph.results]
             output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
-    return builder.get()
+    lowered = builder.get()
+    kept = {key: value for key, value in dict(main.attrs or {}).items() if key != "global_symbol"}
+    lowered["main"] = lowered["main"].with_attrs(kept) if kept else lowered["main"]
+    return lowered
 
 
 def _arguments(kernel: Kernel, operands: Operands, blocking: Blocking, mapping: dict[Any, Any]) -> list[Any]:
@@ -99,6 +103,7 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
         {
             KERNEL_ATTRIBUTE: kernel.name,
             INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands)),
+            STATE_ATTRIBUTE: " ".join(kernel.state),
             VARIANT_ATTRIBUTE: blocking.variant,
         }
     )

@@ -10,6 +10,9 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 | dense | x (M, K), weight (N, K), bias (N,) | activation, residual, norm |
 | attention | x (S, E), wq, bq, wk, bk, wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | heads, scale, residual, norm |
 | folded_attention | x (S, E), wq (H*E, E), bq (H*E,), wv, bv (H*P, E) and (H*P,), wo (E, H*P), bo, n | likewise |
+| rotary_attention | those of `attention`, angles (S, P / 2) | likewise |
+| glu | x (S, E), wg (F, E), bg, wu (F, E), bu, wd (E, F), bd | activation, residual, norm |
+| convolution | x (S, C), weight (N, kernel * C), bias (N,) | kernel, stride, before, activation |
 | ffn | x (S, E), w1 (F, E), b1, w2 (E, F), b2 | activation, residual, norm |
 | layer_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
 | rms_norm | x (S, E), gamma (E,), beta (E,) | epsilon |
@@ -22,7 +25,10 @@ that are present; rows from n on are undefined. After `quantize` the same operat
 `depthwise` is a convolution of each channel by itself: `rows` x `cols` places; along y and x each, `before` zeros of
 padding, `stride` from a place to the next and `step` (dilation) from a tap to the next (`stride_y`, ...).
 
-An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only.
+An attention with the attributes `before` and `after` lets token i attend to tokens i - before to i + after only. With
+`kv_heads` it has fewer heads of K and V than of Q. A rotary attention turns the halves of each head of Q and K by the
+angles of the token's position. A convolution goes over tokens: token p of its result sees `kernel` rows of x from row
+p * stride - before on, with zeros before the first.
 
 With `residual` an operator has one more argument that is added to its result; with `norm` two more, gamma and beta of
 the LayerNorm or RMSNorm (`norm` is LAYER_NORM or RMS_NORM, attribute `epsilon`) or of the `scale` (`norm` is SCALE)
@@ -48,6 +54,9 @@ _CORE_ARGUMENTS = {
     "dense": 3,
     "attention": 10,
     "folded_attention": 8,
+    "rotary_attention": 11,
+    "glu": 7,
+    "convolution": 3,
     "ffn": 5,
     "layer_norm": 3,
     "scale": 3,
@@ -60,11 +69,15 @@ _CORE_ARGUMENTS = {
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"residual": 0, "norm": 0}
-    for name in ("embed", "segment_embed", "dense", "attention", "folded_attention", "ffn")
-}
+    for name in (
+        "embed", "segment_embed", "dense", "attention", "folded_attention", "rotary_attention", "ffn", "glu"
+    )
+}  # fmt: skip
 
 
-WEIGHTED = ("dense", "attention", "folded_attention", "ffn")
+ATTENTIONS = ("attention", "folded_attention", "rotary_attention")
+
+WEIGHTED = ("dense", "convolution", *ATTENTIONS, "ffn", "glu")
 """Fused operators with weight matrices, which read x as their first argument."""
 
 
@@ -82,6 +95,10 @@ def _infer_embed(call: Any, _: Any) -> relax.TensorType:
 
 def _infer_dense(call: Any, _: Any) -> relax.TensorType:
     return _matrix(_shape(call.args[0])[0], _shape(call.args[1])[0])
+
+
+def _infer_convolution(call: Any, _: Any) -> relax.TensorType:
+    return _matrix(_shape(call.args[0])[0] // int(call.attrs["stride"]), _shape(call.args[1])[0])
 
 
 def _infer_same(call: Any, _: Any) -> relax.TensorType:
@@ -102,7 +119,10 @@ _INFER = {
     "dense": _infer_dense,
     "attention": _infer_same,
     "folded_attention": _infer_same,
+    "rotary_attention": _infer_same,
     "ffn": _infer_same,
+    "glu": _infer_same,
+    "convolution": _infer_convolution,
     "layer_norm": _infer_same,
     "scale": _infer_same,
     "rms_norm": _infer_same,

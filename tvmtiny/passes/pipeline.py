@@ -11,9 +11,11 @@ from tvmtiny.passes.convolution import PatchConvolution
 from tvmtiny.passes.distribute_offset import DistributeOffset
 from tvmtiny.passes.fold_query_key import FoldQueryKey
 from tvmtiny.passes.fuse_attention import FuseAttention
+from tvmtiny.passes.fuse_convolution import FuseConvolution
 from tvmtiny.passes.fuse_dense import FoldScaling, FuseActivation, FuseDense
 from tvmtiny.passes.fuse_embedding import FuseEmbedding, FuseSegments
 from tvmtiny.passes.fuse_feed_forward import FuseFeedForward
+from tvmtiny.passes.fuse_gated import FuseGated
 from tvmtiny.passes.fuse_layer_norm import FuseLayerNorm
 from tvmtiny.passes.fuse_residual import FuseNorm, FuseResidual
 from tvmtiny.passes.fuse_rms_norm import FuseRmsNorm
@@ -50,8 +52,10 @@ def fusion_passes(fold_qk: str = "auto") -> list[tvm.transform.Pass]:
         FuseActivation(),
         FuseScale(),
         FoldScaling(),
+        FuseConvolution(),
         FuseAttention(),
         FuseFeedForward(),
+        FuseGated(),
         StripViews(),
         DistributeOffset(),
         FuseResidual(),

@@ -14,6 +14,7 @@ from tvm import ir, relax, tirx
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
+from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.fuse_unit_length import divides_by_length
 from tvmtiny.passes.graph import Builder, Graph, array_of, as_array, constant, op_name, shape_of
@@ -434,3 +435,15 @@ class Quantization:
             return self.operand(expr, int16=True)
         values, params = qparams.quantized_constant(array, offset=True)
         return Value(constant(values), params)
+
+
+def dense_tensors(
+    dense: qparams.DenseParams, weight: str = "weight", bias: str = "bias", multiplier: str = "multiplier"
+) -> dict[str, Any]:
+    """The operands of a kernel that a dense layer makes, by the names that the kernel gives them."""
+    return {
+        weight: constant(dense.weight),
+        GROUPS[weight]: None if dense.groups is None else constant(dense.groups),
+        bias: constant(dense.bias),
+        multiplier: constant(dense.multiplier),
+    }

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import emit_call
 from tvmtiny.kernels.epilogue import Epilogue
-from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes.fuse_dense import ACTIVATIONS
 from tvmtiny.passes.graph import array_of, constant, shape_of
-from tvmtiny.passes.operators import LAYER_NORM, attributes, kind, parts
-from tvmtiny.passes.quantization import Quantization, Value
+from tvmtiny.passes.operators import attributes, kind, parts
+from tvmtiny.passes.quantization import Quantization, Value, dense_tensors
 from tvmtiny.passes.quantize_depthwise import quantize_depthwise
+from tvmtiny.passes.quantize_embedding import is_tied, quantize_embedding
+from tvmtiny.passes.quantize_gated import quantize_glu
 from tvmtiny.passes.quantize_tensors import materialized, quantize_tensor, symmetric_operands
 from tvmtiny.passes.token_axes import token_axes
 from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import Statistics
-from tvmtiny.quant.integer import root_extent
+from tvmtiny.quant.integer import ROTARY_FRACTION_BITS, root_extent
 from tvmtiny.quant.qparams import QuantParams
 
 Array = npt.NDArray[Any]
@@ -105,22 +106,6 @@ def quantize(
     )
 
 
-def _embed(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    (ids, tokens, positions, *second), _, norm = parts(call)
-    arrays = [array_of(table) for table in (tokens, positions, *second[1:])]
-    # A zero point adds the same to all elements of a row, which a LayerNorm takes off again.
-    centred = norm is not None and attributes(call)["norm"] == LAYER_NORM
-    tables, factors, unit = qparams.embedding_tables(arrays, c.sum_bits(call), offset=centred)
-    epilogue, operands, out = c.finish(var, call, Epilogue(), unit)
-    first, added, *rest = (constant(table) for table in tables)
-    tensors = {"ids": c.operand(ids).expr, "tokens": first, "positions": added, **operands}
-    attrs = {"token_factor": factors[0], "position_factor": factors[1], **epilogue.attrs()}
-    if second:
-        tensors |= {"segment_ids": c.operand(second[0]).expr, "segments": rest[0]}
-        attrs["segment_factor"] = factors[2]
-    return emit_call("embed", tensors, c.length(var, call), **attrs), out
-
-
 def _dense(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
     (x, weight, bias), residual, norm = parts(call)
     activation = attributes(call)["activation"]
@@ -139,10 +124,29 @@ def _plain_dense(
     dense, zero_point, table, out = _activated(
         c, var.name, "out", value.params, w, b, activation, c.observed(call.args[0])
     )
-    tensors = {"x": value.expr, **_dense_tensors(dense), "table": table}
+    tensors = {"x": value.expr, **dense_tensors(dense), "table": table}
     return emit_call(
         "dense", tensors, c.length(var, call), epilogue=0, shift=dense.shift, zero_point=zero_point
     ), out
+
+
+def _convolution(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
+    (x, weight, bias), _, _ = parts(call)
+    value, a = c.operand(x), attributes(call)
+    w, b = array_of(weight).astype(np.float64), array_of(bias).astype(np.float64)
+    cols = shape_of(x)[-1]
+    scale, zero = (
+        np.broadcast_to(np.asarray(part), (cols,)) for part in (value.params.scale, value.params.zero_point)
+    )
+    patch = QuantParams(np.tile(scale, a["kernel"]), np.tile(zero, a["kernel"]))
+    dense, zero_point, table, out = _activated(c, var.name, "out", patch, w, b, a["activation"], None)
+    tensors = {
+        "x": value.expr, "pad": constant(zero.astype(np.int8).reshape(1, cols)), **dense_tensors(dense),
+        "table": table,
+    }  # fmt: skip
+    attrs = {key: int(a[key]) for key in ("kernel", "stride", "before")}
+    rows = tirx.IntImm("int32", shape_of(var)[0])
+    return emit_call("convolution", tensors, rows, shift=dense.shift, zero_point=zero_point, **attrs), out
 
 
 def _activated(
@@ -180,9 +184,10 @@ def _summed_dense(
     integers = c.integer_weights(var.name, w, b, value.params, c.observed(call.args[0]))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
-    tensors = {"x": value.expr, **_dense_tensors(dense), **operands}
+    tensors = {"x": value.expr, **dense_tensors(dense), **operands}
+    tied = {"tied": 1} if is_tied(c.graph, call.args[1]) else {}
     return emit_call(
-        "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **epilogue.attrs()
+        "dense", tensors, c.length(var, call), epilogue=1, shift=dense.shift, **tied, **epilogue.attrs()
     ), out
 
 
@@ -197,20 +202,24 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
-        "x": value.expr, "table": table, **_dense_tensors(first, "w1", "b1", "m1"),
-        **_dense_tensors(second, "w2", "b2", "m2"), **operands,
+        "x": value.expr, "table": table, **dense_tensors(first, "w1", "b1", "m1"),
+        **dense_tensors(second, "w2", "b2", "m2"), **operands,
     }  # fmt: skip
     attrs = {"shift1": first.shift, "shift2": second.shift, "hidden_zero_point": zero_point}
     return emit_call("ffn", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
 
 
 def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantParams]:
-    (x, *weights, _), _, _ = parts(call)
+    (x, *weights), _, _ = parts(call)
     value, heads = c.operand(x), attributes(call)["heads"]
+    groups, rotary = attributes(call).get("kv_heads", heads), kind(call) == "rotary_attention"
+    weights = weights[: -2 if rotary else -1]
     arrays = [array_of(array).astype(np.float64) for array in weights]
     tensors: dict[str, Any] = {"x": value.expr}
-    window = {key: value for key, value in attributes(call).items() if key in ("before", "after")}
-    attrs: dict[str, int] = {"heads": heads, **window}
+    form = {key: value for key, value in attributes(call).items() if key in ("before", "after", "kv_heads")}
+    attrs: dict[str, int] = {"heads": heads, **form}
+    if rotary:
+        tensors["rotary"] = constant(qparams.rotary_table(array_of(parts(call)[0][-1])))
     scales = {}
     folded = kind(call) == "folded_attention"
     for index, part in enumerate("qv" if folded else "qkv"):
@@ -218,11 +227,17 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         steps = _key_steps(value, heads) if folded and part == "q" else np.ones(len(w))
         w, b = w * steps[:, np.newaxis], b * steps
         integers = c.integer_weights(var.name, w, b, value.params, c.observed(x))
-        scales[part] = _projection_scales(c, var.name, part, heads, integers.unit, steps)
-        columns = np.repeat(scales[part], len(w) // heads)
-        dense = qparams.dense(w, b, value.params, columns, f"{var.name}.{part}", integers=integers)
-        tensors |= _dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
+        count = heads if part == "q" else groups
+        scales[part] = _projection_scales(c, var.name, part, count, integers.unit, steps)
+        columns = np.repeat(scales[part], len(w) // count)
+        turned = rotary and part in "qk"
+        dense = qparams.dense(
+            w, b, value.params, columns / 2.0**ROTARY_FRACTION_BITS if turned else columns,
+            f"{var.name}.{part}", np.inf if turned else qparams.MAX_REAL_MULTIPLIER, integers,
+        )  # fmt: skip
+        tensors |= dense_tensors(dense, f"w{part}", f"b{part}", f"m{part}")
         attrs[f"{part}_shift"] = dense.shift
+    scales = {part: np.repeat(found, heads // len(found)) for part, found in scales.items()}
     scales.setdefault("k", np.ones(heads))  # the keys of folded attention are integers
     attrs |= _softmax(c, tensors, scales, attributes(call)["scale"], len(arrays[0]) // heads, var.name)
     context = _context_scales(c, var, call, scales["v"] / 32)
@@ -234,13 +249,13 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift
-    tensors |= {**_dense_tensors(dense, "wo", "bo", "mo"), **operands}
+    tensors |= {**dense_tensors(dense, "wo", "bo", "mo"), **operands}
     return emit_call("attention", tensors, c.length(var, call), **attrs, **epilogue.attrs()), out
 
 
 def _context_scales(c: Quantization, var: relax.Var, call: relax.Call, floor: Array) -> Array:
     """A scale for each head of what the output projection reads; in the same proportions where layers share it."""
-    heads, projection = attributes(call)["heads"], array_of(parts(call)[0][-3])
+    heads, projection = attributes(call)["heads"], array_of(_output_projection(call))
     own = c.head_scales(var.name, "context", heads)
     sharing = [
         c.head_scales(other.name, "context", heads)
@@ -248,9 +263,13 @@ def _context_scales(c: Quantization, var: relax.Var, call: relax.Call, floor: Ar
         if kind(value) == kind(call)
         and not other.same_as(var)
         and attributes(value)["heads"] == heads
-        and np.array_equal(array_of(parts(value)[0][-3]), projection)
+        and np.array_equal(array_of(_output_projection(value)), projection)
     ]
     return qparams.shared_scales(own, sharing, floor) if sharing else np.maximum(own, floor)
+
+
+def _output_projection(call: relax.Call) -> Any:
+    return parts(call)[0][-4 if kind(call) == "rotary_attention" else -3]
 
 
 def _key_steps(x: Value, heads: int) -> Array:
@@ -374,28 +393,20 @@ def _first(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, Quan
     return emit_call("first", {"x": value.expr, **operands}, c.length(var, call), **attrs), out
 
 
-def _dense_tensors(
-    dense: qparams.DenseParams, weight: str = "weight", bias: str = "bias", multiplier: str = "multiplier"
-) -> dict[str, Any]:
-    return {
-        weight: constant(dense.weight),
-        GROUPS[weight]: None if dense.groups is None else constant(dense.groups),
-        bias: constant(dense.bias),
-        multiplier: constant(dense.multiplier),
-    }
-
-
 def _ratio(real: Array, divisor: int) -> tuple[Any, int]:
     numerators, shift = qparams.ratio(real, divisor)
     return constant(numerators), shift
 
 
 _OPERATORS: dict[str, Callable[[Quantization, relax.Var, relax.Call], tuple[Any, QuantParams]]] = {
-    "embed": _embed,
-    "segment_embed": _embed,
+    "embed": quantize_embedding,
+    "segment_embed": quantize_embedding,
     "dense": _dense,
+    "convolution": _convolution,
     "attention": _attention,
     "folded_attention": _attention,
+    "rotary_attention": _attention,
+    "glu": quantize_glu,
     "ffn": _ffn,
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,

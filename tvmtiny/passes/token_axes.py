@@ -14,7 +14,7 @@ from tvm import ir, relax
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
-from tvmtiny.passes.operators import EMBEDDINGS, kind, token_rows
+from tvmtiny.passes.operators import ATTENTIONS, EMBEDDINGS, kind, token_rows
 from tvmtiny.passes.resemblance import MIXING, refusal
 from tvmtiny.passes.views import View, trace
 
@@ -60,8 +60,9 @@ def _of_fused_operand(graph: Graph, var: Any, value: relax.Call, found: dict[Any
     if kind(value) in EMBEDDINGS:
         return ROWS
     axes = _of_operand(graph, value.args[0], found, var)
-    alone = kind(value) in ("attention", "folded_attention", "mean", "first") and axes.tokens != ROWS.tokens
-    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone or (kind(value) == "depthwise" and axes.tokens):
+    alone = kind(value) in (*ATTENTIONS, "convolution", "mean", "first") and axes.tokens != ROWS.tokens
+    overlaps = kind(value) in ("convolution", "depthwise") and axes.tokens
+    if (-1 in axes.tokens and -1 not in axes.zeroed) or alone or overlaps:
         raise _mixes(var)
     return axes
 

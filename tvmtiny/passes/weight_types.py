@@ -44,7 +44,9 @@ def weight_types(
     for var, value in graph:
         if kind(value) in WEIGHTED:
             reads_input = trace(graph, value.args[0]).root in main.params
-            at_end = kind(value) == "dense" and (reads_input or any(var.same_as(r) for r in results))
+            at_end = kind(value) in ("dense", "convolution") and (
+                reads_input or any(var.same_as(r) for r in results)
+            )
             types[var.name] = "int8" if at_end else default
     for name in chosen or {}:
         if name not in types:

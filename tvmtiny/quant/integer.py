@@ -27,6 +27,11 @@ NORM_FRACTION_BITS = 24
 NORM_OUTPUT_BITS = 8
 """LayerNorm: fractional bits of the output before its one rounding to int8."""
 
+ROTARY_FRACTION_BITS, ROTARY_TABLE_BITS = 6, 14
+"""rotary_s8: fractional bits of the values before they are turned, and of cosines and sines."""
+
+ROTARY_BITS = ROTARY_FRACTION_BITS + ROTARY_TABLE_BITS
+
 NORM_MAX_BITS = 25
 """LayerNorm: rows of E values t must satisfy E * |t| <= 2**NORM_MAX_BITS."""
 
@@ -215,6 +220,31 @@ def _normalized(u: npt.NDArray[np.int64], gamma: Int32, beta: Int32, epsilon: in
     return saturate(y >> NORM_OUTPUT_BITS, 8).astype(np.int64)
 
 
+def rotary_s8(t: Int32, table: Int16) -> Int8:
+    """Rotary positions (Su et al., arXiv:2104.09864): the halves of each row, turned by the angles of its token.
+
+    a, b = the halves of saturate(t, 16); out = clamp8((a cos - b sin + half) >> bits), clamp8((a sin + b cos + half)
+    >> bits) with bits = ROTARY_FRACTION_BITS + ROTARY_TABLE_BITS. |a cos - b sin| < 2**30.
+
+    Args:
+        t: (M, P) in units of the result's scale / 2**ROTARY_FRACTION_BITS.
+        table: (M, P), cosines and then sines of the P / 2 angles of each row, in units of 2**-ROTARY_TABLE_BITS.
+    """
+    (a, b), (cos, sin) = (np.split(part.astype(np.int64), 2, axis=1) for part in (saturate(t, 16), table))
+    half = 1 << (ROTARY_BITS - 1)
+    turned = np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=1)
+    return saturate((turned + half) >> ROTARY_BITS, 8).astype(np.int8)
+
+
+def gate_s8(gate: Int8, up: Int8, table: Int16, multiplier: int, shift: int, zero_point: int) -> Int8:
+    """clamp8(multiply_high(table[gate + 128] * up << shift, multiplier) + zero_point): a gated hidden layer.
+
+    The activation of the gate stays int16, so that only the product is rounded. |table * up| < 2**22.
+    """
+    product = table[gate.astype(np.int32) + 128].astype(np.int64) * up.astype(np.int64)
+    return requantize_s8(product, multiplier, shift, zero_point)
+
+
 def scores_s32(q: Int8, k: Int8) -> Int32:
     """q (M, P) times k (N, P) transposed: int32 attention logits before scaling."""
     return dense_acc(q, k, np.zeros(k.shape[0], np.int32))
@@ -251,6 +281,11 @@ def embed_s32(
     """token_table[ids] * token_factor + position_table[:n] * position_factor; result (n, E) int32."""
     token = token_table[ids].astype(np.int32) * token_factor
     return token + position_table[: len(ids)].astype(np.int32) * position_factor
+
+
+def embed_scaled_s32(ids: Integers, table: Int8, factors: Integers) -> Int32:
+    """table[ids] * factors[ids]: a table (V, E) with a scale a row; result (n, E) int32."""
+    return table[ids].astype(np.int32) * factors[ids].astype(np.int32)[:, None]
 
 
 def add_embedding_s32(t: Int32, ids: Integers, table: Int8, factor: int) -> Int32:

@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from tvmtiny.errors import UserError
 from tvmtiny.quant import int4
-from tvmtiny.quant.integer import NORM_FRACTION_BITS, NORM_MAX_BITS, NORM_OUTPUT_BITS, quantize_q16
+from tvmtiny.quant.integer import (
+    NORM_FRACTION_BITS,
+    NORM_MAX_BITS,
+    NORM_OUTPUT_BITS,
+    ROTARY_TABLE_BITS,
+    quantize_q16,
+)
 
 Array = npt.NDArray[Any]
 
@@ -407,6 +413,19 @@ def table(function: Any, x: QuantParams, y: QuantParams) -> Array:
     """The 256 entries of a function of one int8 value."""
     real = (np.arange(-128, 128) - x.zero_point) * x.scale
     return quantize(function(real), y)
+
+
+def wide_table(function: Any, x: QuantParams) -> tuple[Array, float]:
+    """The 256 entries of a function of one int8 value as int16, and the real value of one unit of them."""
+    real = function((np.arange(-128, 128) - x.zero_point) * x.scale)
+    unit = float(np.abs(real).max()) / INT16 or 1.0
+    return np.round(real / unit).astype(np.int16), unit
+
+
+def rotary_table(angles: Array) -> Array:
+    """The table (S, P) of `integer.rotary_s8` for angles (S, P / 2)."""
+    real = np.concatenate([np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))], axis=1)
+    return np.round(real * 2.0**ROTARY_TABLE_BITS).astype(np.int16)
 
 
 def exponential_table() -> Array:

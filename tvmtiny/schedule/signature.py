@@ -13,6 +13,7 @@ from tvmtiny.kernels import Kernel, Operands
 _FORM: tuple[str, ...] = (
     *("heads", "epilogue", "before", "after"),
     *("out_residual", "out_wide_residual", "out_norm", "out_uncentred", "out_scaled", "out_wide"),
+    *("kv_heads", "kernel", "stride", "tied"),
 )
 """Attributes that decide which code a kernel has; the others are numbers of its arithmetic."""
 

@@ -30,7 +30,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_add_residual_s32(int32_t *t, const int
         "vmin.s32 q0, q0, %q[high]\n\t"
         "vstrw.32 q0, [%[sum]], #16\n\t"
         "letp lr, 1b"
-        : [row] "+l"(row), [sum] "+r"(sum)
+        : [row] "+&l"(row), [sum] "+&r"(sum)
         : [cols] "r"(cols), [zero_point] "r"(zero_point), [left_shift] "r"(left_shift), [low] "w"(vdupq_n_s32(low)),
           [high] "w"(vdupq_n_s32(high))
         : "q0", "q1", "lr", "memory");

@@ -28,7 +28,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_embed_s32(const uint16_t *ids, const i
         "vmla.s32 q0, q1, %[position_factor]\n\t"
         "vstrw.32 q0, [%[y]], #16\n\t"
         "letp lr, 1b"
-        : [token] "+l"(token), [position] "+l"(position), [y] "+r"(y)
+        : [token] "+&l"(token), [position] "+&l"(position), [y] "+&r"(y)
         : [cols] "r"(cols), [token_factor] "r"(token_factor), [position_factor] "r"(position_factor)
         : "q0", "q1", "lr", "memory");
 #else

@@ -35,7 +35,7 @@ TVMT_INLINE void tvmt_finish_columns_s8(const int32_t *acc, const int32_t *bias,
       "vstrb.32 q0, [%[out], %q[offsets]]\n\t"
       "add %[out], %[step]\n\t"
       "letp lr, 1b"
-      : [acc] "+r"(acc), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+r"(out), "+r"(count)
+      : [acc] "+&r"(acc), [bias] "+&r"(bias), [multiplier] "+&r"(multiplier), [out] "+&r"(out), "+&r"(count)
       : [offsets] "w"(offsets), [step] "r"(step), [shift] "r"(rounding.shift), [zero_point] "r"(rounding.zero_point)
       : "q0", "q1", "memory");
 #else
@@ -69,8 +69,8 @@ TVMT_INLINE void tvmt_finish_columns_2_s8(const int32_t *acc, const int32_t *oth
       "vstrb.32 q0, [%[out]], #4\n\t" TVMT_CLAMP_S8("q1")
       "vstrb.32 q1, [%[below]], #4\n\t"
       "letp lr, 1b"
-      : [acc] "+r"(acc), [other] "+r"(other), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+l"(out),
-        [below] "+l"(below), "+r"(count)
+      : [acc] "+&r"(acc), [other] "+&r"(other), [bias] "+&r"(bias), [multiplier] "+&r"(multiplier), [out] "+&l"(out),
+        [below] "+&l"(below), "+&r"(count)
       : [zero_point] "r"(zero_point)
       : "q0", "q1", "q2", "memory");
 #else
@@ -94,7 +94,7 @@ TVMT_INLINE void tvmt_finish_row_s8(const int32_t *acc, int32_t add, int32_t mul
       "vadd.i32 q0, q0, %[zero_point]\n\t" TVMT_CLAMP_S8("q0")
       "vstrb.32 q0, [%[out]], #4\n\t"
       "letp lr, 1b"
-      : [acc] "+r"(acc), [out] "+l"(out)
+      : [acc] "+&r"(acc), [out] "+&l"(out)
       : [cols] "r"(cols), [addend] "r"(add), [factor] "w"(vdupq_n_s32(multiplier)), [shift] "r"(rounding.shift),
         [zero_point] "r"(rounding.zero_point)
       : "q0", "lr", "memory");
@@ -120,7 +120,7 @@ TVMT_INLINE void tvmt_finish_columns_s32(const int32_t *acc, const int32_t *bias
       "vrmulh.s32 q0, q0, q1\n\t"
       "vstrw.32 q0, [%[out]], #16\n\t"
       "letp lr, 1b"
-      : [acc] "+r"(acc), [bias] "+r"(bias), [multiplier] "+r"(multiplier), [out] "+r"(out)
+      : [acc] "+&r"(acc), [bias] "+&r"(bias), [multiplier] "+&r"(multiplier), [out] "+&r"(out)
       : [cols] "r"(cols), [shift] "r"(shift)
       : "q0", "q1", "lr", "memory");
 #else

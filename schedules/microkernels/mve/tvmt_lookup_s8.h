@@ -21,7 +21,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_lookup_s8(int8_t *x, const int8_t *tab
         "vldrb.u8 q1, [%[table], q0]\n\t"
         "vstrb.8 q1, [%[y]], #16\n\t"
         "letp lr, 1b"
-        : [y] "+r"(y)
+        : [y] "+&r"(y)
         : [cols] "r"(cols), [table] "r"(table), [sign] "w"(vdupq_n_u8(0x80))
         : "q0", "q1", "lr", "memory");
 #else

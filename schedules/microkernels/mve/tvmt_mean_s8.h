@@ -33,7 +33,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_mean_s8(const int8_t *x, int8_t *out, 
           "vrmulh.s32 %q[acc], %q[acc], %q[factor]\n\t"
           "vadd.i32 q0, %q[acc], %[zero_point]\n\t" TVMT_CLAMP_S8("q0")
           "vstrb.32 q0, [%[y]]"
-          : [column] "+l"(column), [acc] "+w"(acc)
+          : [column] "+&l"(column), [acc] "+&w"(acc)
           : [rows] "r"(rows), [x_stride] "r"(x_stride), [shift] "r"(shift), [y] "l"(out + first),
             [factor] "w"(vdupq_n_s32(multiplier)), [zero_point] "r"(zero_point)
           : "q0", "lr", "memory");

@@ -18,7 +18,7 @@ TVMT_INLINE int32_t tvmt_norm_sums(const int32_t *t, int32_t cols, int64_t *squa
       "vmlaldava.s32 %[low], %[high], q0, q0\n\t"
       "vaddva.s32 %[sum], q0\n\t"
       "letp lr, 1b"
-      : [t] "+r"(t), [sum] "+Te"(sum), [low] "+r"(low), [high] "+r"(high)
+      : [t] "+&r"(t), [sum] "+&Te"(sum), [low] "+&r"(low), [high] "+&r"(high)
       : [cols] "r"(cols)
       : "q0", "lr", "memory");
   total = (int64_t)((uint64_t)low | (uint64_t)high << 32);
@@ -52,7 +52,7 @@ TVMT_INLINE void tvmt_norm_row(const int32_t *t, const int32_t *gamma, const int
       "vshr.s32 q0, q0, #8\n\t" TVMT_CLAMP_S8("q0")
       "vstrb.32 q0, [%[y]], #4\n\t"
       "letp lr, 1b"
-      : [t] "+r"(t), [gamma] "+r"(gamma), [beta] "+r"(beta), [y] "+l"(y)
+      : [t] "+&r"(t), [gamma] "+&r"(gamma), [beta] "+&r"(beta), [y] "+&l"(y)
       : [cols] "r"(cols), [scale] "w"(vdupq_n_u32(scale)), [minus_offset] "r"(0U - offset), [minus_down] "r"(-down),
         [factor] "w"(vdupq_n_s32(multiplier))
       : "q0", "q1", "lr", "memory");

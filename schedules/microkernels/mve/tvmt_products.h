@@ -51,7 +51,7 @@ TVMT_INLINE void tvmt_pack_rows(int8_t *strip, const int8_t *x, int32_t depth, i
       "vldrb.u8 q1, [%[other]], #16\n\t"
       "vstrb.8 q1, [%[strip]], #16\n\t"
       "letp lr, 1b"
-      : [strip] "+r"(strip), [x] "+r"(x), [other] "+r"(other)
+      : [strip] "+&r"(strip), [x] "+&r"(x), [other] "+&r"(other)
       : [depth] "r"(depth)
       : "q0", "q1", "lr", "memory");
 #else

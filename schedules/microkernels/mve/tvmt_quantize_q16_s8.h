@@ -32,7 +32,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_quantize_q16_s8(const int32_t *value, 
         "vadd.i32 q0, q0, q1\n\t" TVMT_CLAMP_S8("q0")
         "vstrb.32 q0, [%[y]], #4\n\t"
         "letp lr, 1b"
-        : [own] "+r"(own), [factor] "+r"(factor), [zero] "+r"(zero), [y] "+l"(y)
+        : [own] "+&r"(own), [factor] "+&r"(factor), [zero] "+&r"(zero), [y] "+&l"(y)
         : [cols] "r"(cols), [shift] "r"(shift), [low] "w"(vdupq_n_s32(-limit)), [high] "w"(vdupq_n_s32(limit))
         : "q0", "q1", "lr", "memory");
 #else

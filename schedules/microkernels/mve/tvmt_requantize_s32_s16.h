@@ -25,7 +25,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_requantize_s32_s16(const int32_t *t, i
         "vqmovnb.s32 q0, q0\n\t"
         "vstrh.32 q0, [%[y]], #8\n\t"
         "letp lr, 1b"
-        : [sum] "+r"(sum), [y] "+l"(y)
+        : [sum] "+&r"(sum), [y] "+&l"(y)
         : [cols] "r"(cols), [factor] "w"(vdupq_n_s32(multiplier)), [shift] "r"(shift), [zero_point] "r"(zero_point)
         : "q0", "lr", "memory");
 #else

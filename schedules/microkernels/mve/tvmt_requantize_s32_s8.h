@@ -24,7 +24,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_requantize_s32_s8(const int32_t *t, in
         "vadd.i32 q0, q0, %[zero_point]\n\t" TVMT_CLAMP_S8("q0")
         "vstrb.32 q0, [%[y]], #4\n\t"
         "letp lr, 1b"
-        : [sum] "+r"(sum), [y] "+l"(y)
+        : [sum] "+&r"(sum), [y] "+&l"(y)
         : [cols] "r"(cols), [factor] "w"(vdupq_n_s32(multiplier)), [shift] "r"(shift), [zero_point] "r"(zero_point)
         : "q0", "lr", "memory");
 #else

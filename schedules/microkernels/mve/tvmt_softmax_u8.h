@@ -27,7 +27,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_softmax_u8(const int32_t *scores, cons
         "vldrw.u32 q0, [%[s]], #16\n\t"
         "vmaxv.s32 %[largest], q0\n\t"
         "letp lr, 1b"
-        : [s] "+r"(s), [largest] "+r"(largest)
+        : [s] "+&r"(s), [largest] "+&r"(largest)
         : [cols] "r"(cols)
         : "q0", "lr", "memory");
     __asm__ volatile(
@@ -42,7 +42,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_softmax_u8(const int32_t *scores, cons
         "vaddva.u32 %[sum], q1\n\t"
         "vstrb.32 q1, [%[y]], #4\n\t"
         "letp lr, 1b"
-        : [score] "+r"(score), [y] "+l"(y), [sum] "+Te"(sum)
+        : [score] "+&r"(score), [y] "+&l"(y), [sum] "+&Te"(sum)
         : [cols] "r"(cols), [table] "r"(table), [shift] "r"(shift), [peak] "w"(vdupq_n_s32(largest)),
           [factor] "w"(vdupq_n_s32(multiplier)), [last] "w"(vdupq_n_s32(UINT8_MAX))
         : "q0", "q1", "lr", "memory");

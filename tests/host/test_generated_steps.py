@@ -1,0 +1,201 @@
+"""The C of models that run in steps, on the host: warnings, errors, state, sampling, and the bytes it gives."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvmtiny.artifact import Artifact
+from tvmtiny.resources import data_dir
+from tvmtiny.runner.generate import generate
+from tvmtiny.runner.process import host_compiler
+from tvmtiny.runner.steps import run_sequences
+from tvmtiny.sampling import Sampler
+from tvmtiny.verify import expected_generation, expected_outputs
+
+pytest.importorskip("torch")
+import step_models
+
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-pedantic", "-Werror"]
+OK, NULL, ARENA, LENGTH, TOKEN, FULL = 0, -1, -3, -4, -5, -7
+
+
+def _call(command: list[str]) -> None:
+    finished = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+class Library:
+    """A model in this process, with an arena of its own that is full of noise."""
+
+    def __init__(self, artifact: Artifact, directory: Path) -> None:
+        path = directory / f"{artifact.name}.so"
+        folders = [f"-I{artifact.directory / folder}" for folder in artifact.include_dirs]
+        sources = [str(artifact.directory / source) for source in artifact.sources]
+        flags = ["-std=c11", "-O1", "-shared", "-fPIC", *WARNINGS]
+        _call([host_compiler(), *flags, *folders, *sources, "-o", str(path)])
+        self.artifact, self.library = artifact, ctypes.CDLL(str(path))
+        memory = np.random.default_rng(0).integers(0, 256, artifact.arena_bytes + 16).astype(np.uint8)
+        self.arena = memory[-memory.ctypes.data % 16 :][: artifact.arena_bytes]
+
+    def call(self, verb: str, n_tokens: int | None = None, size: int | None = None) -> int:
+        function = getattr(self.library, f"{self.artifact.name}_{verb}")
+        function.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            *([ctypes.c_int32] if n_tokens is not None else []),
+        ]
+        extra = [] if n_tokens is None else [n_tokens]
+        return int(
+            function(self.arena.ctypes.data, self.artifact.arena_bytes if size is None else size, *extra)
+        )
+
+    def write(self, values: np.ndarray) -> None:
+        info = self.artifact.inputs[0]
+        data = values.astype(info.dtype).tobytes()
+        self.arena[info.arena_offset : info.arena_offset + len(data)] = np.frombuffer(data, np.uint8)
+
+    def output(self) -> np.ndarray:
+        info = self.artifact.outputs[0]
+        data = self.arena[info.arena_offset : info.arena_offset + info.bytes]
+        return data.view(info.dtype).reshape(info.shape).copy()
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return step_models.compiled("llama", tmp_path_factory.mktemp("steps"), step=4)
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return step_models.compiled("stream", tmp_path_factory.mktemp("steps"), target="qemu-m0")
+
+
+def test_steps_give_the_rows_of_whole_sequences(decoder: Artifact, stream: Artifact, tmp_path: Path) -> None:
+    for made, name in ((decoder, "llama"), (stream, "stream")):
+        chosen = step_models.sequences(made, name, tmp_path)
+        result = run_sequences(made, "host", chosen)
+        assert result.status == [OK] * len(chosen)
+        for actual, expected in zip(result.outputs, expected_outputs(made, chosen), strict=True):
+            for key, rows in expected.items():
+                np.testing.assert_array_equal(actual[key], rows)
+
+
+def test_errors_leave_the_sequence_as_it_was(decoder: Artifact, tmp_path: Path) -> None:
+    library = Library(decoder, tmp_path)
+    assert library.call("reset") == OK
+    library.write(np.array([1, 2, 3, 4]))
+    assert library.call("step", 4) == OK
+    for expected, tokens, size in ((LENGTH, 0, None), (LENGTH, 5, None), (ARENA, 1, decoder.arena_bytes - 1)):
+        assert library.call("step", tokens, size) == expected
+    library.write(np.array([1, 999, 3, 4]))
+    assert library.call("step", 2) == TOKEN
+    assert library.library.llama_position(ctypes.c_void_p(library.arena.ctypes.data)) == 4
+    for expected in (OK, OK, FULL):
+        library.write(np.array([5, 6, 7, 8]))  # a step may overwrite its inputs
+        assert library.call("step", 4) == expected
+
+
+def test_an_arena_that_was_not_reset_is_refused_or_harmless(decoder: Artifact, tmp_path: Path) -> None:
+    library = Library(decoder, tmp_path)
+    library.arena[:] = 0xFF
+    library.write(np.array([1]))
+    assert library.call("step", 1) == FULL
+    assert library.library.llama_reset(None, 0) == NULL
+
+
+def test_feeding_leaves_the_state_that_steps_leave(decoder: Artifact, tmp_path: Path) -> None:
+    outputs = []
+    for verbs in (["step"] * 3, ["feed", "feed", "step"]):
+        library = Library(decoder, tmp_path)
+        library.call("reset")
+        for i, verb in enumerate(verbs):
+            library.write(np.arange(3 * i, 3 * i + 3))
+            assert library.call(verb, 3) == OK
+        outputs.append(library.output())
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_the_position_of_an_endless_stream_goes_back_unnoticed(stream: Artifact, tmp_path: Path) -> None:
+    library, rng = Library(stream, tmp_path), np.random.default_rng(1)
+    frames = rng.integers(-128, 128, (200, step_models.CHANNELS))
+    library.call("reset")
+    rows, positions = [], []
+    for frame in frames:
+        library.write(frame)
+        assert library.call("step", 1) == OK
+        rows.append(library.output()[0])
+        positions.append(library.library.stream_position(ctypes.c_void_p(library.arena.ctypes.data)))
+    assert max(positions) < 16 < len(frames)
+    library.call("reset")
+    for i in range(170, 200):  # a stream that began later: equal as soon as it has seen what a row depends on
+        library.write(frames[i])
+        library.call("step", 1)
+        if i >= 170 + 11:
+            np.testing.assert_array_equal(library.output()[0], rows[i])
+
+
+def test_what_is_generated_is_what_the_reference_writes(decoder: Artifact) -> None:
+    for sampler in (Sampler(), Sampler(7, 2 << 16, 8)):
+        found = generate(decoder, "host", [3, 1, 4, 1, 5], 12, sampler)
+        assert found.ids == expected_generation(decoder, [3, 1, 4, 1, 5], 12, sampler)
+        assert len(found.ids) == 8  # the sequence is full then: twelve tokens were taken in
+
+
+def test_draws_in_c_are_those_of_python(tmp_path: Path) -> None:
+    source, path = tmp_path / "draw.c", tmp_path / "draw.so"
+    source.write_text(
+        '#include "tvmt_sample.h"\n'
+        "int32_t draw(const int16_t *logits, int32_t count, int64_t scale, tvmt_sampler *sampler);\n"
+        "int32_t draw(const int16_t *logits, int32_t count, int64_t scale, tvmt_sampler *sampler) {\n"
+        "  return tvmt_sample_s16(logits, count, scale, sampler);\n}\n"
+    )
+    common = data_dir("microtvm_projects") / "common"
+    _call(
+        [
+            host_compiler(),
+            "-std=c11",
+            "-shared",
+            "-fPIC",
+            *WARNINGS,
+            f"-I{common}",
+            str(source),
+            "-o",
+            str(path),
+        ]
+    )
+    draw = ctypes.CDLL(str(path)).draw
+    draw.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p]
+    rng = np.random.default_rng(4)
+    for _ in range(3000):
+        logits = rng.integers(-32768, 32768, rng.integers(1, 200)).astype(np.int16) >> int(
+            rng.integers(0, 14)
+        )
+        sampler = Sampler(
+            int(rng.integers(0, 2**63)), int(2 ** rng.uniform(0, 32)), int(rng.integers(-1, 70))
+        )
+        scale = int(2 ** rng.uniform(0, 33))
+        state = np.zeros(1, [("random", "<u8"), ("q16", "<u4"), ("top_k", "<i4")])
+        state[0] = (sampler.random, sampler.temperature_q16, sampler.top_k)
+        chosen = draw(logits.ctypes.data, len(logits), scale, state.ctypes.data)
+        assert chosen == sampler.choose(logits, scale)
+        assert int(state["random"][0]) == sampler.random
+
+
+def _step_metadata(made: Artifact) -> dict[str, Any]:
+    found: dict[str, Any] = made.metadata["step"]
+    return found
+
+
+def test_metadata_and_arena_say_what_lives_on(decoder: Artifact) -> None:
+    step = _step_metadata(decoder)
+    kept = [row for row in decoder.metadata["arena"]["plan"] if row["kind"] == "state"]
+    assert step["state_bytes"] == sum(row["bytes"] for row in kept) == 4 + 2 * 2 * 2 * 4 * 12
+    assert {row["first_step"] for row in kept} == {-1}
+    last = max(row["last_step"] for row in decoder.metadata["arena"]["plan"])
+    assert {row["last_step"] for row in kept} == {last}
