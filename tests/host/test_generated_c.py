@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tvm
 from model_cases import CASES, compiled, samples, shared
+from tvm import tirx
 
 import tvmtiny.compiler
 from tvmtiny.artifact import Artifact
+from tvmtiny.passes.lower import VARIANT_ATTRIBUTE
 from tvmtiny.runner import Sample, run
 from tvmtiny.runner.process import find_tool, host_compiler
 from tvmtiny.verify import expected_outputs
@@ -298,13 +300,29 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [file for file in found[0] if found[0][file] != found[1][file]] == []
 
 
+def _without_microkernels(variant: str) -> tvm.transform.Pass:
+    """As `Schedule`, but tile operators stay loops."""
+
+    @tvm.transform.module_pass(opt_level=0)
+    def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        functions = {
+            symbol: function.with_attr(VARIANT_ATTRIBUTE, variant)
+            if isinstance(function, tirx.PrimFunc)
+            else function
+            for symbol, function in module.functions.items()
+        }
+        return tvm.IRModule(functions, attrs=module.attrs)
+
+    return run
+
+
 @pytest.mark.parametrize("name", ["odd_sizes", "pre_norm"])
 def test_c_of_tvm_alone_gives_the_same_bytes(
     name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without micro-kernels TVM generates the loops of every tile operator."""
     made = shared(tmp_path_factory, name, MODELS[name])
-    monkeypatch.setattr(tvmtiny.compiler, "Schedule", lambda _: tvm.transform.Sequential([]))
+    monkeypatch.setattr(tvmtiny.compiler, "Schedule", _without_microkernels)
     plain = compiled(CASES[name], tmp_path / name)
     text = (plain.directory / f"{name}.c").read_text()
     assert "tvmt_dense" not in text
