@@ -29,7 +29,7 @@ from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.strip_quantization import GIVEN_ATTRIBUTE, StripQuantization
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import FloatModel, Statistics
-from tvmtiny.quant.given import PROBES, given_parameters, input_params, random_batch
+from tvmtiny.quant.given import PROBES, _match, given_parameters, input_params, random_batch
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.verify import expected_outputs
 
@@ -397,6 +397,25 @@ def test_operators_on_integers_are_those_of_the_numbers(kind: str, tmp_path: Pat
 def test_moves_of_integers_leave_the_check_of_the_source(tmp_path: Path) -> None:
     source = compiled(between_pairs("none"), tmp_path).metadata["quality"]["source"]
     assert source["largest_error"] < 1e-5
+
+
+# Which tensor holds the numbers of a value.
+
+
+@pytest.mark.parametrize("size", [8192, 16384])
+@pytest.mark.parametrize("part", [4, 8, 16, 64])
+def test_parts_match_their_own_tensor_only(size: int, part: int) -> None:
+    random = np.random.default_rng(size + part)
+    for _ in range(20):
+        probes = [random.normal(size=size).astype(np.float32) for _ in range(PROBES)]
+        whole = {"whole": [np.sort(probe) for probe in probes]}
+        slices = [random.choice(probe, part, replace=False) for probe in probes]
+        noise = [(1 + 1e-7 * random.normal(size=part)).astype(np.float32) for _ in probes]
+        reordered = [values * factor for values, factor in zip(slices, noise, strict=True)]
+        strangers = [(0.3 * random.normal(size=part)).astype(np.float32) for _ in probes]
+        assert _match(slices, whole) == "whole"
+        assert _match(reordered, whole) == "whole"
+        assert _match(strangers, whole) is None
 
 
 # Numbers
