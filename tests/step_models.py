@@ -117,6 +117,19 @@ class Decoder(nn.Module):
         return self.head(self.layers(x if self.positions is None else x + self.positions))
 
 
+class Counted(Decoder):
+    """Positions are counted from the ids, as RoBERTa does: the id 1 is padding and has none."""
+
+    def __init__(self) -> None:
+        super().__init__("halves")
+        self.counted = nn.Embedding(Shape().S + 2, Shape().E)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        present = ids.ne(1).long()
+        positions = torch.cumsum(present, dim=1) * present + 1
+        return self.head(self.layers(self.tokens(ids) + self.counted(positions)))
+
+
 class Stream(nn.Module):
     """Frames to scores for each (or for every second) frame: causal convolutions, attention to the last tokens."""
 
@@ -139,6 +152,7 @@ MODELS: dict[str, Any] = {
     "llama": lambda: Decoder("halves"),
     "neighbours": lambda: Decoder("neighbours"),
     "gpt": lambda: Decoder(""),
+    "counted": Counted,
     "stream": Stream,
     "strided": lambda: Stream(stride=2),
 }
@@ -157,7 +171,7 @@ def inputs(name: str, count: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
         frames = 24 if name == "strided" else 12
         scale = np.geomspace(0.5, 20, CHANNELS)
         return {"x": (rng.normal(size=(count, frames, CHANNELS)) * scale).astype(np.float32)}
-    return {"ids": rng.integers(0, V, (count, 12))}
+    return {"ids": rng.integers(2 if name == "counted" else 0, V, (count, 12))}
 
 
 def exported(name: str) -> Any:

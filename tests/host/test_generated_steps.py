@@ -101,6 +101,15 @@ def test_errors_leave_the_sequence_as_it_was(decoder: Artifact, tmp_path: Path) 
         assert library.call("step", 4) == expected
 
 
+def test_padding_is_no_token_of_a_sequence(tmp_path: Path) -> None:
+    library = Library(step_models.compiled("counted", tmp_path, target="host", step=2), tmp_path)
+    assert library.call("reset") == OK
+    for ids, expected in (([5, 6], OK), ([5, 1], TOKEN), ([1, 5], TOKEN), ([7, 8], OK)):
+        library.write(np.array(ids))
+        assert library.call("step", 2) == expected
+    assert library.library.counted_position(ctypes.c_void_p(library.arena.ctypes.data)) == 4
+
+
 def test_an_arena_that_was_not_reset_is_refused_or_harmless(decoder: Artifact, tmp_path: Path) -> None:
     library = Library(decoder, tmp_path)
     library.arena[:] = 0xFF
