@@ -162,6 +162,24 @@ def test_the_position_of_an_endless_stream_goes_back_unnoticed(stream: Artifact,
             np.testing.assert_array_equal(library.output()[0], rows[i])
 
 
+def test_the_position_goes_back_by_more_than_a_step(stream: Artifact, tmp_path: Path) -> None:
+    """A step of more tokens than the windows of the stream have in common."""
+    wide = step_models.compiled("stream", tmp_path, target="qemu-m0", step=11)
+    frames = np.random.default_rng(2).integers(-128, 128, (99, step_models.CHANNELS))
+    found = []
+    for made, size in ((stream, 1), (wide, 11)):
+        (tmp_path / str(size)).mkdir()
+        library = Library(made, tmp_path / str(size))
+        library.call("reset")
+        rows = []
+        for at in range(0, 99, size):
+            library.write(frames[at : at + size])
+            assert library.call("step", size) == OK
+            rows.append(library.output())
+        found.append(np.concatenate(rows))
+    np.testing.assert_array_equal(*found)
+
+
 def test_what_is_generated_is_what_the_reference_writes(decoder: Artifact) -> None:
     for sampler in (Sampler(), Sampler(7, 2 << 16, 8)):
         found = generate(decoder, "host", [3, 1, 4, 1, 5], 12, sampler)

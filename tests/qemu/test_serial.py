@@ -26,7 +26,9 @@ from tvmtiny.link.serial_line import SerialLine, explain
 from tvmtiny.project.api import ProjectAPI
 from tvmtiny.runner import MemoryViolationError, Sample, build, run
 from tvmtiny.runner.protocol import output_tensors, sample_bytes
+from tvmtiny.runner.steps import run_sequences
 from tvmtiny.target import load_target
+from tvmtiny.verify import expected_outputs
 
 pytestmark = pytest.mark.qemu
 
@@ -194,6 +196,38 @@ def test_an_emulated_board_on_a_noisy_line(tmp_path: Path) -> None:
             )
         client.close()
     assert client.statistics.repeated > 5
+
+
+def test_sequences_run_step_by_step(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import step_models
+
+    artifact = step_models.compiled("llama", tmp_path, step=4)
+    chosen = step_models.sequences(artifact, "llama", tmp_path)
+    project = build(artifact, load_target("qemu-m4"))
+    with emulated_board(project.serial_elf, "mps2-an386") as port:
+        found = run_sequences(artifact, f"serial:{port}", chosen)
+    for outputs, expected_rows in zip(found.outputs, expected_outputs(artifact, chosen), strict=True):
+        for name, rows in expected_rows.items():
+            np.testing.assert_array_equal(outputs[name], rows)
+
+
+def test_a_step_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What --on serial asks of the client: the beginning of a sequence may be repeated, its steps may not."""
+    artifact, elf, machine = fake(tmp_path, "qemu-m4")
+    artifact.metadata["step"] = {"tokens": 8}
+    asked = []
+
+    def run_once(self: Client, data: bytes, n_tokens: int, timeout_s: float, *, stateful: bool) -> None:
+        asked.append((n_tokens, stateful))
+        raise EnvironmentProblem("enough")
+
+    monkeypatch.setattr(Client, "run", run_once)
+    with emulated_board(elf, machine) as port:
+        for n_tokens in (0, 8):
+            with pytest.raises(EnvironmentProblem, match="enough"):
+                run(artifact, f"serial:{port}", [sample(n_tokens=n_tokens)], target="qemu-m4")
+    assert asked == [(0, False), (8, True)]
 
 
 def test_texts_run_on_firmware_that_takes_them(tmp_path: Path) -> None:
