@@ -11,6 +11,7 @@ import typer
 
 from tvmtiny.cli import console
 from tvmtiny.cli.run_inputs import Inputs, Runs
+from tvmtiny.cli.run_options import check_options
 from tvmtiny.errors import ResultMismatch, UserError
 
 if TYPE_CHECKING:
@@ -255,9 +256,19 @@ def command(
     from tvmtiny.cli import enrolment, generation, predictions
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.report.latency import latency
+    from tvmtiny.runner.steps import count_of_runs
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
+    check_options(
+        {
+            "--generate": generate is not None, "--enrol": enrol is not None, "--pcm": bool(pcm),
+            "--ids": ids is not None, "--top-k": top_k is not None, "--temperature": temperature is not None,
+            "--seed": seed != 0, "--repeat": repeat != 1, "--by-mean": by_mean,
+            "--least-similarity": least_similarity != -1, "--power": power is not None,
+            "--voltage": voltage is not None, "--power-channel": power_channel is not None,
+        }
+    )  # fmt: skip
     artifact = Artifact.load(directory)
     target = load_target(target_name or artifact.target)
     if generate is not None:
@@ -267,6 +278,7 @@ def command(
             _prompt(text, ids, data, texts),
             generate,
             generation.sampler_of(top_k, temperature, seed),
+            target=target,
             timeout=timeout,
             as_json=as_json,
         )
@@ -279,7 +291,7 @@ def command(
             examples, difference = _enrolled(artifact, enrol, runs, as_text=bool(text))
         with recording(power) if power else contextlib.nullcontext() as trace:
             result, samples, truth = runs.of(artifact, inputs)
-            count = len(samples) * repeat
+            count = count_of_runs(artifact, samples, repeat)
             spent = energy(trace(), count, voltage, power_channel) if trace else None
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
