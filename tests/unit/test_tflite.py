@@ -138,6 +138,8 @@ def test_scales_are_those_of_the_file() -> None:
 def test_names_of_tensors_need_not_differ(tmp_path: Path) -> None:
     import tflite
 
+    from tvmtiny.quant.calibrate import FloatModel
+
     path = DATA / "encoder_float.tflite"
     data = bytearray(path.read_bytes())
     graph = tflite.Model.GetRootAsModel(bytes(data), 0).Subgraphs(0)

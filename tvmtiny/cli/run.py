@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvmtiny.artifact import Artifact
-    from tvmtiny.cli.enrolment import Examples, Match
+    from tvmtiny.cli.enrolment import Examples, Match, Rule
     from tvmtiny.cli.figures import Figures
-    from tvmtiny.cli.predictions import Prediction
+    from tvmtiny.cli.predictions import Prediction, Truth
     from tvmtiny.target import Target
 
 
@@ -143,6 +143,19 @@ def _enrolled(artifact: Artifact, enrol: Path, runs: Runs, *, as_text: bool) -> 
     return enrolment.Examples(labels, result.outputs), difference and f"examples: {difference}"
 
 
+def _rows(
+    artifact: Artifact, outputs: Outputs, truth: Truth, examples: Examples | None, rule: Rule
+) -> Sequence[Prediction | Match]:
+    """What is told of each sample: its nearest example, or its class; nothing of other outputs."""
+    from tvmtiny.cli import enrolment, predictions
+
+    if examples is not None:
+        return enrolment.matches(artifact, examples, outputs, truth, rule)
+    if predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
+        return predictions.predict(artifact, outputs, truth)
+    return []
+
+
 def _prompt(
     text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None
 ) -> str | list[int]:
@@ -253,7 +266,7 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.boards.power import energy
     from tvmtiny.boards.recorder import recording
-    from tvmtiny.cli import enrolment, generation, predictions
+    from tvmtiny.cli import enrolment, generation
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.report.latency import latency
     from tvmtiny.runner.steps import count_of_runs
@@ -297,12 +310,7 @@ def command(
         expected = expected_outputs(artifact, samples)
     difference = difference or first_difference(result.outputs, expected)
 
-    rows: Sequence[Prediction | Match] = []
-    if examples is not None:
-        rule = enrolment.Rule(by_mean, least_similarity)
-        rows = enrolment.matches(artifact, examples, result.outputs, truth, rule)
-    elif predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
-        rows = predictions.predict(artifact, result.outputs, truth)
+    rows = _rows(artifact, result.outputs, truth, examples, enrolment.Rule(by_mean, least_similarity))
     times = latency(result.cycles, result.clock_hz, result.counter)
     counted = min(artifact.max_tokens, samples[0].n_tokens)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, counted)
