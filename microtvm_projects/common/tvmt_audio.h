@@ -87,7 +87,8 @@ int tvmt_audio_init(tvmt_audio *state, const tvmt_audio_tables *tables, tvmt_row
  * Returns how many samples were taken: call again with the rest. */
 size_t tvmt_audio_push(tvmt_audio *state, const int16_t *pcm, size_t count);
 
-/* End the stream: the frames that padding completes. Returns TVMT_AUDIO_OK or a negative status. */
+/* End the stream: the frames that padding completes. Returns TVMT_AUDIO_OK or a negative status.
+ * Where these complete several windows of rows (a stride below half a window of samples), only the last can be read. */
 int tvmt_audio_finish(tvmt_audio *state);
 
 /* For tvmt_audio.c: the powers of the frequencies, in place of windowed samples. The first fft / 2 bins hold pairs of

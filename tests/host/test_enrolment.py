@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app
+from tvmtiny.cli.enrolment import read_text_examples
 from tvmtiny.compiler import compile as compile_model
+from tvmtiny.errors import UserError
+from tvmtiny.frontend.text_file import read_lines
 
 RANDOM = np.random.default_rng(3)
 INTENT = Path(__file__).parents[2] / "examples" / "intent"
@@ -112,3 +115,23 @@ def test_texts_are_enrolled_by_their_tokens(tmp_path: Path) -> None:
     refused = invoke(made.directory, "--enrol", examples, *texts)
     assert refused.exit_code == 2
     assert "LABEL<TAB>TEXT" in refused.stderr
+
+
+def test_options_without_effect_are_refused_by_name(sentence: Artifact, tmp_path: Path) -> None:
+    samples = ("--input", data(tmp_path / "test.npz", 1))
+    for options, named in (
+        (("--generate", 3, "--ids", "1", "--repeat", 2, "--power", "trace.csv"), "--repeat, --power"),
+        ((*samples, "--top-k", 3, "--seed", 1), "--top-k, --seed"),
+        ((*samples, "--by-mean", "--least-similarity", 0.5), "--by-mean, --least-similarity"),
+    ):
+        result = invoke(sentence.directory, *options)
+        assert result.exit_code == 2
+        assert named in result.stderr
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "examples.txt"
+    path.write_bytes(b"b\xe9ton\tcaf\xe9")
+    for read in (read_text_examples, read_lines):
+        with pytest.raises(UserError, match="is not UTF-8 text"):
+            read(path)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
+from tvmtiny.cli import app
 from tvmtiny.resources import data_dir
 from tvmtiny.runner.generate import generate
 from tvmtiny.runner.process import host_compiler
-from tvmtiny.runner.steps import run_sequences
+from tvmtiny.runner.steps import count_of_runs, run_sequences, steps_of
 from tvmtiny.sampling import Sampler
 from tvmtiny.verify import expected_generation, expected_outputs
 
@@ -84,6 +87,19 @@ def test_steps_give_the_rows_of_whole_sequences(decoder: Artifact, stream: Artif
         for actual, expected in zip(result.outputs, expected_outputs(made, chosen), strict=True):
             for key, rows in expected.items():
                 np.testing.assert_array_equal(actual[key], rows)
+
+
+def test_every_step_is_a_run(decoder: Artifact, tmp_path: Path) -> None:
+    chosen = step_models.sequences(decoder, "llama", tmp_path)
+    runs = [step for sequence in chosen for step in steps_of(decoder, sequence) if step.n_tokens]
+    assert count_of_runs(decoder, chosen) == len(runs) > len(chosen)
+
+
+def test_generation_is_for_the_target_of_the_command(decoder: Artifact) -> None:
+    arguments = ["run", decoder.directory, "--on", "host", "--generate", 2, "--ids", "3,1", "--json"]
+    result = CliRunner().invoke(app, [str(word) for word in (*arguments, "--target", "qemu-m0")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["target"] == "qemu-m0"
 
 
 def test_errors_leave_the_sequence_as_it_was(decoder: Artifact, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import wave
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from tvmtiny.errors import UserError
 from tvmtiny.features.audio import audio_rows, log2_q16
+from tvmtiny.features.recordings import has_samples, read_recordings, read_wav
 from tvmtiny.features.reference import (
     cepstral_transform,
     filter_gains,
@@ -263,3 +266,46 @@ def test_recordings_too_short_to_be_mirrored() -> None:
     with pytest.raises(UserError, match="needs 201"):
         audio_rows(tables, np.zeros(200, np.int16))
     assert len(audio_rows(tables, np.zeros(201, np.int16))) == 2
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"samples": np.zeros(8, np.int16)},
+        {"samples": np.zeros((2, 8), np.int16), "n_samples": np.array([8, np.nan])},
+        {"samples": np.zeros((2, 8), np.int16), "n_samples": np.array(["8", "8"])},
+        {"other": np.zeros(8, np.int16)},
+    ],
+)
+def test_recordings_of_another_form_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    np.savez(tmp_path / "recordings.npz", **arrays)
+    with pytest.raises(UserError):
+        read_recordings(tmp_path / "recordings.npz", 1)
+
+
+@pytest.mark.parametrize("kept", [0, 60, -30])
+def test_damaged_recordings_are_refused(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "recordings.npz"
+    np.savez(path, samples=np.zeros((2, 8), np.int16))
+    path.write_bytes(path.read_bytes()[:kept])
+    assert not has_samples(path)
+    with pytest.raises(UserError, match="is damaged"):
+        read_recordings(path, 1)
+
+
+def test_one_array_is_no_file_of_recordings(tmp_path: Path) -> None:
+    np.save(tmp_path / "samples.npy", np.zeros((2, 8), np.int16))
+    assert not has_samples(tmp_path / "samples.npy")
+    with pytest.raises(UserError, match="is one array"):
+        read_recordings(tmp_path / "samples.npy", 1)
+
+
+def test_a_wav_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(40))
+    assert len(read_wav(path, 8000).samples) == 20
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="in the middle of a sample"):
+        read_wav(path, 8000)

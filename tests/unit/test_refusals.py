@@ -172,6 +172,27 @@ def test_a_use_tells_the_family(what: str, tmp_path: Path) -> None:
     assert row.nearest in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("torch_name", "onnx_name"),
+    [
+        ("scatter.src", "ScatterND"),
+        ("aten.scatter.src", "ScatterND"),
+        ("sort.stable", "TopK"),
+        ("_unique2.default", "TopK"),
+        ("max_pool2d_with_indices.default", "MaxPool"),
+        ("std.correction", "InstanceNormalization"),
+        ("native_group_norm.default", "InstanceNormalization"),
+        ("upsample_nearest2d.vec", "ConvTranspose"),
+        ("lstm.input", "GRU"),
+        ("gru.data", "GRU"),
+        ("image.resize2d", "ConvTranspose"),
+        ("vision.non_max_suppression", "NonZero"),
+    ],
+)
+def test_overloads_of_torch_tell_the_same_family(torch_name: str, onnx_name: str) -> None:
+    assert resemblance(torch_name) == resemblance(onnx_name) is not None
+
+
 def test_every_row_is_tested() -> None:
     assert {resemblance(operator) for operator in MODELS} == set(RESEMBLANCES)
     assert len(USES) == len(BY_USE)

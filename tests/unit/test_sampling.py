@@ -65,7 +65,17 @@ def test_options_make_a_sampler() -> None:
     assert parse_ids("1,2, 3") == [1, 2, 3]
 
 
-@pytest.mark.parametrize("options", [(0, None, 0), (65, None, 0), (None, -1.0, 0), (None, 1.0, -1)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (0, None, 0),
+        (65, None, 0),
+        (None, -1.0, 0),
+        (None, 1.0, -1),
+        (None, float("nan"), 0),
+        (None, float("inf"), 0),
+    ],
+)
 def test_options_out_of_range_are_refused(options: tuple[int | None, float | None, int]) -> None:
     with pytest.raises(UserError):
         sampler_of(*options)

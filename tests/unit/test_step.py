@@ -16,10 +16,11 @@ from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import InputSpec, check_arrays, input_specs
 from tvmtiny.frontend.supported import check_fused
-from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.graph import Graph, array_of, constant
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.quantize_embedding import _by_row
 from tvmtiny.passes.step import step
 from tvmtiny.quant.calibrate import FloatModel, Statistics, run_all
 from tvmtiny.quant.reference import IntegerModel, integer_inputs
@@ -156,6 +157,17 @@ def test_state_holds_each_head_of_keys_and_values_once() -> None:
     made = step(model("llama")[0], 1)
     assert len(made.state) == 4
     assert {state.shape for state in made.state.values()} == {(2 * 12, 4), (8, 12)}
+
+
+@pytest.mark.parametrize("peak", [0.0, 1.0])
+def test_tied_tables_may_be_of_zeros(peak: float) -> None:
+    tokens = peak * np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    tensors, attrs, unit = _by_row(constant(tokens), {"segments": constant(np.zeros((2, 8), np.float32))})
+    assert unit > 0
+    assert attrs == {"segment_factor": 1}
+    assert not np.any(array_of(tensors["segments"]))
+    values = array_of(tensors["tokens"]) * array_of(tensors["row_factors"])[:, None] * unit
+    np.testing.assert_allclose(values, tokens, atol=2e-2)
 
 
 def test_a_tied_table_has_the_bytes_of_the_last_layer() -> None:

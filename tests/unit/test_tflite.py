@@ -135,6 +135,30 @@ def test_scales_are_those_of_the_file() -> None:
     assert {(round(float(row[0]), 12), int(row[1])) for row in given_rows} <= wanted
 
 
+def test_names_of_tensors_need_not_differ(tmp_path: Path) -> None:
+    import tflite
+
+    from tvmtiny.quant.calibrate import FloatModel
+
+    path = DATA / "encoder_float.tflite"
+    data = bytearray(path.read_bytes())
+    graph = tflite.Model.GetRootAsModel(bytes(data), 0).Subgraphs(0)
+    outside = {graph.Inputs(0), graph.Outputs(0)}
+    for index in set(range(graph.TensorsLength())) - outside:
+        table = graph.Tensors(index)._tab
+        string = table.Indirect(
+            table.Pos + table.Offset(10)
+        )  # the field `name`: its length, then its characters
+        data[string : string + 6] = b"\x01\0\0\0t\0"
+    (tmp_path / "model.tflite").write_bytes(data)
+    values = inputs("encoder", 1)
+    sample = {name: rows[0] for name, rows in values.items()}
+    one, other = (
+        FloatModel(fused(file)).run(sample, 1).outputs[0] for file in (path, tmp_path / "model.tflite")
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_custom_operator_is_refused_by_name(tmp_path: Path) -> None:
     import tflite
 

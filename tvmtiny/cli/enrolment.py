@@ -60,8 +60,10 @@ class Match:
 
 def read_text_examples(path: Path) -> tuple[list[str], list[str]]:
     """Labels and texts of a file with LABEL<TAB>TEXT a line. Raises UserError that quotes a line of another form."""
+    from tvmtiny.frontend.text_file import read_lines
+
     labels, texts = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         label, separator, text = line.partition("\t")
         if line.strip() and not (separator and label and text):
             raise UserError(

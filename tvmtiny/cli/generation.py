@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from tvmtiny.cli import console
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tvmtiny.artifact import Artifact
     from tvmtiny.runner.generate import Generation
     from tvmtiny.sampling import Sampler
+    from tvmtiny.target import Target
 
 DEFAULT_TOP_K = 40
 
@@ -25,7 +27,8 @@ def sampler_of(top_k: int | None, temperature: float | None, seed: int) -> Sampl
         return Sampler()
     if top_k is not None and not 1 <= top_k <= MOST:
         raise UserError(f"--top-k is {top_k}.", f"Give 1 to {MOST}.")
-    q16 = round((1.0 if temperature is None else temperature) * 65536)
+    chosen = 1.0 if temperature is None else temperature
+    q16 = round(chosen * 65536) if math.isfinite(chosen) else -1
     if not 0 <= q16 < 1 << 32 or not 0 <= seed < 1 << 64:
         raise UserError(
             f"--temperature {temperature}, --seed {seed}: out of range.",
@@ -52,6 +55,7 @@ def run_generation(
     count: int,
     sampler: Sampler,
     *,
+    target: Target,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -60,12 +64,12 @@ def run_generation(
     from tvmtiny.verify import expected_generation
 
     with console.progress(f"generating on {where}") as update:
-        found = generate(artifact, where, prompt, count, sampler, timeout_s=timeout)
+        found = generate(artifact, where, prompt, count, sampler, target=target, timeout_s=timeout)
         update("computing the integer reference")
         expected = expected_generation(artifact, found.prompt, count, sampler)
     texts = _decoded(artifact, found)
     if as_json:
-        console.show_json(_report(artifact, where, found, texts, bit_exact=found.ids == expected))
+        console.show_json(_report(artifact, target, where, found, texts, bit_exact=found.ids == expected))
     else:
         _show(found, texts)
     if found.ids != expected:
@@ -95,11 +99,17 @@ def _decoded(artifact: Artifact, found: Generation) -> tuple[str, str] | None:
 
 
 def _report(
-    artifact: Artifact, where: str, found: Generation, texts: tuple[str, str] | None, *, bit_exact: bool
+    artifact: Artifact,
+    target: Target,
+    where: str,
+    found: Generation,
+    texts: tuple[str, str] | None,
+    *,
+    bit_exact: bool,
 ) -> dict[str, Any]:
     return {
         "name": artifact.name,
-        "target": artifact.target,
+        "target": target.name,
         "on": where,
         "prompt": found.prompt,
         "ids": found.ids,

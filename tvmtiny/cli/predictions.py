@@ -99,6 +99,8 @@ def read_truth(artifact: Artifact, data: Path, texts: Path | None, count: int) -
 
     Raises UserError when there are not as many of either as samples.
     """
+    from tvmtiny.frontend.text_file import read_lines
+
     labels = _labels_of(artifact, data)
     if labels is not None and len(labels) != count:
         raise UserError(
@@ -107,7 +109,7 @@ def read_truth(artifact: Artifact, data: Path, texts: Path | None, count: int) -
         )
     if texts is None:
         return Truth(labels=labels)
-    lines = [line for line in texts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_lines(texts) if line.strip()]
     if len(lines) != count:
         raise UserError(
             f"{texts} has {len(lines)} lines for {count} samples of {data}.",

@@ -11,6 +11,7 @@ import typer
 
 from tvmtiny.cli import console
 from tvmtiny.cli.run_inputs import Inputs, Runs
+from tvmtiny.cli.run_options import check_options
 from tvmtiny.errors import ResultMismatch, UserError
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tvmtiny.artifact import Artifact
-    from tvmtiny.cli.enrolment import Examples, Match
+    from tvmtiny.cli.enrolment import Examples, Match, Rule
     from tvmtiny.cli.figures import Figures
-    from tvmtiny.cli.predictions import Prediction
+    from tvmtiny.cli.predictions import Prediction, Truth
     from tvmtiny.target import Target
 
 
@@ -142,6 +143,19 @@ def _enrolled(artifact: Artifact, enrol: Path, runs: Runs, *, as_text: bool) -> 
     return enrolment.Examples(labels, result.outputs), difference and f"examples: {difference}"
 
 
+def _rows(
+    artifact: Artifact, outputs: Outputs, truth: Truth, examples: Examples | None, rule: Rule
+) -> Sequence[Prediction | Match]:
+    """What is told of each sample: its nearest example, or its class; nothing of other outputs."""
+    from tvmtiny.cli import enrolment, predictions
+
+    if examples is not None:
+        return enrolment.matches(artifact, examples, outputs, truth, rule)
+    if predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
+        return predictions.predict(artifact, outputs, truth)
+    return []
+
+
 def _prompt(
     text: list[str] | None, ids: str | None, data: Path | None, texts: Path | None
 ) -> str | list[int]:
@@ -252,12 +266,22 @@ def command(
     from tvmtiny.artifact import Artifact
     from tvmtiny.boards.power import energy
     from tvmtiny.boards.recorder import recording
-    from tvmtiny.cli import enrolment, generation, predictions
+    from tvmtiny.cli import enrolment, generation
     from tvmtiny.cli import figures as figures_of
     from tvmtiny.report.latency import latency
+    from tvmtiny.runner.steps import count_of_runs
     from tvmtiny.target import load_target
     from tvmtiny.verify import expected_outputs
 
+    check_options(
+        {
+            "--generate": generate is not None, "--enrol": enrol is not None, "--pcm": bool(pcm),
+            "--ids": ids is not None, "--top-k": top_k is not None, "--temperature": temperature is not None,
+            "--seed": seed != 0, "--repeat": repeat != 1, "--by-mean": by_mean,
+            "--least-similarity": least_similarity != -1, "--power": power is not None,
+            "--voltage": voltage is not None, "--power-channel": power_channel is not None,
+        }
+    )  # fmt: skip
     artifact = Artifact.load(directory)
     target = load_target(target_name or artifact.target)
     if generate is not None:
@@ -267,6 +291,7 @@ def command(
             _prompt(text, ids, data, texts),
             generate,
             generation.sampler_of(top_k, temperature, seed),
+            target=target,
             timeout=timeout,
             as_json=as_json,
         )
@@ -279,18 +304,13 @@ def command(
             examples, difference = _enrolled(artifact, enrol, runs, as_text=bool(text))
         with recording(power) if power else contextlib.nullcontext() as trace:
             result, samples, truth = runs.of(artifact, inputs)
-            count = len(samples) * repeat
+            count = count_of_runs(artifact, samples, repeat)
             spent = energy(trace(), count, voltage, power_channel) if trace else None
         update("computing the integer reference")
         expected = expected_outputs(artifact, samples)
     difference = difference or first_difference(result.outputs, expected)
 
-    rows: Sequence[Prediction | Match] = []
-    if examples is not None:
-        rule = enrolment.Rule(by_mean, least_similarity)
-        rows = enrolment.matches(artifact, examples, result.outputs, truth, rule)
-    elif predictions.is_classifier(artifact) and artifact.metadata.get("step") is None:
-        rows = predictions.predict(artifact, result.outputs, truth)
+    rows = _rows(artifact, result.outputs, truth, examples, enrolment.Rule(by_mean, least_similarity))
     times = latency(result.cycles, result.clock_hz, result.counter)
     counted = min(artifact.max_tokens, samples[0].n_tokens)
     figures = figures_of.collect(artifact, target, None if where == "host" else result, counted)

@@ -44,6 +44,10 @@ def read_wav(path: Path, sample_rate: int) -> Recording:
             f"{path} has {found[0]} channel{'s' * (found[0] != 1)} of {8 * found[1]} bits at {found[2]} Hz.",
             f"The model takes one channel of 16 bits at {sample_rate} Hz: convert it.",
         )
+    if len(data) % 2:
+        raise UserError(
+            f"{path} ends in the middle of a sample.", "Give the whole file: this one is cut off."
+        )
     return Recording(path.name, np.frombuffer(data, "<i2").astype(np.int16))
 
 
@@ -52,8 +56,8 @@ def has_samples(path: Path) -> bool:
     try:
         with np.load(path) as arrays:
             return SAMPLES_KEY in getattr(arrays, "files", ())
-    except (OSError, ValueError):
-        return False  # read_npz says what is wrong
+    except Exception:  # of zipfile, zlib or NumPy, as the damage is
+        return False  # whatever reads the model's inputs says what is wrong
 
 
 def read_recordings(path: Path, channels: int) -> list[Recording]:
@@ -62,16 +66,21 @@ def read_recordings(path: Path, channels: int) -> list[Recording]:
     Raises:
         UserError: the arrays are of another type or shape.
     """
-    with np.load(path) as arrays:
-        samples = arrays[SAMPLES_KEY]
-        counts = arrays[COUNTS_KEY] if COUNTS_KEY in arrays else np.full(len(samples), samples.shape[1])
+    from tvmtiny.frontend.data import load_npz
+
+    arrays = load_npz(path)
+    if SAMPLES_KEY not in arrays:
+        raise UserError(f"{path} has no '{SAMPLES_KEY}'.", "Give recordings under this key.")
+    samples = arrays[SAMPLES_KEY]
     shape = (channels,) if channels > 1 else ()
     if samples.dtype != np.int16 or samples.ndim != 2 + len(shape) or samples.shape[2:] != shape:
         raise UserError(
             f"'{SAMPLES_KEY}' in {path} is {samples.dtype} of shape {'x'.join(map(str, samples.shape))}.",
             f"int16 of shape {'x'.join(('N', 'length', *map(str, shape)))} is needed.",
         )
-    if counts.shape != (len(samples),) or np.any((counts < 1) | (counts > samples.shape[1])):
+    counts = arrays.get(COUNTS_KEY, np.full(len(samples), samples.shape[1]))
+    numbers = counts.dtype.kind in "iuf" and counts.shape == (len(samples),)
+    if not numbers or not np.all((counts >= 1) & (counts <= samples.shape[1])):
         raise UserError(
             f"'{COUNTS_KEY}' in {path} does not fit '{SAMPLES_KEY}'.",
             f"Give a number from 1 to {samples.shape[1]} for each recording.",

@@ -125,7 +125,7 @@ def read_npz(
         UserError: anything that is not as the model needs it, with the sample and what to do.
     """
     path = Path(path)
-    return check_arrays(_load(path), specs, length_input, max_tokens, minimum=minimum, source=str(path))
+    return check_arrays(load_npz(path), specs, length_input, max_tokens, minimum=minimum, source=str(path))
 
 
 def check_arrays(
@@ -157,7 +157,8 @@ def check_arrays(
     return Batch(arrays, lengths, contents.get(LABELS_KEY))
 
 
-def _load(path: Path) -> dict[str, Array]:
+def load_npz(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file. Raises UserError where it is none, or is damaged."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "Give the path of an .npz file.")
     remedy = "Write it with numpy.savez(path, input_name=array, ...)."

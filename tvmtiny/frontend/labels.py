@@ -10,6 +10,7 @@ import tvm
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed, suggestion
+from tvmtiny.frontend.text_file import read_lines
 from tvmtiny.passes.graph import Graph, shape_of
 from tvmtiny.passes.views import trace
 
@@ -57,8 +58,4 @@ def _names(source: LabelSource) -> tuple[str, ...]:
     path = Path(source)
     if not path.is_file():
         raise UserError(f"There is no label file {path}.", "Give a text file with one class name a line.")
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}.", "Save it as UTF-8.") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in read_lines(path) if line.strip())

@@ -129,7 +129,7 @@ def _onnx(path: Any) -> Runner:
 
 
 def _require_real_operators(nodes: Iterable[onnx.NodeProto], constants: set[str]) -> None:
-    """Raise _CannotRun where an operator reads quantized integers together with others, such as bounds of a clamp.
+    """Raise _CannotRun where an operator reads quantized integers beside others, such as bounds of a clamp.
 
     Without rounding, it would get real numbers beside integers.
     """

@@ -118,6 +118,10 @@ class FloatTensor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tensor, name)
 
+    def Name(self) -> bytes:  # noqa: N802
+        """The name and the number: names need not differ, and TVM knows tensors by them. `tensor_name` has neither."""
+        return (self._tensor.Name() or b"") + b";%d" % self._index
+
     def Type(self) -> int:  # noqa: N802 - the schema's names
         """The element type."""
         return _FLOAT32 if self._real else int(self._tensor.Type())

@@ -80,14 +80,16 @@ def _by_row(tokens: Any, others: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     rows = qparams.int8_weights(table, np.zeros(len(table)), QuantParams(1.0))
     needed = {name: float(np.abs(array_of(other)).max()) / 127 for name, other in others.items()}
     room = NORM_MAX_BITS - 8 - math.ceil(math.log2(table.shape[1] * (1 + len(others))))
-    unit = max(float(rows.unit.max()), *needed.values(), 0.0) / 2.0 ** min(_FACTOR_BITS, room)
+    largest = max(float(rows.unit.max()), *needed.values(), 0.0) or 1.0  # tables of zeros have any unit
+    unit = largest / 2.0 ** min(_FACTOR_BITS, room)
     tensors = {
         "tokens": constant(rows.stored),
         "row_factors": constant(np.maximum(1, np.round(rows.unit / unit)).astype(np.uint16)),
     }
     attrs = {}
     for name, other in others.items():
-        shift = max(0, math.ceil(math.log2(needed[name] / unit) - 1e-9))
+        steps = max(1.0, needed[name] / unit)
+        shift = max(0, math.ceil(math.log2(steps) - 1e-9))
         tensors[name] = constant(qparams.quantize(array_of(other), QuantParams(unit * 2**shift)))
         key, value = ("position_shift", shift) if name == "positions" else ("segment_factor", 2**shift)
         attrs[key] = value

@@ -41,7 +41,7 @@ RESEMBLANCES = (
     Resemblance(
         "a mixture of experts or a search, which choose by the order of values",
         "The nearest supported form is a network that computes all branches and weighs them by a softmax.",
-        ("topk", "sort", "argsort", "unique"),
+        ("topk", "sort", "argsort", "unique", "unique2", "uniquedim", "uniqueconsecutive"),
     ),
     Resemblance(
         "hashed (LSH, Reformer) attention, or a choice of classes inside of the model",
@@ -52,7 +52,8 @@ RESEMBLANCES = (
     Resemblance(
         "memory or attention with gathers and scatters by computed indices (Reformer, DeBERTa)",
         "The nearest supported form is attention with constant indices, such as relative positions as a bias (T5).",
-        ("scatter", "scatterelements", "scatternd", "indexput", "gatherelements", "gathernd", "indextensor"),
+        ("scatter", "scatterelements", "scatternd", "scatteradd", "scatterreduce",
+         "indexput", "gatherelements", "gathernd", "indextensor"),
     ),
     Resemblance(
         "a network of Fourier transforms (FNet, or a spectrogram inside of the model)",
@@ -64,17 +65,20 @@ RESEMBLANCES = (
         "a convolutional network for images, with pooling over windows",
         "The nearest supported forms are a convolution with a stride and the mean over all places.",
         ("maxpool", "averagepool", "maxpool1d", "maxpool2d", "avgpool1d", "avgpool2d", "lppool", "adaptiveavgpool2d",
-         "adaptiveavgpool1d", "globalmaxpool", "lrn"),
+         "adaptiveavgpool1d", "globalmaxpool", "lrn", "maxpool2dwithindices", "maxpool3dwithindices"),
     ),
     Resemblance(
         "an encoder for speech or images that normalizes groups of channels (wav2vec 2.0)",
         "The nearest supported forms are LayerNorm over the last axis and BatchNorm in evaluation mode.",
-        ("groupnorm", "groupnormalization", "instancenorm", "instancenormalization", "variance", "std"),
+        ("groupnorm", "nativegroupnorm", "groupnormalization", "instancenorm", "instancenormalization",
+         "variance", "var", "std"),
     ),
     Resemblance(
         "a generator or a segmentation network, which enlarge what they read",
         "The nearest supported form is the encoder in front of it.",
-        ("convtranspose", "conv1dtranspose", "conv2dtranspose", "resize", "imageresize2d", "upsample", "gridsample",
+        ("convtranspose", "conv1dtranspose", "conv2dtranspose", "resize", "imageresize2d", "upsample",
+         "upsamplenearest1d", "upsamplenearest2d",
+         "upsamplelinear1d", "upsamplebilinear2d", "upsamplebicubic2d", "gridsample", "gridsampler2d",
          "imagegridsample"),
     ),
     Resemblance(
@@ -110,10 +114,10 @@ BY_USE = (MIXING, SPARSE, UNUSUAL_MASK, TWO_MASKS)
 
 
 def _plain(operator: str) -> str:
-    """`aten.lstm.input`, `relax.nn.max_pool2d` and `MaxPool` by the name that the rows have."""
+    """`aten.lstm.input`, `scatter.src`, `relax.nn.max_pool2d` and `MaxPool` by the name that the rows have."""
     parts = [part for part in operator.lower().split(".") if part not in ("relax", "nn", "tvmtiny", "aten")]
-    name = re.sub(r"[^a-z0-9]", "", "".join(parts[:1] if operator.startswith("aten.") else parts))
-    return re.sub(r"(default|input|data)$", "", name)
+    words = 2 if parts[:1] in (["image"], ["vision"]) else 1  # what follows names an overload of torch
+    return re.sub(r"[^a-z0-9]", "", "".join(parts[:words]))
 
 
 def resemblance(operator: str) -> Resemblance | None:

@@ -43,6 +43,14 @@ def steps_of(artifact: Artifact, sequence: Sample) -> list[Sample]:
     return samples
 
 
+def count_of_runs(artifact: Artifact, samples: Sequence[Sample], repeat: int = 1) -> int:
+    """How often the firmware runs the model on samples, or on the steps of sequences; beginning one is no run."""
+    if artifact.metadata.get("step") is None:
+        return len(samples) * repeat
+    size = int(artifact.metadata["step"]["tokens"])
+    return sum(-(-sample.n_tokens // size) for sample in samples)
+
+
 def run_sequences(artifact: Artifact, on: str, sequences: Sequence[Sample], **options: Any) -> RunResult:
     """Run sequences, one after another; options and errors as of `run`.
 
