@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import itertools
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,6 +258,7 @@ def _read(path: Path) -> Target:
     )
     _check_core(table, target)
     _check_execution(table, target)
+    _check_flash(table, target)
     _check_memory(table, target)
     return target
 
@@ -289,6 +291,12 @@ def _check_execution(table: Table, target: Target) -> None:
         table.refuse("emulated_by", target.emulated_by, "absent where qemu_machine is given")
     if target.runner == "qemu" and not (target.qemu_machine or target.emulated_by):
         table.refuse("emulated_by", None, "the name of a target with a qemu_machine, or give qemu_machine")
+
+
+def _check_flash(table: Table, target: Target) -> None:
+    family = target.flash.get("uf2", "0x0")
+    if not re.fullmatch(r"0x[0-9a-fA-F]{1,8}", family):
+        table.refuse("flash.uf2", family, 'the number of the chip\'s family, as "0xe48bff56"')
 
 
 def _check_memory(table: Table, target: Target) -> None:

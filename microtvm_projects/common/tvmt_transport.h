@@ -18,7 +18,7 @@ enum tvmt_exit {
   TVMT_EXIT_READ = 92,  /* the requests ended early */
   TVMT_EXIT_WRITE = 93, /* an answer could not be written */
   TVMT_EXIT_ARENA = 95, /* the model wants a larger or more aligned arena than the harness has */
-  TVMT_EXIT_FAULT = 100 /* plus the number of the Cortex-M exception: 103 is a HardFault */
+  TVMT_EXIT_FAULT = 100 /* plus the number of the Cortex-M exception, where it is known: 103 is a HardFault */
 };
 
 /* Opens both directions. Returns 0, or negative. */

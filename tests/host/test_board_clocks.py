@@ -41,7 +41,7 @@ ALWAYS = {
         0x4002_4004: 1 << 31,
         0x4002_8000: 1 << 31,
         0x4000_8038: 4,
-        0x4000_8044: 2,
+        0x4000_8044: 1 | 2,  # clk_sys has switched, to either source
     },
 }
 """Address -> bits that say that something is ready, by board."""
@@ -138,12 +138,29 @@ def build(board: str, directory: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(directory / "board.so"))
 
 
-@pytest.mark.parametrize("board", BOARDS)
-def test_the_registers_give_the_clock_and_the_baud_rate(board: str, tmp_path: Path) -> None:
-    library = build(board, tmp_path)
-    library.fake_value.restype = ctypes.c_uint32
+def loaded(board: str, directory: Path) -> ctypes.CDLL:
+    """The board's file with registers whose peripherals are ready."""
+    library = build(board, directory)
+    library.fake_value.restype = library.fake_touched.restype = ctypes.c_uint32
     for address, bits in ALWAYS[board].items():
         library.fake_always(ctypes.c_uint32(address), ctypes.c_uint32(bits))
+    return library
+
+
+def test_the_pll_of_the_rp2040_is_changed_only_while_nothing_runs_from_it(tmp_path: Path) -> None:
+    """A debugger starts the program a second time without resetting the chip."""
+    library = loaded("rp2040", tmp_path)
+    pll_pwr, clk_sys_ctrl, auxiliary = (ctypes.c_uint32(value) for value in (0x4002_8004, 0x4000_803C, 1))
+    library.fake_forbid(pll_pwr, clk_sys_ctrl, auxiliary)
+    for _ in range(2):
+        library.tvmt_board_start()
+        assert library.fake_value(clk_sys_ctrl) == 1
+    assert library.fake_touched() == 0
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_the_registers_give_the_clock_and_the_baud_rate(board: str, tmp_path: Path) -> None:
+    library = loaded(board, tmp_path)
     library.tvmt_board_start()
     assert library.tvmt_uart_open() == 0
     core, baud = CLOCKS[board](lambda address: int(library.fake_value(ctypes.c_uint32(address))))

@@ -109,6 +109,19 @@ def test_an_arena_that_was_not_reset_is_refused_or_harmless(decoder: Artifact, t
     assert library.library.llama_reset(None, 0) == NULL
 
 
+@pytest.mark.parametrize("position", [-1, -(2**31), 2**31 - 1])
+def test_an_endless_stream_that_was_not_reset_is_refused(
+    stream: Artifact, tmp_path: Path, position: int
+) -> None:
+    library = Library(stream, tmp_path)
+    (place,) = (row["offset"] for row in stream.metadata["arena"]["plan"] if row["name"] == "position")
+    library.arena[place : place + 4] = np.array([position], "<i4").view(np.uint8)
+    before = library.arena.copy()
+    assert library.call("step", 1) == library.call("feed", 1) == FULL
+    np.testing.assert_array_equal(library.arena, before)
+    assert library.call("reset") == library.call("step", 1) == OK
+
+
 def test_feeding_leaves_the_state_that_steps_leave(decoder: Artifact, tmp_path: Path) -> None:
     outputs = []
     for verbs in (["step"] * 3, ["feed", "feed", "step"]):

@@ -16,6 +16,7 @@ from link_models import HANG, expected, sample, write_fake
 from noisy_line import Faults, NoisyLine
 
 from tvmtiny.artifact import Artifact
+from tvmtiny.errors import EnvironmentProblem
 from tvmtiny.link.client import Client, NoAnswer
 from tvmtiny.link.process_line import ProcessLine
 from tvmtiny.runner import Sample, build
@@ -107,6 +108,25 @@ def test_a_reset_between_writing_and_running_is_made_good(device: tuple[Artifact
         _, outputs = client.run(sample_bytes(artifact, sample(first), 0), 8, RUN_S)
         np.testing.assert_array_equal(output_tensors(artifact, outputs)["logits"], expected(sample(first)))
     assert client.statistics.resets > 3
+    client.close()
+
+
+def test_a_reset_within_a_sequence_is_told(device: tuple[Artifact, Project]) -> None:
+    """A step alone cannot be begun again: what it continues is gone."""
+    artifact, project = device
+    line = NoisyLine(lambda: start(project), 0, Faults(0, 0, 0, 0, 0, 0, reset=0.1))
+    client = Client(line)
+    client.open()
+    inputs = sample_bytes(artifact, sample(), 0)
+
+    def steps() -> None:
+        for _ in range(200):
+            client.run(inputs, 8, RUN_S, stateful=True)
+
+    with pytest.raises(EnvironmentProblem, match="lost the sequence") as raised:
+        steps()
+    assert raised.value.remedy == "Run it again."
+    assert client.statistics.resets == 0
     client.close()
 
 

@@ -10,7 +10,7 @@ from link_models import expected, sample, write_fake
 from typer.testing import CliRunner
 
 from tvmtiny.cli import app
-from tvmtiny.errors import UserError
+from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.link.client import Client
 from tvmtiny.project import load_kind, project_kinds
 from tvmtiny.project.api import ProjectAPI
@@ -33,6 +33,9 @@ def test_from_generating_to_running(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no project yet"):
         api.build()
     api.generate_project(artifact, load_target(HOST), tmp_path / "app")
+    with pytest.raises(EnvironmentProblem, match="could not be started: No such file") as raised:
+        api.open_transport()
+    assert "ProjectAPI.build" in raised.value.remedy
     assert api.build(strict=True).is_file()
     with pytest.raises(UserError, match="no line yet"):
         api.read_transport(0)

@@ -88,6 +88,23 @@ def test_firmware_of_another_model_is_refused(tmp_path: Path) -> None:
     assert "board flash" in raised.value.remedy
 
 
+@pytest.mark.parametrize("verb", ["benchmark", "dump"])
+def test_no_board_command_takes_other_firmware(tmp_path: Path, verb: str) -> None:
+    artifact, elf, machine = fake(tmp_path, "qemu-m4")
+    other, data = write_fake(tmp_path / "other", weight=4), tmp_path / "inputs.npz"
+    np.savez(data, input_ids=[sample().inputs["input_ids"]], n_tokens=[8])
+    with emulated_board(elf, machine) as port:
+        for directory, target, said in (
+            (other.directory, "qemu-m4", "holds another model"),
+            (artifact.directory, "qemu-m7", "built for the target qemu-m4, not qemu-m7"),
+        ):
+            command = ["board", verb, str(directory), "--port", port, "--target", target]
+            command += ["--input", str(data)]
+            result = CliRunner().invoke(app, command)
+            assert result.exit_code == 1, result.stderr
+            assert said in " ".join(result.stderr.split())
+
+
 def test_a_port_that_another_program_uses_is_refused(tmp_path: Path) -> None:
     master, slave = os.openpty()
     first = SerialLine(os.ttyname(slave))

@@ -143,6 +143,25 @@ def test_uf2_goes_to_the_drive_of_the_boot_loader(
     assert (drive / "tiny.uf2").read_bytes() == elf.with_suffix(".uf2").read_bytes()
 
 
+def test_mount_points_are_read_as_the_kernel_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive, mounts = tmp_path / "Müller\\ 1", tmp_path / "mounts"
+    drive.mkdir()
+    (drive / "INFO_UF2.TXT").touch()
+    escaped = str(drive).replace("\\", "\\134").replace(" ", "\\040")
+    mounts.write_text(f"/dev/sda1 /closed ext4 rw 0 0\n/dev/sdb1 {escaped} vfat rw 0 0\n", encoding="utf-8")
+    stat = os.stat
+
+    def refusing(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith("/closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert uf2.find_drive(mounts) == drive
+
+
 # --- What is plugged in
 
 

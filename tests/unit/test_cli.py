@@ -47,6 +47,8 @@ PLAN = {
         }
     ],
 }
+TUNED = {"schedule": "rows 6", "schedule_origin": "tuned", "schedule_from": "attention 32x64"}
+BY_RULE = {"schedule": "rows 4", "schedule_origin": "default", "schedule_from": None}
 RESIDUAL = {"dtype": "int16", "tensors": ["attention_sum", "ffn_sum"], "extra_bytes": 1024}
 LABELS = ["GetWeather", "PlayMusic", "RateBook"]
 
@@ -93,9 +95,10 @@ def model_directory(tmp_path: Path) -> Path:
         "has_length": True,
         "arena": PLAN,
         "operators": [
-            {"name": "attention_0", "kernel": "attention", "variant": "folded"},
-            {"name": "attention_1", "kernel": "attention", "variant": ""},
+            {"name": "attention_0", "kernel": "attention", "variant": "folded", **TUNED},
+            {"name": "attention_1", "kernel": "attention", "variant": "", **BY_RULE},
         ],
+        "schedules": "latency",
         "residual": RESIDUAL,
         "sources": ["intent.c", "intent_weights.c"],
         "include_dirs": [".", "include"],
@@ -371,6 +374,11 @@ def test_compile_passes_its_options_and_reports(compiler: dict[str, Any], tmp_pa
     assert found["flash_bytes"] == 40512
     assert found["fits"] is True
     assert found["residual"] == RESIDUAL
+    assert found["schedules"] == "latency"
+    assert found["operators"] == [
+        {"name": "attention_0", "kernel": "attention", **TUNED},
+        {"name": "attention_1", "kernel": "attention", **BY_RULE},
+    ]
     assert found["rows"] == [{"name": "attention_0", "snr_db": 31.5}]
     assert found["stages"][0] == {"stage": "import", "seconds": 0.25}
 
@@ -383,6 +391,7 @@ def test_compile_tells_a_person_what_it_made(compiler: dict[str, Any], tmp_path:
     assert compiler["output"] == Path("build/small")
     assert compiler["fold_qk"] == "auto"
     assert "Q K^T folded into one matrix a head: attention_0\n" in result.stdout
+    assert "Schedules (latency): 1 tuned, 1 default\n" in result.stdout
     assert compiler["residual"] == "int8"
     assert (
         "In int16: attention_sum, ffn_sum (2 tensors of the arena, each up to 1,024 bytes larger"

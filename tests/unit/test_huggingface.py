@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizer_cases
+import tvm
 from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
@@ -23,6 +24,7 @@ from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.opening import open_model
 from tvmtiny.passes.graph import Graph
+from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.tokenizer.spec import parse_spec
 
 torch = pytest.importorskip("torch")
@@ -224,8 +226,27 @@ def test_pickled_weights_are_not_read(changed: Callable[..., Path]) -> None:
 
 def test_the_number_of_tokens_is_required_and_limited(saved: Path) -> None:
     assert "--max-tokens N (at most 12)" in refused(saved, "texts of any length", max_tokens=None).remedy
-    refused(saved, r"13 tokens are more than the model has positions \(12", max_tokens=13)
+    refused(saved, r"13 tokens are more than the model has positions \(12\)", max_tokens=13)
     refused(saved, "lacks", shapes={"token_type": (1, S)})
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_positions_of_padding_are_no_tokens(padding: int, tmp_path: Path) -> None:
+    """RoBERTa counts from behind its id of padding, in a table of max_position_embeddings rows."""
+    config = transformers.RobertaConfig(**SIZES, pad_token_id=padding, type_vocab_size=1)
+    directory, most = tmp_path / "roberta", 12 - (padding + 1)
+    model = transformers.RobertaForSequenceClassification(config)
+    model.save_pretrained(directory)
+    assert f"(at most {most})" in refused(directory, "texts of any length", max_tokens=None).remedy
+    assert f"--max-tokens {most} or less" in refused(directory, "more than", max_tokens=most + 1).remedy
+    fused = tvm.transform.Sequential(fusion_passes())
+    fused(import_model(f"hf:{directory}", max_tokens=most))
+
+    ids = torch.zeros((1, 12), dtype=torch.int64), torch.ones((1, 12), dtype=torch.int64)
+    torch.export.save(torch.export.export(model.eval(), ids, strict=False), tmp_path / "model.pt2")
+    with pytest.raises(UserError, match="of a table of 12 rows") as caught:
+        fused(import_model(tmp_path / "model.pt2"))
+    assert f"--max-tokens {most} or less" in caught.value.remedy
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])

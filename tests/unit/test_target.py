@@ -126,6 +126,7 @@ BAD_FILES = [
     ("bytes = 16_384", "bytes = 0xf000_0000", "memory.bytes", "4026531840", "32-bit"),
     ("clock_hz = 64_000_000", 'usb = ["0483-374b"]', "usb", "0483-374b", "array of strings"),
     ("clock_hz = 64_000_000", "flash = {openocd = 3}", "flash", "openocd", "a table of strings"),
+    ("clock_hz = 64_000_000", 'flash = {uf2 = "rp2040"}', "flash.uf2", "rp2040", "0xe48bff56"),
     ("clock_hz = 64_000_000", 'board = "a/b"', "board", "a/b", "[a-z0-9_]+"),
     ("[[memory]]", "[[memry]]", "memry", "flash", "did you mean memory"),
 ]

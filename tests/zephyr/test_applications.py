@@ -5,6 +5,7 @@ Set ZEPHYR_BASE (and, without a west workspace, ZEPHYR_MODULES) as for any build
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from zephyr_build import HOST_BOARD, Image, build, read_until, run, running, too
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
-from tvmtiny.link.client import Client
+from tvmtiny.link.client import Client, DeviceStopped
 from tvmtiny.project.api import ProjectAPI
 from tvmtiny.runner.protocol import output_tensors, sample_bytes
+from tvmtiny.runner.size import with_function
 from tvmtiny.target import load_target
 from tvmtiny.verify import expected_outputs
 from tvmtiny.zephyr.application import write_reference_test
@@ -229,5 +231,36 @@ def test_firmware_answers_on_its_serial_port(
             np.testing.assert_array_equal(output_tensors(artifact, data)[info.name], expected[info.name])
             assert 0 < measured.stack_bytes < target.stack_bytes
             assert measured.guard_bytes == 0
+    finally:
+        api.close_transport()
+
+
+def test_firmware_tells_a_fault_and_has_its_arena_where_the_devicetree_says(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, target = shared(tmp_path_factory, "post_norm", "qemu-m4"), load_target("qemu-m4")
+    for name, value in toolchain(target.zephyr_board).items():
+        monkeypatch.setenv(name, value)
+    api = ProjectAPI("zephyr")
+    project = api.generate_project(artifact, target, tmp_path)
+    (tmp_path / "app.overlay").write_text(REGION)
+    model = tmp_path / "model" / f"{artifact.name}.c"
+    begin = re.compile(rf"^int {artifact.name}_run\(.*\) \{{\n", re.MULTILINE)
+    text, count = begin.subn(r"\g<0>  if (n_tokens == 1) __builtin_trap();\n", model.read_text())
+    assert count == 1
+    model.write_text(text)
+    api.build(strict=True)
+    arena = Image(target.zephyr_board, tmp_path / "build").symbol("memory")
+    assert arena[0] in range(0x20300000, 0x20310000)
+    assert arena[1] > artifact.arena_bytes
+    client = Client(api.open_transport())
+    data = sample_bytes(artifact, samples(artifact)[0], 0)
+    try:
+        client.open()
+        with pytest.raises(DeviceStopped, match=r"fatal error \d+ at pc 0x\w{8}") as raised:
+            client.run(data, 1, 30)
+        assert f"{artifact.name}_run+0x" in with_function(project.elf, raised.value.said)
+        client.open()  # it has started again
+        assert client.run(data, 2, 30)[0].status == 0
     finally:
         api.close_transport()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -63,10 +65,15 @@ def copy_to_drive(elf: Path, family: int) -> Path:
 
 def find_drive(mounts: Path = _MOUNTS) -> Path | None:
     """Where a drive of a UF2 boot loader is mounted."""
-    lines = mounts.read_text().splitlines() if mounts.is_file() else []
-    # The kernel writes a blank in a path as \040.
-    places = (Path(line.split()[1].encode().decode("unicode_escape")) for line in lines)
-    return next((place for place in places if (place / _MARK).is_file()), None)
+    lines = mounts.read_bytes().split(b"\n") if mounts.is_file() else []
+    places = (_unescaped(line.split(b" ")[1]) for line in lines if line)
+    # For a mount that this user may not enter, this says no, where Path.is_file raises.
+    return next((place for place in places if os.path.isfile(place / _MARK)), None)  # noqa: PTH113
+
+
+def _unescaped(field: bytes) -> Path:
+    """A path as the kernel writes it (proc(5), fstab(5)): blank, tab, newline and backslash as octal numbers."""
+    return Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)))
 
 
 def _pages(segments: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytearray]]:

@@ -158,7 +158,7 @@ def benchmark(
 
     artifact = Artifact.load(directory)
     sample = _first_sample(artifact, data)
-    with _connected(artifact, port or find_port(target_of(artifact, target))) as client:
+    with _connected(artifact, target_of(artifact, target), port) as client:
         cycles = client.benchmark(sample_bytes(artifact, sample, 0), sample.n_tokens, runs, timeout)
         found = latency([cycles], client.info.clock_hz, client.info.counter)
     if found is None:
@@ -204,7 +204,7 @@ def dump(
     from tvmtiny.link.layers import dump_layers
 
     artifact = Artifact.load(directory)
-    with _connected(artifact, port or find_port(target_of(artifact, target))) as client:
+    with _connected(artifact, target_of(artifact, target), port) as client:
         layers = dump_layers(client, artifact, _first_sample(artifact, data), timeout)
     if output:
         np.savez(output, **{layer.name: layer.found for layer in layers})  # type: ignore[arg-type]
@@ -232,15 +232,16 @@ def find_port(target: Target) -> str:
 
 
 @contextlib.contextmanager
-def _connected(artifact: Artifact, port: str) -> Iterator[Client]:
-    """A session with a device that has this model."""
+def _connected(artifact: Artifact, target: Target, port: str | None) -> Iterator[Client]:
+    """A session with a device that has this model in the firmware of `target`; its port is found if not given."""
     from tvmtiny.link.client import Client
     from tvmtiny.link.serial_line import SerialLine
-    from tvmtiny.runner.protocol import check_model
+    from tvmtiny.runner.firmware import check_firmware
 
-    client = Client(SerialLine(port))
+    name = port or find_port(target)
+    client = Client(SerialLine(name))
     try:
-        check_model(artifact, client.open())
+        check_firmware(artifact, target, client.open(), name)
         yield client
     finally:
         client.close()

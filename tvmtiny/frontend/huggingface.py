@@ -239,7 +239,7 @@ def _own_shapes(
     """Shapes of the usual inputs."""
     main, config = model.main_input_name, model.config
     if main == TEXT_INPUTS[0]:
-        return {name: (1, _tokens(config, shapes, max_tokens)) for name in TEXT_INPUTS if name in arguments}
+        return {name: (1, _tokens(model, shapes, max_tokens)) for name in TEXT_INPUTS if name in arguments}
     if main in shapes:
         return {}
     extent = getattr(config, "image_size", None)
@@ -252,11 +252,20 @@ def _own_shapes(
     )
 
 
-def _tokens(config: Any, shapes: Shapes, max_tokens: int | None) -> int:
+def _most_tokens(model: Any) -> int | None:
+    """How many tokens a model has positions for. RoBERTa's kin leave the first rows of the table to padding."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most <= 0:  # XLNet has -1
+        return None
+    tables = [table for name, table in model.named_modules() if name.endswith("position_embeddings")]
+    unused = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
+    return most - max(unused, default=0)
+
+
+def _tokens(model: Any, shapes: Shapes, max_tokens: int | None) -> int:
     given = shapes.get(TEXT_INPUTS[0], ())
     tokens = max_tokens if max_tokens is not None else given[1] if len(given) == 2 else None
-    most = getattr(config, "max_position_embeddings", None)
-    most = most if isinstance(most, int) and most > 0 else None  # XLNet has -1
+    most = _most_tokens(model)
     limit = f"at most {most}" if most is not None else "as trained"
     if tokens is None:
         raise UserError(
@@ -265,7 +274,7 @@ def _tokens(config: Any, shapes: Shapes, max_tokens: int | None) -> int:
         )
     if most is not None and tokens > most:
         raise UserError(
-            f"{tokens} tokens are more than the model has positions ({most}, max_position_embeddings).",
+            f"{tokens} tokens are more than the model has positions ({most}).",
             f"Give --max-tokens {most} or less.",
         )
     return int(tokens)

@@ -65,22 +65,16 @@ def _constant(_inputs: Any, attributes: dict[str, Any]) -> Any | None:
 
 
 def _pad(inputs: Any, attributes: dict[str, Any]) -> Any | None:
-    """Zeros around a tensor; of TVM's converter comes an opaque TIR function. Other fillings are left to it."""
+    """A constant around a tensor; of TVM's converter comes an opaque TIR function. Other modes are left to it."""
     data, pads, value = (inputs[index] for index in range(3))
     widths, filling = literal(pads), 0 if value is None else literal(value)
     mode = attributes.get("mode", b"constant")
-    if (
-        widths is None
-        or filling is None
-        or np.any(widths < 0)
-        or np.any(filling != 0)
-        or inputs[3] is not None
-    ):
+    if widths is None or filling is None or np.any(widths < 0) or inputs[3] is not None:
         return None
     if mode not in (b"constant", "constant"):
         return None
     pairs = np.asarray(widths).reshape(2, -1).T.reshape(-1)
-    return relax.op.nn.pad(data, [int(width) for width in pairs])
+    return relax.op.nn.pad(data, [int(width) for width in pairs], pad_value=float(np.asarray(filling).item()))
 
 
 OVERRIDES: dict[str, Callable[[Any, dict[str, Any]], Any | None]] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,34 @@ import numpy.typing as npt
 from tvmtiny.errors import ResultMismatch
 from tvmtiny.frontend.data import Batch
 
+if TYPE_CHECKING:
+    import onnx
+
 Array = npt.NDArray[Any]
 Runner = Callable[[dict[str, Array]], list[Array]]
 
 SAMPLES = 4
+_ORDERED = ("ReduceMax", "ReduceMin")
+_MOVES = (
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+"""ONNX operators that give the same of real numbers as of the quantized integers that stand for them."""
+
 TOLERANCE = 1e-3
 """Of the largest value of the output; import and fusion only reorder float32 arithmetic."""
+
+
+class _CannotRun(Exception):
+    """Why a model gives no float results by itself."""
 
 
 def check_source(
@@ -45,6 +67,8 @@ def check_source(
         )
         chosen = np.unique(np.linspace(0, len(batch) - 1, SAMPLES).astype(int))
         found = [run(_inputs(batch, int(row), length_input, max_tokens)) for row in chosen]
+    except _CannotRun as reason:
+        return {"not_run": str(reason)}
     except Exception as error:  # an evaluator may lack an operator; that is no fault of the model
         return {
             "not_run": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
@@ -87,6 +111,7 @@ def _onnx(path: Any) -> Runner:
     graph = onnx.load(path, load_external_data=False).graph
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    _require_real_operators(graph.node, constants)
     evaluator = ReferenceEvaluator(str(path), new_ops=_without_rounding(constants))
     dtypes: dict[str, Any] = {
         str(name): helper.tensor_dtype_to_np_dtype(value.tensor_type.elem_type)
@@ -101,6 +126,22 @@ def _onnx(path: Any) -> Runner:
             return [np.asarray(result) for result in results]
 
     return run
+
+
+def _require_real_operators(nodes: Iterable[onnx.NodeProto], constants: set[str]) -> None:
+    """Raise _CannotRun where an operator reads quantized integers together with others, such as bounds of a clamp:
+    without rounding, it would get real numbers beside integers.
+    """
+    integers: set[str] = set()
+    for node in nodes:  # in the order of computation
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            integers.update(node.output)
+        elif node.op_type != "DequantizeLinear" and integers.intersection(node.input):
+            if node.op_type not in (*_MOVES, *_ORDERED) and not (
+                node.op_type == "Concat" and integers.issuperset(node.input)
+            ):
+                raise _CannotRun(f"the operator {node.op_type} at '{node.name}' reads quantized integers")
+            integers.update(node.output)
 
 
 def _without_rounding(constants: set[str]) -> list[Any]:
@@ -161,6 +202,9 @@ def _remove_rounding(module: Any) -> None:
         ):
             node.replace_all_uses_with(source.args[0])
     module.graph.eliminate_dead_code()
+    for node in module.graph.nodes:
+        if str(node.target).startswith("quantized_decomposed.quantize"):
+            raise _CannotRun(f"an operator reads the quantized integers '{node.name}'")
     module.recompile()
 
 

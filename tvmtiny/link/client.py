@@ -100,16 +100,31 @@ class Client:
         self._info = messages.parse_info(payload)
         return self._info
 
-    def run(self, inputs: bytes, n_tokens: int, timeout_s: float) -> tuple[Run, bytes]:
+    def run(
+        self, inputs: bytes, n_tokens: int, timeout_s: float, *, stateful: bool = False
+    ) -> tuple[Run, bytes]:
         """Run the model on `inputs` (all of them, in order) and read all outputs; they are empty if it refused.
 
-        Whatever happens to the line, what comes back belongs to these inputs. Raises NoAnswer after `timeout_s`.
+        Whatever happens to the line, what comes back belongs to these inputs.
+
+        Args:
+            stateful: the run continues what earlier runs left in the arena, so it cannot be begun again alone.
+
+        Raises:
+            NoAnswer: after `timeout_s`.
+            EnvironmentProblem: a device that has lost what a stateful run continues.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 return self._run_once(inputs, n_tokens, deadline)
             except Refused as refused:
+                if stateful and refused.number in (Refusal.SESSION, Refusal.INPUTS):
+                    raise EnvironmentProblem(
+                        f"The device on {self._line.name} lost the sequence (it was reset, or another program "
+                        "talked to it).",
+                        "Run it again.",
+                    ) from refused
                 self._recover(refused, deadline)
 
     def benchmark(self, inputs: bytes, n_tokens: int, runs: int, timeout_s: float) -> list[int]:
@@ -130,6 +145,8 @@ class Client:
                 continue
             if status != 0:
                 raise EnvironmentProblem(f"A run of the benchmark ended with status {status}.")
+            if len(found) != count:
+                raise EnvironmentProblem(f"{self._line.name} answered {len(found)} runs instead of {count}.")
             cycles += found
         return cycles
 

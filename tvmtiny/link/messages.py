@@ -132,8 +132,8 @@ def benchmark_request(n_tokens: int, inputs_crc: int, runs: int) -> bytes:
 
 
 def benchmark_runs(data_bytes: int) -> int:
-    """How many runs one BENCHMARK may ask for."""
-    return (data_bytes - _WORD.size) // 8
+    """How many runs one BENCHMARK may ask for; at least one, which a device without room for it refuses."""
+    return max(1, (data_bytes - _WORD.size) // 8)
 
 
 def parse_info(payload: bytes) -> Info:
@@ -144,7 +144,15 @@ def parse_info(payload: bytes) -> Info:
     identity, clock, counter, flags, *sizes = _INFO.unpack(payload[: _INFO.size])
     names = [text.decode(errors="replace") for text in texts[:3]]
     debug = bool(flags & FLAG_DEBUG)
-    return Info(identity.hex(), clock, Counter(counter), debug, *sizes, *names)
+    info = Info(identity.hex(), clock, _counter(counter), debug, *sizes, *names)
+    if info.data_bytes == 0:
+        raise EnvironmentProblem("The device says that it takes no data.")
+    return info
+
+
+def _counter(number: int) -> Counter:
+    """One that this version does not know counts nothing that could be named."""
+    return Counter(number) if number in {*Counter} else Counter.NONE
 
 
 def parse_run(payload: bytes) -> Run:
@@ -155,7 +163,9 @@ def parse_run(payload: bytes) -> Run:
 
 
 def parse_benchmark(payload: bytes) -> tuple[int, list[int]]:
-    """Status of the last run, and cycles of each."""
+    """Status of the last run, and cycles of each; raises EnvironmentProblem when it is no answer to BENCHMARK."""
+    if len(payload) % 8 != _WORD.size:
+        raise EnvironmentProblem("The device's answer to BENCHMARK is not one.")
     (status,) = struct.unpack("<i", payload[: _WORD.size])
     return status, [value for (value,) in struct.iter_unpack("<Q", payload[_WORD.size :])]
 

@@ -26,15 +26,19 @@ def _dtype(call: relax.Call) -> np.dtype[Any]:
     return np.dtype(str(call.attrs.dtype))
 
 
-def _take(call: relax.Call, data: Array, index: Array) -> Array:
-    axis = call.attrs.axis
-    rows = data.size if axis is None else data.shape[int(axis)]
+def _require_rows(index: Array, rows: int) -> None:
+    """Raise UserError unless a table of `rows` rows has those of an index."""
     if index.size and (index.min() < -rows or index.max() >= rows):
         fit = int(np.count_nonzero(index < rows))  # RoBERTa's positions do not begin with row 0
         raise UserError(
             f"The model reads row {index.max()} of a table of {rows} rows.",
             f"If that is its table of positions, it takes at most {fit} tokens: give --max-tokens {fit} or less.",
         )
+
+
+def _take(call: relax.Call, data: Array, index: Array) -> Array:
+    axis = call.attrs.axis
+    _require_rows(index, data.size if axis is None else data.shape[int(axis)])
     if axis is None:
         return np.take(data.reshape(-1), index, mode="wrap")
     return np.take(data, index, axis=int(axis), mode="wrap")
@@ -60,6 +64,12 @@ def _reshape(call: relax.Call, data: Array, _shape: Any = None) -> Array:
 
 def _broadcast(call: relax.Call, data: Array, _shape: Any = None) -> Array:
     return np.broadcast_to(data, shape_of(call))
+
+
+def _gather_elements(call: relax.Call, data: Array, index: Array) -> Array:
+    axis = int(call.attrs.axis)
+    _require_rows(index, data.shape[axis])
+    return np.take_along_axis(data, index, axis)
 
 
 def _strided_slice(
@@ -159,7 +169,7 @@ VIEWS: dict[str, Evaluator] = {
 
 _OTHERS: dict[str, Evaluator] = {
     "gather_nd": _gather_nd,
-    "gather_elements": lambda call, data, index: np.take_along_axis(data, index, int(call.attrs.axis)),
+    "gather_elements": _gather_elements,
     "index_tensor": lambda call, data, indices: data[tuple(indices)],
     "arange": lambda call, start, end, step: np.arange(start, end, step).astype(_dtype(call)),
     "matmul": lambda call, a, b: np.matmul(a, b),

@@ -80,17 +80,17 @@ def _slice_of_split(graph: Graph, item: relax.TupleGetItem) -> Any | None:
 
 
 def _padded(pad: relax.Call, emit: Emit) -> Any | None:
-    """Padding with zeros as a concatenation, axis by axis."""
-    if str(pad.attrs.pad_mode) != "constant" or float(pad.attrs.pad_value) != 0:
+    """Padding with a constant as a concatenation, axis by axis."""
+    if str(pad.attrs.pad_mode) != "constant":
         return None
     result, shape = pad.args[0], list(shape_of(pad.args[0]))
     widths = np.asarray([int(width) for width in pad.attrs.pad_width]).reshape(-1, 2)
     for axis, (before, after) in enumerate(widths):
-        zeros = [
-            np.zeros([*shape[:axis], width, *shape[axis + 1 :]], str(pad.ty.dtype))
+        filling = [
+            np.full([*shape[:axis], width, *shape[axis + 1 :]], float(pad.attrs.pad_value), str(pad.ty.dtype))
             for width in (before, after)
         ]
-        parts = [constant(zeros[0]), result, constant(zeros[1])]
+        parts = [constant(filling[0]), result, constant(filling[1])]
         kept = [part for part, width in zip(parts, (before, 1, after), strict=True) if width]
         shape[axis] += int(before + after)
         result = emit(relax.op.concat(kept, axis)) if len(kept) > 1 else result

@@ -44,7 +44,7 @@ class SteppedModel:
         tokens: most tokens of a step. total: tokens of the whole sequence that the model was exported for.
         any_number: whether a step takes 1 to `tokens`, or exactly so many.
         positions: most tokens of a sequence; 0 where there is no end.
-        period: a position of at least twice this may go back by it, where there is no end.
+        period: a position of at least twice this may go back by it, where there is no end; at least `tokens`.
         state: tensors that live from step to step, by parameter.
         feeding: operators, from the first on, that bring the state up to date; the rest makes results.
     """
@@ -173,6 +173,7 @@ class _Steps:
         if ends:
             return min(ends), 0
         period = math.lcm(*(s.period for s in self.stepping.values()))
+        period *= -(-self.tokens // period)  # going back once is enough after any step
         if period > _LONGEST_PERIOD:
             raise UserError(
                 f"Windows of {', '.join(str(s.period) for s in self.stepping.values() if s.positioned)} tokens "

@@ -141,8 +141,9 @@ class _Stripper:
             )
         if not (np.array_equal(own.scale, grid.scale) and np.array_equal(own.zero_point, grid.zero_point)):
             raise UserError(f"Node '{var.name}' dequantizes with another scale than its input has.", _REMEDY)
-        source = self.params.get(values)
-        return values if source is None else self._named(source, grid, var, emit)
+        if graph.is_call(values, "quantize"):
+            return values  # named there
+        return self._named(self.params.get(values, values), grid, var, emit)
 
     def _named(self, expr: Any, grid: _Grid, var: relax.Var, emit: Emit) -> Any:
         """The expression under a variable of its own, which `given` knows by name."""
@@ -165,11 +166,13 @@ class _Stripper:
             raise UserError(f"Node '{var.name}' computes {name} of quantized integers.", _REMEDY)
         self.grids[var] = grid
         if name == "clip":
-            return _clamped(call, grid, emit)
+            return _clamped(self._real(graph, call.args[0], grid), call, grid, emit)
+        if name == "nn.relu":  # of integers: their zero is another number
+            return relax.op.maximum(self._real(graph, call.args[0], grid), constant(grid.real(np.asarray(0))))
         if name == "nn.pad":
             padding = float(grid.real(np.asarray(int(call.attrs.pad_value))).reshape(()))
             widths = [int(width) for width in call.attrs.pad_width]
-            return relax.op.nn.pad(self._real(graph, call.args[0], grid), widths, padding)
+            return relax.op.nn.pad(self._real(graph, call.args[0], grid), widths, pad_value=padding)
         args = [
             relax.Tuple([self._real(graph, field, grid) for field in arg.fields])
             if isinstance(arg, relax.Tuple)
@@ -189,9 +192,9 @@ class _Stripper:
         return self.params.get(expr, expr)
 
 
-def _clamped(call: relax.Call, grid: _Grid, emit: Emit) -> Any:
-    """A clamp of integers; a bound that the type has anyway is none, so that a ReLU is recognised."""
-    x, low, high = call.args
+def _clamped(x: Any, call: relax.Call, grid: _Grid, emit: Emit) -> Any:
+    """A clamp of integers that stand for `x`; a bound that the type has anyway is none: a ReLU is recognised."""
+    low, high = call.args[1:]
     least, most = grid.limits
     bounds = {name: literal(bound) for name, bound in (("low", low), ("high", high))}
     if bounds["low"] is not None and bounds["low"] > least:

@@ -35,6 +35,12 @@ SPREAD = 32.0
 TOLERANCE = 1e-4
 """Of the largest magnitude of a tensor: fusion only reorders float32 arithmetic."""
 
+CONTROL = 1.01
+"""Times a value: a number of about its size that the tensor which holds the value need not hold."""
+
+NEARER = 10.0
+"""How much nearer, in the median, a tensor's elements must be to values of its own than to such controls."""
+
 LEAST_DISTINCT = 3
 """A value with fewer different elements over all probes could be any tensor's."""
 
@@ -178,10 +184,20 @@ def _equal(part: Array, whole: Array) -> bool:
 
 
 def _contained(part: Array, whole: Array) -> bool:
-    """Whether each element of a sorted array is one of another, or 0, which padding adds and every scale has."""
+    """Whether each element of a sorted array is one of another, or 0, which padding adds and every scale has.
+
+    Among 10**4 elements any number is near to one. So elements must be nearer than others of their size are.
+    """
     part = part[part != 0]
     if not len(part) or len(whole) < 2:
         return False
+    near, by_chance = _nearest(part, whole), _nearest(part * CONTROL, whole)
+    return bool(
+        near.max() <= TOLERANCE * np.abs(whole).max() and NEARER * np.median(near) <= np.median(by_chance)
+    )
+
+
+def _nearest(part: Array, whole: Array) -> Array:
+    """How far the nearest element of a sorted array is from each of another."""
     after = np.searchsorted(whole, part).clip(1, len(whole) - 1)
-    nearest = np.minimum(np.abs(whole[after] - part), np.abs(whole[after - 1] - part))
-    return bool(nearest.max() <= TOLERANCE * np.abs(whole).max())
+    return np.minimum(np.abs(whole[after] - part), np.abs(whole[after - 1] - part))

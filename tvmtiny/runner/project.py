@@ -183,7 +183,7 @@ def harness_defines(
     defines: dict[str, str | None] = {
         "TVMT_MODEL": f"{artifact.name}_model",
         "TVMT_MODEL_ID": f"{{{numbers}}}",
-        "TVMT_TARGET": f'"{_plain(target.name)}"',
+        "TVMT_TARGET": f'"{target_macro(target)}"',
         "TVMT_VERSION": f'"{_plain(__version__)}"',
         "TVMT_ARENA_BYTES": f"{artifact.arena_bytes}u",
         "TVMT_ARENA_ALIGN": f"{artifact.arena_align}u",
@@ -191,6 +191,11 @@ def harness_defines(
         "TVMT_SAVED_BYTES": f"{saved_bytes}u",
     }
     return {**defines, "TVMT_LINK_DEBUG": None} if debug else defines
+
+
+def target_macro(target: Target) -> str:
+    """The target's name as firmware says it: at most 39 plain characters (tvmt_link.c)."""
+    return _plain(target.name)[:39]
 
 
 def _plain(text: str) -> str:

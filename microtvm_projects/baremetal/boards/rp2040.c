@@ -102,6 +102,9 @@ static void leave_reset(uint32_t blocks) {
 }
 
 void tvmt_board_start(void) {
+  CLK_SYS_CTRL = 0; /* "Clocks": away from the PLL, which runs already when the program starts without a chip reset */
+  while ((CLK_SYS_SELECTED & 1u) == 0u) {
+  }
   XOSC_STARTUP = XOSC_STARTUP_1_MS; /* "Crystal oscillator" */
   XOSC_CTRL = XOSC_ENABLE_1_15_MHZ;
   while ((XOSC_STATUS & READY) == 0u) {

@@ -32,15 +32,21 @@ function(tvmt_raise property value)
   endif()
 endfunction()
 
-# Put the constants of the file WEIGHTS into the memory region that the devicetree chooses as tvmtiny,weights.
-function(tvmt_zephyr_place_weights weights)
-  dt_chosen(node PROPERTY "tvmtiny,weights")
+# The linker's name of the memory region that the devicetree chooses as CHOSEN.
+function(tvmt_zephyr_region chosen result)
+  dt_chosen(node PROPERTY "${chosen}")
   dt_prop(region PATH "${node}" PROPERTY "zephyr,memory-region")
   if(NOT region)
-    message(FATAL_ERROR "${node}, which the devicetree chooses as tvmtiny,weights, is not compatible with "
+    message(FATAL_ERROR "${node}, which the devicetree chooses as ${chosen}, is not compatible with "
                         "zephyr,memory-region.")
   endif()
   string(MAKE_C_IDENTIFIER "${region}" region)
+  set(${result} ${region} PARENT_SCOPE)
+endfunction()
+
+# Put the constants of the file WEIGHTS into the memory region that the devicetree chooses as tvmtiny,weights.
+function(tvmt_zephyr_place_weights weights)
+  tvmt_zephyr_region("tvmtiny,weights" region)
   if(CONFIG_TVMT_WEIGHTS_COPY)
     zephyr_code_relocate(FILES ${weights} LOCATION ${region}_RODATA)
   else()

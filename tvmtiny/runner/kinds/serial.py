@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvmtiny.errors import EnvironmentProblem, UserError
+from tvmtiny.errors import UserError
 from tvmtiny.link.client import Client, DeviceStopped
-from tvmtiny.link.messages import Counter, Info
+from tvmtiny.link.messages import Counter
 from tvmtiny.link.serial_line import SerialLine
 from tvmtiny.runner.base import Answer, Job
 from tvmtiny.runner.build import build
+from tvmtiny.runner.firmware import check_firmware
 from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import FILL, Sample, collect, sample_bytes
 from tvmtiny.runner.size import with_function
@@ -31,28 +32,23 @@ def prepare(job: Job) -> Project:
 
 
 def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
-    """Run samples on the device, each within `timeout_s` seconds."""
+    """Run samples on the device, each within `timeout_s` seconds.
+
+    A step continues what earlier steps left on the device; a sample without tokens begins a sequence, and does not.
+    """
+    steps = "step" in job.artifact.metadata
     client = Client(SerialLine(job.argument))
     try:
         info = client.open(FILL)
-        check_firmware(job, project, info)
+        check_firmware(job.artifact, job.target, info, job.argument)
         runs = []
         for index, sample in enumerate(samples):
             data = sample_bytes(job.artifact, sample, index)
-            runs.append(client.run(data, sample.n_tokens, timeout_s))
+            stateful = steps and sample.n_tokens > 0
+            runs.append(client.run(data, sample.n_tokens, timeout_s, stateful=stateful))
         return Answer(collect(job.artifact, info, runs))
     except DeviceStopped as stopped:
         elf = project.serial_elf if client.info.counter == Counter.EMULATED else project.elf
         raise DeviceStopped(job.argument, with_function(elf, stopped.said), stopped.status) from stopped
     finally:
         client.close()
-
-
-def check_firmware(job: Job, project: Project, info: Info) -> None:
-    """Raise EnvironmentProblem when the device has another model than `project`."""
-    if info.model_id != project.model_id:
-        raise EnvironmentProblem(
-            f"The firmware on {job.argument} holds another model: {info.model} ({info.model_id}, built for "
-            f"{info.target} by tvmtiny {info.version}), not {job.artifact.name} ({project.model_id}).",
-            f"Flash {job.artifact.directory}: tvmtiny board flash {job.artifact.directory}.",
-        )
