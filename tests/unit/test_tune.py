@@ -349,7 +349,8 @@ def test_records_of_other_ranks_or_without_extent_are_at_some_distance(tasks: li
 
 
 @pytest.mark.parametrize(
-    "broken", ["{}", "12", "no decisions", "decides nothing", "no such value", "no such knob"]
+    "broken",
+    ["{}", "12", "no decisions", "decides nothing", "no such value", "no such family", "no such knob"],
 )
 def test_a_trace_that_cannot_be_used_is_said_with_its_file(
     tasks: list[Task], own_records: Path, broken: str
@@ -363,6 +364,7 @@ def test_a_trace_that_cannot_be_used_is_said_with_its_file(
         "no decisions": [instructions],
         "decides nothing": [instructions, [[99, 1]]],
         "no such value": [instructions, [[decisions[0][0], 99]]],
+        "no such family": json.loads(json.dumps(good.trace).replace('\\"dsp', '\\"disp')),
         "no such knob": json.loads(json.dumps(good.trace).replace("pair_steps", "pair_leaps")),
     }[broken]
     path = own_records / "cortex-m4" / "flash.json"

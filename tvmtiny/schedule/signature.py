@@ -43,7 +43,7 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Signature:
-        """The inverse of `to_json`. Raises KeyError, TypeError, AttributeError or ValueError when `data` is none."""
+        """The inverse of `to_json`. Raises KeyError, TypeError or AttributeError when `data` is none."""
         shapes = tuple((name, tuple(map(_whole, shape))) for name, shape in data["shapes"].items())
         form = tuple((name, _whole(value)) for name, value in data["form"].items())
         return cls(str(data["kernel"]), shapes, form, bool(data["dynamic"]))
@@ -66,7 +66,7 @@ class Signature:
     def distance(self, other: Signature) -> float | None:
         """Octaves between the shapes, summed over all extents; None for another kernel or other operands.
 
-        An extent of 0 counts as 1.
+        Extents below 1 count as 1.
         """
         if self.kernel != other.kernel or self._ranks != other._ranks:
             return None
@@ -86,6 +86,6 @@ class Signature:
 
 def _whole(value: Any) -> int:
     """A number of a record; raises TypeError when it is none."""
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int):
         raise TypeError(f"{value!r} is no whole number")
     return value
