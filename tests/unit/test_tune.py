@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.bench.catalog import EncoderBenchmark
 from tvmtiny.bench.models import calibration, save
+from tvmtiny.cli import app
 from tvmtiny.compiler import compile as compile_model
-from tvmtiny.errors import UserError
+from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.kernels import Blocking
+from tvmtiny.runner import Sample
+from tvmtiny.runner.build import BuildFailure
 from tvmtiny.schedule import records, space
 from tvmtiny.schedule.records import BORROWED, DEFAULT, RULES, TUNED, Figures, Record, TunedRule
 from tvmtiny.schedule.rules import blocking
@@ -23,7 +32,10 @@ from tvmtiny.schedule.signature import Signature
 from tvmtiny.schedule.variants import KNOBS, Variant
 from tvmtiny.target import load_target
 from tvmtiny.tune import results
-from tvmtiny.tune.search import InOrder
+from tvmtiny.tune.engine import Engine, Limits
+from tvmtiny.tune.models import artifacts_of
+from tvmtiny.tune.places import Image, Outcome, Serial
+from tvmtiny.tune.search import InOrder, candidate, commit, context, fresh_database
 from tvmtiny.tune.store import DATABASE, MEASUREMENTS, Measurement, Store
 from tvmtiny.tune.tasks import Task, tasks_of
 
@@ -129,14 +141,40 @@ def test_measurements_outlive_a_run_that_was_cut_short(tasks: list[Task], tmp_pa
     signature, found = tasks[0].signature, measured(4, 123)
     with Store(tmp_path, "m4").opened() as store:
         store.add([(signature, found)])
-    for name in (MEASUREMENTS, *DATABASE):
-        with (tmp_path / name).open("a") as stream:
-            stream.write('{"condition": "cut sho')
+    (line,) = (tmp_path / MEASUREMENTS).read_text().splitlines()
+    strange = (
+        line.replace('"cycles"', '"loops"'),
+        line.replace("123", '"many"'),
+        line.replace('"rows": 4, ', ""),
+    )
+    with (tmp_path / MEASUREMENTS).open("a") as stream:
+        stream.write("\n".join(["12", "{}", "[]", *strange, '{"condition": "cut sho']))
     with Store(tmp_path, "m4").opened() as store:
         assert store.find(signature, found.point) == found
-        assert store.dropped_lines == 3
+        assert store.dropped_lines == 6  # a point without rows has the default's
     with Store(tmp_path, "another compiler").opened() as store:
         assert store.find(signature, found.point) is None
+        assert store.dropped_lines == 0
+
+
+def test_a_damaged_database_is_begun_anew_from_what_is_measured(tasks: list[Task], tmp_path: Path) -> None:
+    for name in DATABASE:
+        (tmp_path / name).write_text("{}\n")
+    database = fresh_database(tmp_path)
+    assert len(database) == 0
+    task = tasks[0]
+    candidates = [candidate(task, point) for point in itertools.islice(task.designs[0].points(), 2)]
+    own = context(task, load_target("qemu-m4"), "random", 0)
+    commit(database, own, candidates, [1.0, 0.5])
+    (best,) = database.get_top_k(database.commit_workload(own.mod), 1)
+    assert [float(value) for value in best.run_secs] == [0.5]
+
+
+def test_an_error_names_the_file_that_it_is_about(tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "image"
+    with pytest.raises(EnvironmentProblem, match=re.escape(f"{other}: No such file")):  # noqa: SIM117
+        with Store(tmp_path / "store", "").opened():
+            other.write_text("")
 
 
 def test_a_second_tuner_is_refused(tmp_path: Path) -> None:
@@ -145,6 +183,110 @@ def test_a_second_tuner_is_refused(tmp_path: Path) -> None:
         pass
     with Store(tmp_path, "m4").opened():
         pass
+
+
+# candidates
+
+
+class Everywhere:
+    """A place where every candidate takes 100 cycles."""
+
+    name, parallel = "everywhere", 1
+
+    def run(self, image: Image, first: int, count: int) -> list[Outcome]:
+        return [Outcome(cycles=100)] * count
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine whose images are written but not compiled."""
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr("tvmtiny.tune.engine.require_tools", lambda target: None)
+    monkeypatch.setattr("tvmtiny.tune.engine.build", lambda artifact, target, directory: mock.Mock())
+    monkeypatch.setattr("tvmtiny.tune.engine.code_bytes", lambda directory, index: 500)
+    with Store(tmp_path / "store", "").opened() as store:
+        yield Engine(load_target("qemu-m4"), Everywhere(), store, Limits(), tmp_path / "images")
+
+
+def two_points(tasks: list[Task]) -> tuple[Task, Blocking, Blocking]:
+    """A task, the rules' point, and one that takes more scratch memory."""
+    task = next(task for task in tasks if task.kernel.name == "ffn")
+    other = next(point for point in task.designs[0].points() if point.rows > task.default.rows)
+    return task, task.default, other
+
+
+def test_limits_bind_what_is_known_and_are_not_stored(tasks: list[Task], engine: Engine) -> None:
+    task, default, other = two_points(tasks)
+    engine.limits = Limits(scratch_bytes=1)
+    first, refused = engine.measure([(task, default), (task, other)])
+    assert first.valid  # the rules' own is exempt
+    assert "> 1 bytes" in refused.error
+    assert engine.store.find(task.signature, other) is None
+
+    engine.limits = Limits()
+    (free,) = engine.measure([(task, other)])
+    assert free.valid
+    for limits in (Limits(scratch_bytes=1), Limits(code_bytes=499)):
+        engine.limits = limits
+        (bound,) = engine.measure([(task, other)])
+        assert not bound.valid
+        assert (bound.cycles, bound.code_bytes) == (100, 500)
+
+
+def test_an_environment_that_fails_is_no_candidates_fault(
+    tasks: list[Task], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, default, other = two_points(tasks)
+    for failure in (BuildFailure("No space left on device"), EnvironmentProblem("make is needed.")):
+        monkeypatch.setattr("tvmtiny.tune.engine.build", mock.Mock(side_effect=failure))
+        for points in ([default], [other], [default, other]):
+            with pytest.raises(type(failure), match=re.escape(failure.message)):
+                engine.measure([(task, point) for point in points])
+    assert engine.store.known(task.signature) == []
+
+    def build_default(artifact: Artifact, *_: object) -> mock.Mock:
+        if space.describe(other) in (artifact.directory / "candidate_0.c").read_text():
+            raise BuildFailure("tvmt_pairs.h:1: error: no such thing")
+        return mock.Mock()
+
+    monkeypatch.setattr("tvmtiny.tune.engine.build", build_default)
+    (found,) = engine.measure([(task, other)])
+    assert found.error == "not built: tvmt_pairs.h:1: error: no such thing"
+    assert engine.store.find(task.signature, other) == found
+
+
+def test_without_tools_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentProblem, match="make is needed"):
+        Engine(load_target("qemu-m4"), Everywhere(), Store(tmp_path, ""), Limits(), tmp_path)
+
+
+def test_a_board_counts_the_kernel_alone(compiled: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels, around = (70, 5), (1000, 300)  # cycles of two candidates, and of preparing and comparing them
+
+    def answer(artifact: Artifact, on: str, samples: list[Sample], *, repeat: int, **_: object) -> mock.Mock:
+        requests = [tuple(sample.inputs["request"]) for sample in samples]
+        cycles = [around[i] + (kernels[i] if count > 0 else 0) for i, count in requests]
+        wrong = [{"wrong": [0 if count > 0 else 99] * 2} for _, count in requests]
+        return mock.Mock(cycles=[[9999] + [one] * (repeat - 1) for one in cycles], outputs=wrong)
+
+    monkeypatch.setattr("tvmtiny.tune.places.run", answer)
+    board = Serial(load_target("qemu-m4"), "/dev/null", 1)
+    monkeypatch.setattr(board, "_flash", lambda image: None)
+    image = Image(compiled, compiled.directory, 2)
+    assert board.run(image, 0, 2) == [Outcome(cycles=70), Outcome(cycles=5)]
+    assert board.run(image, 0, 0) == []
+
+
+def test_models_of_the_same_name_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = mock.Mock()
+    monkeypatch.setattr("tvmtiny.tune.models.compile_model", compiler)
+    artifacts_of(["a/model.onnx", "b/model.onnx"], "qemu-m4", None, tmp_path)
+    outputs = [call.kwargs["output"] for call in compiler.call_args_list]
+    assert [output.name for output in outputs] == ["model", "model"]
+    assert outputs[0] != outputs[1]
 
 
 # records
@@ -165,10 +307,123 @@ def record_of(task: Task, point: Blocking, cycles: int = 90) -> Record:
 def test_records_are_read_as_they_were_written(tasks: list[Task], tmp_path: Path) -> None:
     made = [record_of(task, list(task.designs[-1].points())[-1]) for task in tasks]
     records.write(tmp_path / "a.json", "cortex-m4", "latency", made)
-    read = records.read(tmp_path / "a.json")
+    read = records.read(tmp_path / "a.json", "cortex-m4", "latency")
     assert {one.signature: one for one in read} == {one.signature: one for one in made}
-    with pytest.raises(UserError, match="no records"):
-        records.read(Path(__file__))
+    for path, cpu, objective in (
+        (Path(__file__), "cortex-m4", "latency"),
+        (tmp_path / "a.json", "cortex-m7", "latency"),
+        (tmp_path / "a.json", "cortex-m4", "flash"),
+    ):
+        with pytest.raises(UserError, match="no records"):
+            records.read(path, cpu, objective)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"shapes": {"x": ["wide"]}},
+        {"shapes": [8]},
+        {"form": {"heads": [1]}},
+        {"figures": 12},
+        {"figures": {"cycles": "few", "code_bytes": 1, "weight_bytes": 1, "scratch_bytes": 1}},
+        {"front": [3]},
+    ],
+)
+def test_a_damaged_record_is_refused(tasks: list[Task], tmp_path: Path, damage: dict[str, object]) -> None:
+    path = tmp_path / "a.json"
+    records.write(path, "cortex-m4", "latency", [record_of(tasks[0], tasks[0].default)])
+    data = json.loads(path.read_text())
+    data["records"][0] |= damage
+    for broken in (data, {**data, "records": [12]}, [], 12):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(UserError, match="no records"):
+            records.read(path, "cortex-m4", "latency")
+
+
+def test_records_of_other_ranks_or_without_extent_are_at_some_distance(tasks: list[Task]) -> None:
+    own = tasks[0].signature
+    flat = dataclasses.replace(own, shapes=tuple((name, (*shape, 1)) for name, shape in own.shapes))
+    empty = dataclasses.replace(own, shapes=tuple((name, (0,) * len(shape)) for name, shape in own.shapes))
+    assert own.distance(flat) is None
+    assert own.distance(empty) == empty.distance(own) > 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["{}", "12", "no decisions", "decides nothing", "no such value", "no such family", "no such knob"],
+)
+def test_a_trace_that_cannot_be_used_is_said_with_its_file(
+    tasks: list[Task], own_records: Path, broken: str
+) -> None:
+    task = next(task for task in tasks if task.kernel.name == "ffn")
+    good = record_of(task, task.default)
+    instructions, decisions = good.trace
+    trace = {
+        "{}": {},
+        "12": 12,
+        "no decisions": [instructions],
+        "decides nothing": [instructions, [[99, 1]]],
+        "no such value": [instructions, [[decisions[0][0], 99]]],
+        "no such family": json.loads(json.dumps(good.trace).replace('\\"dsp', '\\"disp')),
+        "no such knob": json.loads(json.dumps(good.trace).replace("pair_steps", "pair_leaps")),
+    }[broken]
+    path = own_records / "cortex-m4" / "flash.json"
+    records.write(path, "cortex-m4", "flash", [dataclasses.replace(good, trace=trace)])
+    with pytest.raises(UserError, match=re.escape(str(path))) as refused:
+        TunedRule(load_target("qemu-m4"), "flash", "dsp")
+    assert "--tuned none" in refused.value.remedy
+
+
+def test_a_compile_does_not_pass_over_records_that_cannot_be_used(
+    tasks: list[Task], own_records: Path, tmp_path: Path
+) -> None:
+    task = next(task for task in tasks if task.kernel.name == "ffn")
+    path = own_records / "cortex-m4" / "flash.json"
+    records.write(
+        path, "cortex-m4", "flash", [dataclasses.replace(record_of(task, task.default), trace=[[], []])]
+    )
+    with pytest.raises(UserError, match=r"flash\.json holds no records"):
+        compile_model(
+            save(ENCODER, tmp_path / "model"),
+            target="qemu-m4",
+            calibration=calibration(ENCODER),
+            tuned="flash",
+            output=tmp_path / "out",
+        )
+
+
+def test_merging_waits_for_a_tuner_that_writes(tasks: list[Task], own_records: Path, tmp_path: Path) -> None:
+    own = own_records / "cortex-m4" / "latency.json"
+    records.write(tmp_path / "lab.json", "cortex-m4", "latency", [record_of(tasks[0], tasks[0].default)])
+    arguments = [
+        "tune",
+        "--target",
+        "qemu-m4",
+        "--objective",
+        "latency",
+        "--merge",
+        str(tmp_path / "lab.json"),
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        with records.locked(own):
+            merging = pool.submit(CliRunner().invoke, app, arguments)
+            assert not wait([merging], timeout=0.5).done
+            records.write(own, "cortex-m4", "latency", [record_of(tasks[1], tasks[1].default)])
+        assert merging.result(60).exit_code == 0
+    assert len(records.read(own, "cortex-m4", "latency")) == 2
+
+
+def test_records_of_another_core_are_not_imported(
+    tasks: list[Task], own_records: Path, tmp_path: Path
+) -> None:
+    lab = tmp_path / "lab.json"
+    records.write(lab, "cortex-m7", "latency", [record_of(tasks[0], tasks[0].default)])
+    for option in ("--import", "--merge"):
+        arguments = ["tune", "--target", "qemu-m4", "--objective", "latency", option, str(lab)]
+        refused = CliRunner().invoke(app, arguments)
+        assert refused.exit_code == 2
+        assert "cpu cortex-m7 instead of cortex-m4" in " ".join(refused.stderr.split())
+    assert not (own_records / "cortex-m4" / "latency.json").exists()
 
 
 def test_merging_takes_the_faster_of_each(tasks: list[Task]) -> None:

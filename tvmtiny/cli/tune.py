@@ -231,7 +231,7 @@ def _tune(
             store.forget()
         if store.dropped_lines:
             console.message(
-                f"{directory}: {store.dropped_lines} incomplete lines removed; a run was cut short there."
+                f"{directory}: {store.dropped_lines} lines removed that are no measurements, e.g. of a run cut short."
             )
         with _live(options) as on_batch:
             session = Session(tasks, board, place, store, Limits(*limits), options, on_batch)
@@ -258,7 +258,7 @@ def _save(cpu: str, objective: str, records: Sequence[Record]) -> Path:
 
     path = user_folder() / cpu / f"{objective}.json"
     with locked(path):
-        known = {record.signature: record for record in read(path)} if path.is_file() else {}
+        known = {record.signature: record for record in read(path, cpu, objective)} if path.is_file() else {}
         write(path, cpu, objective, (known | {record.signature: record for record in records}).values())
     return path
 
@@ -355,18 +355,21 @@ def _records(
     board: Target, objective: str, export: Path | None, imported: Path | None, merge: Sequence[Path]
 ) -> None:
     """--export, --import and --merge of the user's records of a core and an objective."""
-    from tvmtiny.schedule.records import merged, read, user_folder, write
+    from tvmtiny.schedule.records import locked, merged, read, user_folder, write
 
-    own = user_folder() / board.cpu / f"{objective}.json"
+    cpu = board.cpu
+    own = user_folder() / cpu / f"{objective}.json"
     try:
-        if imported is not None:
-            write(own, board.cpu, objective, read(imported))
-        for path in merge:
-            write(own, board.cpu, objective, merged(read(own) if own.is_file() else [], read(path)))
+        with locked(own) if imported or merge else contextlib.nullcontext():
+            if imported is not None:
+                write(own, cpu, objective, read(imported, cpu, objective))
+            for path in merge:
+                known = read(own, cpu, objective) if own.is_file() else []
+                write(own, cpu, objective, merged(known, read(path, cpu, objective)))
         if export is not None:
-            write(export, board.cpu, objective, read(own))
+            write(export, cpu, objective, read(own, cpu, objective))
     except OSError as error:
         raise EnvironmentProblem(
             f"Cannot write records: {error}", "Make room, or choose another place."
         ) from error
-    console.message(f"Records of {board.cpu}, {objective}: {export or own}")
+    console.message(f"Records of {cpu}, {objective}: {export or own}")

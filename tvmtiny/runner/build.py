@@ -19,6 +19,10 @@ DEFAULT_PREFIX = "arm-none-eabi-"
 _OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
 
 
+class BuildFailure(EnvironmentProblem):
+    """`make` was called and failed: of a source that the compiler refuses, or for want of disk or memory."""
+
+
 def build(
     artifact: Artifact, target: Target, directory: Path | None = None, *, strict: bool = False
 ) -> Project:
@@ -35,11 +39,11 @@ def build(
 
     Raises:
         UserError: the program does not fit the target's memory.
-        EnvironmentProblem: a tool is missing, or compiling failed.
+        EnvironmentProblem: a tool is missing.
+        BuildFailure: compiling failed.
     """
     directory = directory or artifact.directory / "build" / target.name
-    find_tool("make")
-    _compiler(target)
+    require_tools(target)
     with _locked(directory):
         project = write_project(artifact, target, directory)
         make(project, artifact.name, strict=strict)
@@ -55,10 +59,16 @@ def make(project: Project, name: str, *, strict: bool = False) -> None:
     finished = run_program(command, cwd=project.directory)
     if finished.status != 0:
         _refuse_overflow(name, target, finished.output)
-        raise EnvironmentProblem(
+        raise BuildFailure(
             f"Building {name} for {target.name} failed in {project.directory}:\n"
             f"{shell_line(command)}\n{last_lines(finished.output)}"
         )
+
+
+def require_tools(target: Target) -> None:
+    """Raise EnvironmentProblem when `make` or the compiler for a target is missing."""
+    find_tool("make")
+    _compiler(target)
 
 
 def _compiler(target: Target) -> list[str]:

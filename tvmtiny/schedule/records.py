@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -39,12 +40,19 @@ TUNED, BORROWED, DEFAULT = "tuned", "borrowed", "default"
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What a schedule takes: estimated or measured cycles, bytes of flash (code and weights) and of scratch memory."""
+    """What a schedule takes: estimated or measured cycles, bytes of flash (code and weights) and of scratch memory.
+
+    Raises TypeError for what is no whole number.
+    """
 
     cycles: int
     code_bytes: int
     weight_bytes: int
     scratch_bytes: int
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(value, int) for value in dataclasses.astuple(self)):
+            raise TypeError(f"{self} are no whole numbers")
 
     @property
     def flash_bytes(self) -> int:
@@ -77,6 +85,11 @@ class Record:
     compiler: str
     front: tuple[tuple[str, Figures], ...] = ()
 
+    @functools.cached_property
+    def blocking(self) -> Blocking:
+        """The point of the trace. Raises ValueError when it is none."""
+        return space.replayed(self.trace)
+
     def to_json(self) -> dict[str, Any]:
         """As a file holds it."""
         return {
@@ -99,7 +112,7 @@ class Record:
         return cls(
             Signature.from_json(data),
             data["trace"],
-            data["schedule"],
+            str(data["schedule"]),
             Figures(**data["figures"]),
             Figures(**data["default"]),
             data["points"],
@@ -121,16 +134,22 @@ def folders() -> list[Path]:
     return [user_folder(), data_dir("schedules") / "tuned"]
 
 
-def read(path: Path) -> list[Record]:
-    """The records of a file; raises UserError when it is none."""
+def read(path: Path, cpu: str, objective: str) -> list[Record]:
+    """The records of a file; raises UserError when it is none of this core and objective."""
     try:
         data = json.loads(path.read_text("utf-8"))
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']} instead of {SCHEMA}")
-        return [Record.from_json(row) for row in data["records"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name, wanted in (("schema", SCHEMA), ("cpu", cpu), ("objective", objective)):
+            if data[name] != wanted:
+                raise ValueError(f"{name} {data[name]} instead of {wanted}")
+        found = [Record.from_json(row) for row in data["records"]]
+        for record in found:
+            _ = record.blocking  # now, not amid a compile
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} holds no records of schedules: {error}", "tvmtiny tune writes them."
+            f"{path} holds no records of schedules for {cpu}, {objective}: {error}",
+            "tvmtiny tune writes them. Give another file; if it is among your own records, remove it and tune "
+            "again, or compile with --tuned none.",
         ) from error
 
 
@@ -196,7 +215,8 @@ class TunedRule:
             for folder in reversed(folders()):
                 path = folder / target.cpu / f"{objective}.json"
                 if path.is_file():
-                    self._records.update({record.signature: record for record in read(path)})
+                    known = read(path, target.cpu, objective)
+                    self._records.update({record.signature: record for record in known})
 
     @property
     def empty(self) -> bool:
@@ -229,8 +249,7 @@ class TunedRule:
     def _by_record(
         self, record: Record, signature: Signature, kernel: Kernel, operands: Operands
     ) -> Chosen | None:
-        point = space.replayed(record.trace, space.workload(kernel, operands))
-        fitted = self._fitted(point, kernel, operands)
+        fitted = self._fitted(record.blocking, kernel, operands)
         origin = TUNED if record.signature == signature else BORROWED
         return None if fitted is None else Chosen(fitted, origin, record)
 

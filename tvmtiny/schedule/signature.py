@@ -43,9 +43,10 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Signature:
-        """The inverse of `to_json`."""
-        shapes = tuple((name, tuple(shape)) for name, shape in data["shapes"].items())
-        return cls(data["kernel"], shapes, tuple(data["form"].items()), data["dynamic"])
+        """The inverse of `to_json`. Raises KeyError, TypeError or AttributeError when `data` is none."""
+        shapes = tuple((name, tuple(map(_whole, shape))) for name, shape in data["shapes"].items())
+        form = tuple((name, _whole(value)) for name, value in data["form"].items())
+        return cls(str(data["kernel"]), shapes, form, bool(data["dynamic"]))
 
     def to_json(self) -> dict[str, Any]:
         """As a record holds it."""
@@ -63,8 +64,11 @@ class Signature:
         return f"{self.kernel}: {', '.join(matrices)}"
 
     def distance(self, other: Signature) -> float | None:
-        """Octaves between the shapes, summed over all extents; None for another kernel or other operands."""
-        if self.kernel != other.kernel or [n for n, _ in self.shapes] != [n for n, _ in other.shapes]:
+        """Octaves between the shapes, summed over all extents; None for another kernel or other operands.
+
+        Extents below 1 count as 1.
+        """
+        if self.kernel != other.kernel or self._ranks != other._ranks:
             return None
         pairs = [
             (one, two)
@@ -72,4 +76,16 @@ class Signature:
             for one, two in zip(mine, theirs, strict=True)
         ]
         form = sum(one != two for one, two in zip(self.form, other.form, strict=False))
-        return sum(abs(math.log2(one / two)) for one, two in pairs) + form
+        return sum(abs(math.log2(max(1, one) / max(1, two))) for one, two in pairs) + form
+
+    @property
+    def _ranks(self) -> list[tuple[str, int]]:
+        """The operands with how many extents they have."""
+        return [(name, len(shape)) for name, shape in self.shapes]
+
+
+def _whole(value: Any) -> int:
+    """A number of a record; raises TypeError when it is none."""
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no whole number")
+    return value

@@ -23,8 +23,9 @@ from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
 from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import LENGTH_SYMBOL
 from tvmtiny.passes.macro_lookup import quick_macros
+from tvmtiny.resources import data_dir
 from tvmtiny.schedule.rules import PAIRED_ROWS, WIDENED_ROWS, blocking, family
-from tvmtiny.schedule.variants import Variant, knobs_of
+from tvmtiny.schedule.variants import KNOBS, Variant, knobs_of
 from tvmtiny.target import Target
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -116,11 +117,46 @@ def blocking_of(module: tvm.IRModule) -> Blocking:
     return _blocking(columns, name, {key: int(value) for key, value in said.items()})
 
 
-def replayed(trace: Any, module: tvm.IRModule) -> Blocking:
-    """The point of a trace (as JSON) on a kernel's TIR (`workload`)."""
-    schedule = s_tir.Schedule(module)
-    s_tir.schedule.Trace.apply_json_to_schedule(trace, schedule)
-    return blocking_of(schedule.mod)
+def replayed(trace: Any, module: tvm.IRModule | None = None) -> Blocking:
+    """The point of a trace (as JSON). Raises ValueError when it is none.
+
+    Args:
+        module: a kernel's TIR (`workload`). Decisions are all about the root block, which any TIR has: without a module
+            one that does nothing serves.
+    """
+    try:
+        _check_trace(trace)
+        schedule = s_tir.Schedule(module or _nothing())
+        s_tir.schedule.Trace.apply_json_to_schedule(trace, schedule)
+        point = blocking_of(schedule.mod)
+    except Exception as error:  # TVM raises many kinds
+        raise ValueError(f"the trace does not apply: {error}") from error
+    _check_point(point)
+    return point
+
+
+def _nothing() -> tvm.IRModule:
+    root = s_tir.SBlock([], [], [], "root", tirx.Evaluate(0))
+    function = tirx.PrimFunc([], s_tir.SBlockRealize([], True, root))
+    return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+
+
+def _check_trace(trace: Any) -> None:
+    """Raise unless decisions belong to instructions that decide: TVM would look for them outside of its memory."""
+    instructions, decisions = trace
+    deciding = {index for index, (kind, *_) in enumerate(instructions) if kind == "SampleCategorical"}
+    if not {index for index, _ in decisions} <= deciding:
+        raise ValueError("it decides what is no choice")
+
+
+def _check_point(point: Blocking) -> None:
+    """Raise ValueError unless every choice of a point exists."""
+    variant = Variant.parse(point.variant)
+    known = (data_dir("schedules") / "microkernels" / variant.family).is_dir() and all(
+        value in KNOBS[name].choices for name, value in variant.settings
+    )
+    if point.rows < 1 or point.weights not in (PLAIN, PAIRS, WIDE_PAIRS) or not known:
+        raise ValueError(f"there is no schedule {describe(point)}")
 
 
 def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:

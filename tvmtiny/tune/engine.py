@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmtiny.errors import TvmtinyError
+from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking
 from tvmtiny.passes.macro_lookup import quick_macros
-from tvmtiny.runner.build import build
+from tvmtiny.runner.build import BuildFailure, build, require_tools
 from tvmtiny.target import Target
 from tvmtiny.tune.image import Candidate, Lowering, code_bytes, write_image
 from tvmtiny.tune.places import Image, Outcome, Place, run_all
@@ -25,15 +25,34 @@ IMAGE_CANDIDATES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a schedule may take, in bytes; None: as much as it likes."""
+    """What a schedule may take, in bytes; None: as much as it likes.
+
+    They hold for one run: what is measured goes to the store as it is, and is judged on its way out.
+    """
 
     scratch_bytes: int | None = None
     code_bytes: int | None = None
 
+    def judged(self, task: Task, found: Measurement) -> Measurement:
+        """A measurement, with an error where it takes too much; the rules' own schedule is exempt."""
+        if found.error or found.point == task.default:
+            return found
+        error = ""
+        if self.scratch_bytes is not None and found.scratch_bytes > self.scratch_bytes:
+            error = f"scratch {found.scratch_bytes} > {self.scratch_bytes} bytes"
+        elif self.code_bytes is not None and found.code_bytes > self.code_bytes:
+            error = f"code {found.code_bytes} > {self.code_bytes} bytes"
+        return dataclasses.replace(found, error=error)
+
 
 @dataclasses.dataclass
 class Built:
-    """A candidate in an image, or why it is in none."""
+    """A candidate in an image, or why it is in none.
+
+    Attributes:
+        error: what is wrong with it, whatever the limits.
+        refused: whether it is not run because it takes more scratch memory than the limits of this run allow.
+    """
 
     task: Task
     point: Blocking
@@ -41,6 +60,7 @@ class Built:
     index: int = 0
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     error: str = ""
+    refused: bool = False
 
 
 class Engine:
@@ -48,9 +68,13 @@ class Engine:
 
     Args:
         folder: for images; a batch's are removed once it has run.
+
+    Raises:
+        EnvironmentProblem: a tool to build with is missing.
     """
 
     def __init__(self, target: Target, place: Place, store: Store, limits: Limits, folder: Path) -> None:
+        require_tools(target)
         self.target, self.place, self.store, self.limits = target, place, store, limits
         self._lowering = Lowering(target)
         self._folder = folder
@@ -60,7 +84,11 @@ class Engine:
         return self.run(self.build(wanted))
 
     def build(self, wanted: Sequence[tuple[Task, Blocking]]) -> list[Built]:
-        """Put the points that are not known yet into images; one that does not build is a result, too."""
+        """Put the points that are not known yet into images; one that does not build is a result, too.
+
+        Raises:
+            EnvironmentProblem, OSError: building fails, whatever the candidate.
+        """
         built = [Built(task, point) for task, point in wanted]
         fresh = [one for one in built if self.store.find(one.task.signature, one.point) is None]
         lowered = []
@@ -85,29 +113,32 @@ class Engine:
         }
         rows = []
         for one in built:
-            if self.store.find(one.task.signature, one.point) is None:
+            if not one.refused and self.store.find(one.task.signature, one.point) is None:
                 outcome = outcomes.get((id(one.image), one.index), Outcome(error=one.error))
                 rows.append((one.task.signature, _measurement(one, outcome)))
         if rows:
             self.store.add(rows)
         for image in images:
             shutil.rmtree(image.artifact.directory, ignore_errors=True)
-        found = [self.store.find(one.task.signature, one.point) for one in built]
-        return [one for one in found if one is not None]
+        return [self._result(one) for one in built]
+
+    def _result(self, one: Built) -> Measurement:
+        """What the store knows of a candidate, or its sizes where it was not run because of them; by the limits."""
+        known = self.store.find(one.task.signature, one.point)
+        return self.limits.judged(one.task, known or _measurement(one, Outcome()))
 
     def _lowered(self, one: Built) -> Candidate | None:
         try:
             with quick_macros():
                 candidate = self._lowering.candidate(one.task, one.point)
         except Exception as error:  # a schedule that TVM refuses is a result, not a crash
+            if one.point == one.task.default or isinstance(error, OSError):
+                raise
             one.error = f"not lowered: {error}"
             return None
         one.sizes = {"scratch_bytes": candidate.scratch_bytes, "weight_bytes": candidate.weight_bytes}
-        limit = self.limits.scratch_bytes
-        if limit is not None and candidate.scratch_bytes > limit:
-            one.error = f"scratch {candidate.scratch_bytes} > {limit} bytes"
-            return None
-        return candidate
+        one.refused = bool(self.limits.judged(one.task, _measurement(one, Outcome())).error)
+        return None if one.refused else candidate
 
     def _build(self, part: Sequence[tuple[Built, Candidate]]) -> None:
         """One image; where that fails, halves of it, down to the candidate that is at fault."""
@@ -115,10 +146,10 @@ class Engine:
         try:
             artifact = write_image([candidate for _, candidate in part], self.target, directory)
             project = build(artifact, self.target, directory / "build")
-        except TvmtinyError as error:
+        except (BuildFailure, UserError) as error:  # the compiler refuses it, or it does not fit the target
             shutil.rmtree(directory, ignore_errors=True)
             if len(part) == 1:
-                part[0][0].error = f"not built: {error.message.splitlines()[-1]}"
+                self._blame(part[0][0], error)
                 return
             half = len(part) // 2
             self._build(part[:half])
@@ -128,9 +159,17 @@ class Engine:
         for index, (one, _) in enumerate(part):
             one.image, one.index = image, index
             one.sizes["code_bytes"] = code_bytes(project.directory, index)
-            limit = self.limits.code_bytes
-            if limit is not None and one.sizes["code_bytes"] > limit:
-                one.image, one.error = None, f"code {one.sizes['code_bytes']} > {limit} bytes"
+
+    def _blame(self, one: Built, error: BuildFailure | UserError) -> None:
+        """Note that a candidate does not build.
+
+        Raises `error` instead where the rules' own schedule does not build either, e.g. on a full disk.
+        """
+        default = Built(one.task, one.task.default)
+        if one.point == default.point:
+            raise error
+        self._build([(default, self._lowering.candidate(default.task, default.point))])
+        one.error = f"not built: {error.message.splitlines()[-1]}"
 
 
 def _measurement(one: Built, outcome: Outcome) -> Measurement:

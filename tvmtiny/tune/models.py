@@ -25,13 +25,14 @@ def artifacts_of(
     """
     encoders = {item.name: item for item in load_catalog() if isinstance(item, EncoderBenchmark)}
     found = []
-    for model in models:
+    for index, model in enumerate(models):
+        own = folder / str(index)  # two models may have the same file name
         if (Path(model) / METADATA_FILE).is_file():
             found.append(Artifact.load(model))
         elif model in encoders and not Path(model).exists():
-            found.append(_encoder(encoders[model], target, folder))
+            found.append(_encoder(encoders[model], target, own))
         else:
-            output = folder / Path(model).stem
+            output = own / Path(model).stem
             found.append(
                 compile_model(model, target=target, calibration=calibration, tuned=RULES, output=output)
             )

@@ -46,7 +46,7 @@ class Outcome:
     Attributes:
         cycles: estimated on an emulated core, the median on a board.
         instructions: exact on an emulated core, else 0.
-        spread: (highest - lowest) / median of the cycles; 0 on an emulated core.
+        spread: (highest - lowest) / cycles; 0 on an emulated core.
         wrong: bytes that differ from the reference.
         error: why there is no figure; then the others say nothing.
     """
@@ -123,13 +123,14 @@ class Serial:
         self._flashed: Path | None = None
 
     def run(self, image: Image, first: int, count: int) -> list[Outcome]:
-        """Flash the image, once; what preparing and comparing take is measured and taken off."""
+        """Flash the image, once; what preparing and comparing take is measured, of each candidate, and taken off."""
         self._flash(image)
         indices = range(first, first + count)
+        pairs = [request(index, sign) for index in indices for sign in (-1, 1)]
         result = run(
             image.artifact,
             self.name,
-            [request(0, 0), *(request(index, 1) for index in indices)],
+            pairs or [request(first, 0)],
             target=self._target,
             build_dir=image.build_dir,
             timeout_s=self._timeout_s,
@@ -140,14 +141,13 @@ class Serial:
                 f"The firmware on {self.name} counts no cycles.",
                 "Tune on QEMU (--on qemu), whose counts are exact.",
             )
-        idle = statistics.median(result.cycles[0][WARM_UP:])
-        found = []
-        for index, outputs, cycles in zip(indices, result.outputs[1:], result.cycles[1:], strict=True):
-            timed = cycles[WARM_UP:]
-            median = statistics.median(timed)
-            spread = (max(timed) - min(timed)) / max(1.0, median)
-            found.append(Outcome(int(median - idle), 0, spread, int(outputs["wrong"][index])))
-        return found
+        counted = [cycles[WARM_UP:] for cycles in result.cycles]
+        return [
+            _timed(
+                counted[2 * number], counted[2 * number + 1], result.outputs[2 * number + 1]["wrong"][index]
+            )
+            for number, index in enumerate(indices)
+        ]
 
     def _flash(self, image: Image) -> None:
         if self._flashed != image.build_dir:
@@ -158,8 +158,14 @@ class Serial:
             self._flashed = image.build_dir
 
 
+def _timed(idle: Sequence[int], timed: Sequence[int], wrong: int) -> Outcome:
+    """The outcome from the cycles of requests that prepare and compare a candidate only, and of those that run it."""
+    cycles = max(1, round(statistics.median(timed) - statistics.median(idle)))
+    return Outcome(cycles, 0, (max(timed) - min(timed)) / cycles, int(wrong))
+
+
 def request(first: int, count: int) -> Sample:
-    """The input of an image that makes it run some candidates."""
+    """The input of an image that makes it run some candidates; with a negative count, prepare and compare them only."""
     return Sample({"request": np.array([first, count], np.int32)}, 1)
 
 

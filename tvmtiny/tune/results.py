@@ -103,9 +103,8 @@ def record(
 
 
 def default_of(task: Task, measured: Sequence[Measurement]) -> Measurement | None:
-    """The measurement of the rules' schedule: the first point of the first design."""
-    point = next(task.designs[0].points())
-    return next((found for found in measured if found.point == point), None)
+    """The measurement of the rules' schedule."""
+    return next((found for found in measured if found.point == task.default), None)
 
 
 def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedule:

@@ -12,6 +12,7 @@ import random
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from tvmtiny.schedule import space
 from tvmtiny.schedule.variants import KNOBS
 from tvmtiny.target import Target
 from tvmtiny.tune.results import scheduled
-from tvmtiny.tune.store import key_of
+from tvmtiny.tune.store import DATABASE, key_of
 from tvmtiny.tune.tasks import Task
 
 TASK_ATTRIBUTE = "tvmtiny.task"
@@ -138,6 +139,24 @@ def candidate(task: Task, point: Blocking) -> Any:
     """A point as MetaSchedule's candidate for measurement."""
     schedule = scheduled(task, point, workload(task))
     return ms.MeasureCandidate(schedule, ms.arg_info.ArgInfo.from_prim_func(schedule.mod["main"]))
+
+
+def fresh_database(directory: Path) -> Any:
+    """MetaSchedule's database in a folder, empty: scores of another objective or condition do not belong into it.
+
+    Nor could one that a kill or a full disk left be read: TVM crashes on a record that is none.
+    """
+    for name in DATABASE:
+        (directory / name).unlink(missing_ok=True)
+    return ms.database.JSONDatabase(work_dir=str(directory))
+
+
+def commit(database: Any, context: Any, candidates: Sequence[Any], scores: Sequence[float]) -> None:
+    """Put candidates of a context into a database, as measured."""
+    known = database.commit_workload(context.mod)
+    for one, value in zip(candidates, scores, strict=True):
+        record = ms.database.TuningRecord(one.sch.trace, known, [value], context.target, one.args_info)
+        database.commit_tuning_record(record)
 
 
 def context(task: Task, target: Target, strategy: str, seed: int) -> Any:

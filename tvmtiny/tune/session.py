@@ -128,11 +128,8 @@ class Session:
                 self._search(engine, Path(folder), left)
 
     def _measure_defaults(self, engine: Engine) -> None:
-        """The rules' schedules, against which all others count; limits do not bind them."""
-        wanted = [(task, next(task.designs[0].points())) for task in self.tasks]
-        limits, engine.limits = engine.limits, Limits()
-        found = engine.measure(wanted)
-        engine.limits = limits
+        """The rules' schedules, against which all others count."""
+        found = engine.measure([(task, task.default) for task in self.tasks])
         for task, measured, progress in zip(self.tasks, found, self.progress, strict=True):
             if not measured.valid:
                 raise TvmtinyError(
@@ -162,16 +159,15 @@ class Session:
         self.progress[self.tasks.index(task)].add(found, value)
         return value
 
-    def _teach(self, model: Any, contexts: Sequence[Any]) -> None:
-        """Show the cost model what is known of the tasks already."""
+    def _teach(self, model: Any, database: Any, contexts: Sequence[Any]) -> None:
+        """Show the cost model and the database what is known of the tasks already."""
         for task, context in zip(self.tasks, contexts, strict=True):
             default = self._defaults[key_of(task.signature)]
             known = [found for found in self.found(task) if found.valid]
-            results = [
-                ms.runner.RunnerResult([score(found, default, self.options.objective)], None)
-                for found in known
-            ]
-            model.update(context, [search.candidate(task, found.point) for found in known], results)
+            candidates = [search.candidate(task, found.point) for found in known]
+            scores = [score(found, default, self.options.objective) for found in known]
+            model.update(context, candidates, [ms.runner.RunnerResult([value], None) for value in scores])
+            search.commit(database, context, candidates, scores)
 
     def _search(self, engine: Engine, folder: Path, trials: int) -> None:
         logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
@@ -183,8 +179,8 @@ class Session:
         scheduler = "gradient" if options.strategy == "xgb" else "round-robin"
         contexts = [search.context(task, self.target, options.strategy, options.seed) for task in self.tasks]
         model = search.cost_model(self.tasks, options.strategy, options.seed)
-        self._teach(model, contexts)
-        database = ms.database.JSONDatabase(work_dir=str(self.store.directory))
+        database = search.fresh_database(self.store.directory)
+        self._teach(model, database, contexts)
         try:
             ms.tune.tune_tasks(
                 tasks=contexts,
@@ -240,9 +236,10 @@ class Session:
         return sum(uses[key] * found.cycles for key, found in self._defaults.items())
 
     def found(self, task: Task) -> list[Measurement]:
-        """Everything known of a task's schedules."""
+        """Everything known of a task's schedules, by the limits of this run."""
         points = {point for design in task.designs for point in design.points()}
-        return [found for found in self.store.known(task.signature) if found.point in points]
+        known = (found for found in self.store.known(task.signature) if found.point in points)
+        return [self._limits.judged(task, found) for found in known]
 
 
 @derived_object

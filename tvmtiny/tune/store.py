@@ -1,7 +1,7 @@
 """The folder of a tuning run: one writer at a time, and nothing lost but the batch in flight.
 
 measurements.jsonl           what every candidate took, a line each, appended and synchronised batch by batch
-database_workload.json       MetaSchedule's own database
+database_workload.json       MetaSchedule's own database, begun anew from the measurements by each search
 database_tuning_record.json
 lock                         held by the tuner that is running
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
@@ -65,8 +66,20 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measurement:
-        """The inverse of `to_json`."""
-        return cls(**{**data, "point": Blocking(**data["point"])})
+        """The inverse of `to_json`. Raises KeyError, TypeError or AttributeError when `data` is no measurement."""
+        point = Blocking(**data["point"])
+        found = cls(**{**data, "point": point})
+        _check_types(point, Blocking())
+        _check_types(found, cls(point))
+        return found
+
+
+def _check_types(found: Any, example: Any) -> None:
+    """Raise TypeError unless the fields of a dataclass have the types of those of an example."""
+    for field in dataclasses.fields(found):
+        value, wanted = getattr(found, field.name), type(getattr(example, field.name))
+        if type(value) is not wanted:
+            raise TypeError(f"{field.name} is {value!r}, no {wanted.__name__}")
 
 
 @functools.cache
@@ -95,7 +108,8 @@ class Store:
     def opened(self) -> Iterator[Store]:
         """Lock the folder, mend files that a kill or a full disk cut short, and read what is known.
 
-        Raises UserError when another tuner has the folder, EnvironmentProblem when it cannot be written.
+        Raises UserError when another tuner has the folder, EnvironmentProblem when it, or another file that the run
+        needs, cannot be read or written.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -104,9 +118,12 @@ class Store:
                 self._read()
                 yield self
         except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
             raise EnvironmentProblem(
-                f"Cannot write {self.directory}: {error.strerror or error}. Everything measured before is kept.",
-                "Make room or give another --work-dir, and run the same command again: it goes on from there.",
+                f"Tuning has stopped: {where}{error.strerror or error}. Everything measured before is kept in "
+                f"{self.directory}.",
+                "Make room where it says, or give another --work-dir (TMPDIR for temporary files), and run the same "
+                "command again: it goes on from there.",
             ) from error
 
     def known(self, signature: Signature) -> list[Measurement]:
@@ -120,8 +137,9 @@ class Store:
 
     def add(self, rows: Sequence[tuple[Signature, Measurement]]) -> None:
         """Append measurements, all or none of them in the file's last complete lines. Raises OSError."""
+        path = self.directory / MEASUREMENTS
         if shutil.disk_usage(self.directory).free < LEAST_FREE_BYTES:
-            raise OSError(28, f"less than {LEAST_FREE_BYTES >> 20} MB of disk are free")
+            raise OSError(errno.ENOSPC, f"less than {LEAST_FREE_BYTES >> 20} MB of disk are free", str(path))
         lines = [
             json.dumps(
                 {
@@ -132,10 +150,13 @@ class Store:
             )
             for signature, found in rows
         ]
-        with (self.directory / MEASUREMENTS).open("a", encoding="utf-8") as stream:
-            stream.write("".join(f"{line}\n" for line in lines))
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write("".join(f"{line}\n" for line in lines))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:  # a failed write does not say of which file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         self._known.update({(key_of(signature), found.point): found for signature, found in rows})
 
     def forget(self) -> None:
@@ -145,14 +166,10 @@ class Store:
         self._known.clear()
 
     def _read(self) -> None:
-        for name in (MEASUREMENTS, *DATABASE):
-            self.dropped_lines += _mend(self.directory / name)
-        path = self.directory / MEASUREMENTS
-        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-            row = json.loads(line)
-            if row["condition"] == self._condition:
-                found = Measurement.from_json(row["measurement"])
-                self._known[row["kernel"], found.point] = found
+        rows, self.dropped_lines = _mended(self.directory / MEASUREMENTS)
+        for condition, kernel, found in rows:
+            if condition == self._condition:
+                self._known[kernel, found.point] = found
 
 
 def key_of(signature: Signature) -> str:
@@ -174,22 +191,29 @@ def _take(lock: Any, directory: Path) -> None:
     lock.flush()
 
 
-def _mend(path: Path) -> int:
-    """Remove lines that are not JSON: what a kill or a full disk left. Returns how many there were."""
+Row = tuple[str, str, Measurement]
+"""A line of the store: condition, kernel, measurement."""
+
+
+def _mended(path: Path) -> tuple[list[Row], int]:
+    """The rows of a file, and how many lines were none, e.g. what a kill or a full disk left; these are removed."""
     if not path.is_file():
-        return 0
+        return [], 0
     lines = path.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n") and _is_json(line)]
+    rows = [(line, _row(line)) for line in lines]
+    whole = [(line, row) for line, row in rows if row is not None]
     if len(whole) < len(lines):
         temporary = path.with_suffix(".mended")
-        temporary.write_bytes(b"".join(whole))
+        temporary.write_bytes(b"".join(line for line, _ in whole))
         temporary.replace(path)
-    return len(lines) - len(whole)
+    return [row for _, row in whole], len(lines) - len(whole)
 
 
-def _is_json(line: bytes) -> bool:
+def _row(line: bytes) -> Row | None:
+    if not line.endswith(b"\n"):
+        return None
     try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+        data = json.loads(line)
+        return str(data["condition"]), str(data["kernel"]), Measurement.from_json(data["measurement"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

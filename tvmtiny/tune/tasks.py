@@ -14,7 +14,7 @@ from tvm import relax, tirx
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
-from tvmtiny.kernels import Kernel, Operands, emit_call, kernels
+from tvmtiny.kernels import Blocking, Kernel, Operands, emit_call, kernels
 from tvmtiny.quant.reference import IntegerModel
 from tvmtiny.report.estimate import steps
 from tvmtiny.schedule import space
@@ -65,6 +65,11 @@ class Task:
     def name(self) -> str:
         """Of its first use."""
         return f"{self.uses[0].model}/{self.uses[0].operator}"
+
+    @property
+    def default(self) -> Blocking:
+        """The rules' schedule: the first point of the first design."""
+        return next(self.designs[0].points())
 
     @functools.cached_property
     def workload(self) -> tvm.IRModule:

@@ -22,7 +22,7 @@ from tvmtiny.schedule.records import RULES
 from tvmtiny.target import load_target
 from tvmtiny.tune import results
 from tvmtiny.tune.engine import Engine, Limits
-from tvmtiny.tune.places import Image, Outcome, Qemu
+from tvmtiny.tune.places import Image, Outcome, Qemu, request
 from tvmtiny.tune.store import Store
 from tvmtiny.tune.tasks import Task, tasks_of
 from tvmtiny.verify import expected_outputs
@@ -84,7 +84,9 @@ def test_a_candidate_with_other_bytes_is_found_out(
     assert not found.valid
 
 
-def test_what_cannot_be_built_or_is_too_large_is_a_result(tasks: list[Task], tmp_path: Path) -> None:
+def test_what_cannot_be_built_is_a_result_and_limits_hold_for_one_run(
+    tasks: list[Task], tmp_path: Path
+) -> None:
     task = next(task for task in tasks if task.kernel.name == "ffn")
     good = next(task.designs[0].points())
     broken = Blocking(4, 4, "pairs", "dsp-pair_steps_24")  # tvmt_pairs_loop.h refuses 24 steps
@@ -92,9 +94,27 @@ def test_what_cannot_be_built_or_is_too_large_is_a_result(tasks: list[Task], tmp
         built, refused = engine(store, tmp_path).measure([(task, good), (task, broken)])
         assert built.valid
         assert refused.error.startswith("not built")
-    with Store(tmp_path / "other", "").opened() as store:
-        (large,) = engine(store, tmp_path, Limits(scratch_bytes=64)).measure([(task, good)])
+        tight = engine(store, tmp_path, Limits(scratch_bytes=64))
+        other = next(point for point in task.designs[0].points() if point != good)
+        exempt, large = tight.measure([(task, good), (task, other)])
+        assert exempt.valid  # the rules' own
         assert "> 64 bytes" in large.error
+        assert store.find(task.signature, other) is None
+
+
+def test_requests_to_compare_only_run_nothing(tasks: list[Task], tmp_path: Path) -> None:
+    task = next(task for task in tasks if task.kernel.name == "ffn")
+    target = load_target("qemu-m4")
+    with Store(tmp_path / "store", "").opened() as store:
+        (built,) = engine(store, tmp_path).build([(task, task.default)])
+    image = built.image
+    assert image is not None
+    samples = [request(0, -1), request(0, 1), request(0, 2), request(0, -2)]
+    result = run(image.artifact, "qemu", samples, target=target, build_dir=image.build_dir)
+    compared, ran = (outputs["wrong"][0] for outputs in result.outputs[:2])
+    assert compared > 0  # the pattern that memory was filled with
+    assert ran == 0
+    assert result.status[2:] == [-1, -1]
 
 
 def test_a_hanging_candidate_costs_no_other_its_result_and_a_dead_place_is_no_candidates_fault(
