@@ -56,7 +56,7 @@ FUSED: dict[str, list[str] | None] = {
 
 COMPILED = (
     "bert_types", "albert", "mobilebert", "joint_bert", "sentence_embedding", "local_text", "llama_like", "conv1d_stem",
-    "ds_cnn", "conformer", "id_mask", "attention_pooling", "query_pooling",
+    "ds_cnn", "conformer", "grouped_stem", "id_mask", "attention_pooling", "query_pooling",
 )  # fmt: skip
 """Each has something that no other has: these are compiled to C. benchmarks/families.py compiles all."""
 

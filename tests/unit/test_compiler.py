@@ -8,6 +8,7 @@ from typing import Any
 
 import models
 import numpy as np
+import onnxruntime
 import pytest
 import tvm
 from model_cases import CASES, Case, compiled
@@ -17,7 +18,9 @@ import tvmtiny.compiler
 from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import UserError
+from tvmtiny.frontend.data import load_samples
 from tvmtiny.resources import data_dir
+from tvmtiny.runner import run
 from tvmtiny.target import load_target
 
 SMALL, ENCODER = CASES["sensor"], CASES["narrow_heads"]
@@ -297,3 +300,24 @@ def test_metadata_tells_which_attention_is_folded_and_counts_what_is_executed(co
     assert [found[mode]["variant"] for mode in ("auto", "never")] == ["folded", ""]
     assert found["never"]["macs"] == H * S * (4 * E * P + 2 * S * P)
     assert found["auto"]["macs"] == H * S * (E * E + S * E + 2 * E * P + S * P)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (3, 4)])
+def test_a_first_layer_may_read_elements_of_the_input_often_or_never(
+    tmp_path: Path, kernel: int, stride: int
+) -> None:
+    build, samples = models.OnnxBuilder(18), np.random.default_rng(0).normal(size=(16, 6, 32))
+    patches = build.node("Conv", [build.input("x", [1, 6, 32]), build.weight(8, 6, kernel)], strides=[stride])
+    rows = build.node("Relu", [build.node("Transpose", [patches], perm=[0, 2, 1])])
+    mean = build.node("ReduceMean", [rows, build.constant([1], np.int64)], keepdims=0)
+    path = models.save(build.model(build.dense(mean, 8, 3, "classifier"), [1, 3]), tmp_path / "model.onnx")
+    data = {"x": samples.astype(np.float32)}
+    made = compile_model(path, target="host", calibration=data, output=tmp_path / "model")
+    session = onnxruntime.InferenceSession(path)
+    expected = np.concatenate([session.run(None, {"x": row[None]})[0] for row in data["x"]])
+    np.savez(tmp_path / "data.npz", **data)  # type: ignore[arg-type]
+    outputs = run(made, "host", load_samples(made, tmp_path / "data.npz")).outputs
+    (info,) = made.outputs
+    actual = np.stack([output[info.name].reshape(-1) for output in outputs]) * np.asarray(info.scale)
+    noise = np.sum((actual - expected) ** 2)
+    assert 10 * np.log10(np.sum(expected**2) / noise) > 30

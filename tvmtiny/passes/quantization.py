@@ -170,15 +170,16 @@ class Quantization:
         )
 
     def _first_reader(self, param: relax.Var) -> tuple[Any, tuple[int, ...]]:
-        """An operator that reads `param`, and the shape in which it does, rows and columns."""
+        """An operator that reads `param`, and rows and columns: as it reads them, if it reads each element once."""
+        own = (int(np.prod(shape_of(param)[:-1], dtype=np.int64)), shape_of(param)[-1])
         for _, value in self.graph:
             for arg in value.args if kind(value) else []:
                 if hasattr(arg, "ty") and trace(self.graph, arg).root.same_as(param):
-                    return value, shape_of(arg)
+                    shape = shape_of(arg)
+                    return value, shape if np.prod(shape) == np.prod(own) else own
         for user in self.graph.users(param):
             if isinstance(self.graph.bound(user), relax.Call):
-                shape = shape_of(param)
-                return self.graph.bound(user), (int(np.prod(shape[:-1], dtype=np.int64)), shape[-1])
+                return self.graph.bound(user), own
         raise UserError(f"The input '{param.name}' is not used by the model.", "Export the model without it.")
 
     def operand(self, expr: Any, *, int16: bool = False) -> Value:
