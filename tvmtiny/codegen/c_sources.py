@@ -20,6 +20,7 @@ from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant.qparams import QuantParams, feature_multipliers
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.variants import Variant
+from tvmtiny.templates import jinja_environment
 
 Array = npt.NDArray[Any]
 
@@ -94,14 +95,7 @@ def c_type(dtype: str) -> str:
 
 def template_environment() -> jinja2.Environment:
     """The templates of all emitted files."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tvmtiny.codegen"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C, not HTML
-    )
+    environment = jinja_environment("tvmtiny.codegen")
     environment.filters.update(c_string=c_string, c_comment=c_comment)
     return environment
 

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +15,7 @@ from tvmtiny.codegen.c_sources import LINE, c_values
 from tvmtiny.features.tables import LOG2, AudioTables, ScaleRows, Tables
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.microkernels import headers
+from tvmtiny.templates import jinja_environment
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +52,7 @@ def feature_sources(tables: Tables, window: Window, name: str, family: str) -> F
     """
     common = data_dir("microtvm_projects") / "common"
     library = library_sources(tables)
-    templates, context = environment(), features_context(tables, window, name)
+    templates, context = jinja_environment("tvmtiny.features"), features_context(tables, window, name)
     files = {
         f"{name}_features.{kind}": templates.get_template(f"features.{kind}.j2").render(context)
         for kind in "hc"
@@ -85,18 +85,6 @@ def library_sources(tables: Tables) -> tuple[str, ...]:
         *("tvmt_audio.c", "tvmt_audio_mel.c", "tvmt_audio_power.c"),
         *(f"tvmt_fft_radix{radix}.c" for radix in radices),
         *("tvmt_rows.c", f"{tables.scale.function}.c"),
-    )
-
-
-def environment() -> jinja2.Environment:
-    """The templates of this package."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("tvmtiny.features"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C, not HTML
     )
 
 

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from tvmtiny import __version__
 from tvmtiny.artifact import Artifact, TensorInfo
 from tvmtiny.codegen.directory import write_files
-from tvmtiny.features.emit import Window, environment, feature_sources
+from tvmtiny.features.emit import Window, feature_sources
 from tvmtiny.features.tables import AudioTables, Tables
 from tvmtiny.resources import data_dir
 from tvmtiny.runner import RunResult, Sample, run
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import load_target
+from tvmtiny.templates import jinja_environment
 
 NAME = "measured"
 
@@ -105,7 +106,7 @@ def _write(tables: Tables, directory: Path, target: str, samples: int, rows: int
         "row_bytes": row_bytes,
         "arena_bytes": arena_bytes,
     }
-    program = environment().get_template("firmware.c.j2").render(context)
+    program = jinja_environment("tvmtiny.features").get_template("firmware.c.j2").render(context)
     model = (data_dir("microtvm_projects") / "common" / "tvmt_model.h").read_text("utf-8")
     write_files(directory, {**emitted.files, f"{NAME}.c": program, "include/tvmt_model.h": model})
     return Artifact(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jinja2
-
 from tvmtiny import __version__
 from tvmtiny.report.arena import Buffer, buffers
 from tvmtiny.report.profile import Operator, Profile
+from tvmtiny.templates import jinja_environment
 
 # Chart colours by kernel, on light and dark ground alike; other kernels share the last one.
 COLORS = {
@@ -55,14 +54,7 @@ class Rectangle:
 
 def page(found: Profile) -> str:
     """The page of a profile."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tvmtiny.report"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    environment = jinja_environment("tvmtiny.report", html=True)
     environment.filters["thousands"] = lambda value: f"{value:,}"
     bars = timeline(found)
     return environment.get_template("profile.html.j2").render(

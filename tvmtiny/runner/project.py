@@ -23,6 +23,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.resources import data_dir
 from tvmtiny.runner.layout import Placement
 from tvmtiny.target import HOST, Target
+from tvmtiny.templates import jinja_environment
 
 ELF = "out/firmware.elf"
 EMULATED_ELF = "out/firmware-qemu.elf"
@@ -234,14 +235,7 @@ def _copy(files: Iterable[Path], root: Path, directory: Path, folder: str) -> li
 
 
 def _environment(port: Path) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(port),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C and make, not HTML
-    )
+    environment = jinja_environment(port)
     environment.filters["object"] = _object
     return environment
 

@@ -7,12 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from tvmtiny import __version__
 from tvmtiny.codegen.c_sources import LINE
 from tvmtiny.codegen.symbols import c_string
 from tvmtiny.resources import data_dir
+from tvmtiny.templates import jinja_environment
 from tvmtiny.tokenizer.tables import Tables
 
 HEADER = "tvmt_tokenizer.h"
@@ -33,7 +32,7 @@ def tokenizer_sources(tables: Tables, name: str) -> TokenizerSources:
         name: C prefix.
     """
     common = data_dir("microtvm_projects") / "common"
-    templates, context = environment(), _context(tables, name)
+    templates, context = jinja_environment("tvmtiny.tokenizer"), _context(tables, name)
     files = {
         f"{name}_tokenizer.{kind}": templates.get_template(f"tokenizer.{kind}.j2").render(context)
         for kind in "hc"
@@ -41,18 +40,6 @@ def tokenizer_sources(tables: Tables, name: str) -> TokenizerSources:
     files[f"include/{HEADER}"] = (common / HEADER).read_text("utf-8")
     files |= {source: (common / source).read_text("utf-8") for source in tables.sources}
     return TokenizerSources(files, (f"{name}_tokenizer.c", *tables.sources))
-
-
-def environment() -> jinja2.Environment:
-    """The templates of this package."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("tvmtiny.tokenizer"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C, not HTML
-    )
 
 
 def _context(tables: Tables, name: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from tvmtiny.artifact import Artifact, TensorInfo
 from tvmtiny.codegen.directory import write_files
 from tvmtiny.resources import data_dir
 from tvmtiny.runner import RunResult, Sample, run
-from tvmtiny.tokenizer.emit import environment, tokenizer_sources
+from tvmtiny.templates import jinja_environment
+from tvmtiny.tokenizer.emit import tokenizer_sources
 from tvmtiny.tokenizer.tables import Tables
 
 NAME = "measured"
@@ -65,7 +66,7 @@ def measure(
 def _write(tables: Tables, directory: Path, target: str) -> Artifact:
     emitted = tokenizer_sources(tables, NAME)
     context = {"name": NAME, "version": __version__, "text_bytes": TEXT_BYTES, "capacity": CAPACITY}
-    program = environment().get_template("firmware.c.j2").render(context)
+    program = jinja_environment("tvmtiny.tokenizer").get_template("firmware.c.j2").render(context)
     model = (data_dir("microtvm_projects") / "common" / "tvmt_model.h").read_text("utf-8")
     write_files(directory, {**emitted.files, f"{NAME}.c": program, "include/tvmt_model.h": model})
     count, state, ids = TEXT_BYTES, TEXT_BYTES + 4, TEXT_BYTES + 8

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from elftools.elf.constants import SH_FLAGS
@@ -28,6 +27,7 @@ from tvmtiny.schedule.rules import Schedule
 from tvmtiny.schedule.space import describe
 from tvmtiny.schedule.variants import Variant
 from tvmtiny.target import Target
+from tvmtiny.templates import jinja_environment
 from tvmtiny.tune.tasks import Task
 
 Array = npt.NDArray[Any]
@@ -104,14 +104,7 @@ class _Data:
 
 def write_image(candidates: Sequence[Candidate], target: Target, directory: Path) -> Artifact:
     """Write the sources of an image to an empty directory."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tvmtiny.tune"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C, not HTML
-    )
+    environment = jinja_environment("tvmtiny.tune")
     data, files = _Data(), dict[str, str]()
     contexts = [_candidate(index, candidate, data) for index, candidate in enumerate(candidates)]
     for context in contexts:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from tvmtiny import __version__
@@ -20,6 +19,7 @@ from tvmtiny.errors import UserError
 from tvmtiny.resources import data_dir
 from tvmtiny.runner.project import HARNESS, Project, harness_defines, input_bytes, model_id
 from tvmtiny.target import Target
+from tvmtiny.templates import jinja_environment
 
 TEMPLATE_SUFFIX = ".j2"
 RAM_MARGIN_KB, FLASH_MARGIN_KB = 16, 64
@@ -99,14 +99,7 @@ def _context(artifact: Artifact, model: Path | str) -> dict[str, Any]:
 def _write(kind: str, context: Mapping[str, Any], directory: Path) -> None:
     """Copy the files of microtvm_projects/zephyr/<kind>, rendering those that are templates."""
     source = data_dir(f"microtvm_projects/zephyr/{kind}")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(source),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C and CMake, not HTML
-    )
+    environment = jinja_environment(source)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         relative = path.relative_to(source).as_posix()
         target = directory / relative.removesuffix(TEMPLATE_SUFFIX)

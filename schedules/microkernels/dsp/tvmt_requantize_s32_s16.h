@@ -2,7 +2,7 @@
 #ifndef TVMT_REQUANTIZE_S32_S16_H
 #define TVMT_REQUANTIZE_S32_S16_H
 
-#include "tvmt_arith.h"
+#include "tvmt_requantize_fours.h"
 
 /* out[i * out_stride + j] = clamp16(multiply_high(t[i * t_stride + j] << shift, multiplier) + zero_point).
  *
@@ -16,34 +16,7 @@ TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_requantize_s32_s16(const int32_t *t, i
     int16_t *y = out + i * out_stride;
 #if TVMT_DSP
     const int32_t *fours = row + (cols & ~3);
-    int32_t t0, t1, t2, t3;
-    if (row != fours) {
-      __asm__ volatile(
-          "1:\n\t"
-          "ldrd %[t0], %[t1], [%[row]], #8\n\t"
-          "ldrd %[t2], %[t3], [%[row]], #8\n\t"
-          "lsl %[t0], %[shift]\n\t"
-          "lsl %[t1], %[shift]\n\t"
-          "lsl %[t2], %[shift]\n\t"
-          "lsl %[t3], %[shift]\n\t"
-          "smmlar %[t0], %[t0], %[multiplier], %[zero_point]\n\t"
-          "smmlar %[t1], %[t1], %[multiplier], %[zero_point]\n\t"
-          "smmlar %[t2], %[t2], %[multiplier], %[zero_point]\n\t"
-          "smmlar %[t3], %[t3], %[multiplier], %[zero_point]\n\t"
-          "ssat %[t0], #16, %[t0]\n\t"
-          "ssat %[t1], #16, %[t1]\n\t"
-          "ssat %[t2], #16, %[t2]\n\t"
-          "ssat %[t3], #16, %[t3]\n\t"
-          "cmp %[row], %[fours]\n\t"
-          "strh %[t0], [%[y]], #2\n\t"
-          "strh %[t1], [%[y]], #2\n\t"
-          "strh %[t2], [%[y]], #2\n\t"
-          "strh %[t3], [%[y]], #2\n\t"
-          "bne 1b"
-          : [row] "+r"(row), [y] "+r"(y), [t0] "=&r"(t0), [t1] "=&r"(t1), [t2] "=&r"(t2), [t3] "=&r"(t3)
-          : [fours] "r"(fours), [shift] "r"(shift), [multiplier] "r"(multiplier), [zero_point] "r"(zero_point)
-          : "cc", "memory");
-    }
+    TVMT_REQUANTIZE_FOURS(row, fours, y, "16", "strh", "2", multiplier, shift, zero_point);
 #endif
     for (; row != end; row++) {
       const int32_t value = tvmt_shift_left(*row, shift);
