@@ -274,13 +274,8 @@ def command(
             show_default=False,
         ),
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="INPUT=1x32: fix the sizes of an input; may be repeated.", show_default=False),
-    ] = None,
+    max_tokens: console.MaxTokensOption = None,
+    shape: console.ShapeOption = None,
     range_method: Annotated[
         RangeMethod,
         typer.Option(help="How activation ranges are chosen; auto takes the best one of each layer."),

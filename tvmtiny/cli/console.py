@@ -41,6 +41,14 @@ ModelArgument = Annotated[
     ),
 ]
 
+MaxTokensOption = Annotated[
+    int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="INPUT=1x32: fix the sizes of an input; may be repeated.", show_default=False),
+]
+
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console

@@ -24,13 +24,8 @@ def command(
         list[str] | None,
         typer.Option(help="Board or core; may be repeated.", show_default="all"),
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="INPUT=1x32: fix the sizes of an input; may be repeated.", show_default=False),
-    ] = None,
+    max_tokens: console.MaxTokensOption = None,
+    shape: console.ShapeOption = None,
     latency_budget: Annotated[
         float | None,
         typer.Option(metavar="MS", help="The longest that an inference may take, in ms.", min=0),
