@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
@@ -201,6 +202,33 @@ def test_what_is_generated_is_what_the_reference_writes(decoder: Artifact) -> No
         found = generate(decoder, "host", [3, 1, 4, 1, 5], 12, sampler)
         assert found.ids == expected_generation(decoder, [3, 1, 4, 1, 5], 12, sampler)
         assert len(found.ids) == 8  # the sequence is full then: twelve tokens were taken in
+
+
+def test_a_prompt_may_be_text(tmp_path: Path) -> None:
+    letters = "abcdefghijklmnop"
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        "once",
+        "upon",
+        "time",
+        "the",
+    ]
+    library = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    library.normalizer = normalizers.BertNormalizer(lowercase=True)
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.add_special_tokens(pieces[:4])
+    library.post_processor = processors.TemplateProcessing("[CLS] $A", special_tokens=[("[CLS]", 2)])
+    library.save(str(tmp_path / "tokenizer.json"))
+    writer = step_models.compiled("llama", tmp_path, step=2, tokenizer=tmp_path / "tokenizer.json")
+    text = "Once upon a time"
+    found = generate(writer, "host", text, 4, Sampler())
+    assert found.prompt == library.encode(text).ids
+    assert found.ids == expected_generation(writer, found.prompt, 4, Sampler())
 
 
 def test_draws_in_c_are_those_of_python(tmp_path: Path) -> None:

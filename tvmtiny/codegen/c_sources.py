@@ -85,7 +85,13 @@ class ModelInfo:
     family: str
     text_input: str | None = None
     step: SteppedModel | None = None
+
     features: FeatureUse | None = None
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether a whole text is a run; a model in steps takes a prompt to continue instead."""
+        return self.text_input is not None and self.step is None
 
 
 def c_type(dtype: str) -> str:
@@ -112,7 +118,7 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
         f"{name}_weights.c": "weights.c.j2",
         "main.c": "main.c.j2" if info.step is None else "main_step.c.j2",
     }
-    if info.text_input is not None and info.step is None:
+    if info.takes_texts:
         files |= {f"{name}_text.h": "text.h.j2", f"{name}_text.c": "text.c.j2"}
     if context["generate"] is not None:
         files |= {f"{name}_generate.h": "generate.h.j2", f"{name}_generate.c": "generate.c.j2"}
@@ -128,11 +134,12 @@ def c_sources(program: Program, info: ModelInfo) -> dict[str, str]:
 
 
 def source_names(program: Program, info: ModelInfo) -> list[str]:
-    """The C files of a model without its tokenizer: operators of further variants of micro-kernels have their own."""
+    """The C files that `c_sources` writes, but for front ends; operators of further variants have their own."""
     generates = generate_context(program, info.step, info.limits) is not None
     generator = [f"{info.name}_generate.c"] if generates else []
     others = (f"{info.name}_{Variant.parse(variant).symbol}.c" for variant in program.variants[1:])
-    return [f"{info.name}.c", *others, f"{info.name}_weights.c", *generator]
+    texts = [f"{info.name}_text.c"] if info.takes_texts else []
+    return [f"{info.name}.c", *others, f"{info.name}_weights.c", *generator, *texts]
 
 
 def _headers(program: Program, info: ModelInfo) -> dict[str, str]:

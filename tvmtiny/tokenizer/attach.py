@@ -41,13 +41,8 @@ class AttachedTokenizer:
         text = json.dumps(self.data, indent=1, ensure_ascii=False) + "\n"
         return tokenizer_sources(self.tables, name).files | {TOKENIZER_FILE: text}
 
-    def metadata(self, name: str, sources: Sequence[str], *, whole: bool = True) -> dict[str, Any]:
-        """Fields of metadata.json that change.
-
-        Args:
-            sources: of the model alone. whole: whether it takes a text at once, with `<name>_run_text`.
-        """
-        run = [f"{name}_text.c"] if whole else []
+    def metadata(self, name: str, sources: Sequence[str]) -> dict[str, Any]:
+        """Fields of metadata.json that change; `sources`: of the model without its tokenizer."""
         return {
             "tokenizer": {
                 "file": TOKENIZER_FILE,
@@ -60,7 +55,7 @@ class AttachedTokenizer:
                 "vocabulary_table_bytes": self.tables.vocabulary_bytes,
                 "work_bytes": 2 * self.tables.work_words,
             },
-            "sources": [*sources, *run, f"{name}_tokenizer.c", *self.tables.sources],
+            "sources": [*sources, f"{name}_tokenizer.c", *self.tables.sources],
         }
 
 
