@@ -138,9 +138,7 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_options(
-        range_method, fold_qk, weights, residual, tuned, {"--max-tokens": max_tokens, "--step": step}
-    )
+    _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
@@ -149,7 +147,9 @@ def compile(  # noqa: A001 - the verb of the command line
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
     _require_data(calibration, module)
     with stages("fuse"):
-        fused = stages.dump("fused", tvm.transform.Sequential(fusion_passes(_folding(fold_qk, step)))(module))
+        fused = stages.dump(
+            "fused", tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
+        )
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         inputs = input_params(module)
@@ -378,15 +378,17 @@ def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel
     return stepped, stepped.of(quantized)
 
 
-def _folding(fold_qk: str, step: int | None) -> str:
-    """The folding of Q K^T; of a model that runs in steps none, as it keeps keys."""
-    if step is None:
-        return fold_qk
+def _check_step(fold_qk: str, features: Path | str | None) -> None:
+    """What a model cannot have that runs in steps."""
     if fold_qk == "always":
         raise UserError(
             "--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step."
         )
-    return "never"
+    if features is not None:
+        raise UserError(
+            "--features: the front end fills a whole window, and a model that runs in steps takes its next rows.",
+            "Leave --step out, to run window by window; or --features, and compute the rows yourself.",
+        )
 
 
 def _check_options(
@@ -395,16 +397,20 @@ def _check_options(
     weights: str,
     residual: str,
     tuned: str,
-    counts: Mapping[str, int | None],
+    max_tokens: int | None,
+    step: int | None,
+    features: Path | str | None,
 ) -> None:
     _check_choice("range method", range_method, ranges.METHODS)
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
     _check_choice("storage of weights", weights, WEIGHTS)
     _check_choice("type of the residual stream", residual, RESIDUALS)
     _check_choice("objective of schedules", tuned, (*OBJECTIVES, RULES))
-    for option, value in counts.items():
+    for option, value in (("--max-tokens", max_tokens), ("--step", step)):
         if value is not None and value < 1:
             raise UserError(f"{option} is {value}.", "Give at least 1.")
+    if step is not None:
+        _check_step(fold_qk, features)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

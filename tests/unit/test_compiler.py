@@ -321,3 +321,17 @@ def test_a_first_layer_may_read_elements_of_the_input_often_or_never(
     actual = np.stack([output[info.name].reshape(-1) for output in outputs]) * np.asarray(info.scale)
     noise = np.sum((actual - expected) ** 2)
     assert 10 * np.log10(np.sum(expected**2) / noise) > 30
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold_qk": "always"}, "--fold-qk always: a model that runs in steps keeps keys"),
+        ({"features": "features.toml"}, "--features: the front end fills a whole window"),
+    ],
+)
+def test_what_a_model_in_steps_cannot_have_is_refused(
+    compile_case: Any, nothing_written: None, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        compile_case(step=1, **options)
