@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +18,23 @@ import step_models
 
 pytestmark = pytest.mark.qemu
 
-CASES = [
-    ("llama", "qemu-m0", 1),
-    ("llama", "qemu-m4", 1),
-    ("llama", "qemu-m55", 5),
-    ("gpt", "qemu-m7", 3),
-    ("stream", "qemu-m55", 1),
-    ("strided", "qemu-m4", 2),
+CASES: list[tuple[str, str, int, dict[str, Any]]] = [
+    ("llama", "qemu-m0", 1, {}),
+    ("llama", "qemu-m4", 1, {}),
+    ("llama", "qemu-m55", 5, {}),
+    ("gpt", "qemu-m7", 3, {}),
+    ("gpt", "qemu-m4", 1, {"tuned": "latency"}),
+    ("stream", "qemu-m55", 1, {}),
+    ("stream", "qemu-m4", 1, {"residual": "int16"}),
+    ("strided", "qemu-m4", 2, {}),
 ]
 
 
-@pytest.mark.parametrize(("name", "target", "step"), CASES)
-def test_steps_give_the_bytes_of_whole_sequences(name: str, target: str, step: int, tmp_path: Path) -> None:
-    made = step_models.compiled(name, tmp_path, target=target, step=step)
+@pytest.mark.parametrize(("name", "target", "step", "options"), CASES)
+def test_steps_give_the_bytes_of_whole_sequences(
+    name: str, target: str, step: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    made = step_models.compiled(name, tmp_path, target=target, step=step, **options)
     chosen = step_models.sequences(made, name, tmp_path)
     result = run_sequences(made, "qemu", chosen)
     assert result.status == [0] * len(chosen)

@@ -160,11 +160,12 @@ class Operands:
         return self.tensors[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Static shape of an operand; (1, 1) or (1,) as a stand-in when it is absent."""
+        """Static shape of an operand, () of a number; (1, 1) as a stand-in when it is absent."""
         if name not in self.tensors:
             return (1, 1)
         value = self.tensors[name]
-        return tuple(value.shape) if isinstance(value, np.ndarray) else tuple(int(e) for e in value.ty.shape)
+        shape = value.shape if isinstance(value, np.ndarray) else getattr(value.ty, "shape", ())
+        return tuple(int(extent) for extent in shape)
 
 
 def padded(rows: Array, total: int) -> Array:

@@ -15,8 +15,8 @@ from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import listed, suggestion
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import NORMS, attributes, kind
-from tvmtiny.passes.residual_stream import POOLS, SUMS, reads_int16, residual_stream
+from tvmtiny.passes.operators import NORMS, SUMS, attributes, kind
+from tvmtiny.passes.residual_stream import POOLS, reads_int16, residual_stream
 from tvmtiny.passes.views import trace
 
 RESIDUALS = ("int8", "int16")

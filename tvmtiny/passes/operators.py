@@ -67,15 +67,12 @@ _CORE_ARGUMENTS = {
     "softmax": 2,
 }
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    name: {"residual": 0, "norm": 0}
-    for name in (
-        "embed", "segment_embed", "dense", "attention", "folded_attention", "rotary_attention", "ffn", "glu"
-    )
-}  # fmt: skip
-
-
 ATTENTIONS = ("attention", "folded_attention", "rotary_attention")
+
+SUMS = ("embed", "segment_embed", "dense", *ATTENTIONS, "ffn", "glu")
+"""Operators that end in an int32 sum, to which a residual may be added and which may be normalized."""
+
+_DEFAULTS: dict[str, dict[str, Any]] = {name: {"residual": 0, "norm": 0} for name in SUMS}
 
 WEIGHTED = ("dense", "convolution", *ATTENTIONS, "ffn", "glu")
 """Fused operators with weight matrices, which read x as their first argument."""

@@ -13,13 +13,10 @@ from tvm import ir, relax
 
 from tvmtiny.passes.fuse_feed_forward import readers
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import EMBEDDINGS, NORMS, WEIGHTED, attributes, kind, parts
+from tvmtiny.passes.operators import NORMS, SUMS, attributes, kind, parts
 from tvmtiny.passes.views import is_identity, trace
 
 ADDED, NORMALIZED, POOLED, OTHER = "added", "normalized", "pooled", "other"
-
-SUMS = (*EMBEDDINGS, *WEIGHTED)
-"""Operators that end in an int32 sum."""
 
 POOLS = ("mean", "first")
 
