@@ -6,7 +6,7 @@ The real pipeline runs, up to the memory plan, with placeholder ranges. Cycles a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -22,6 +22,7 @@ from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.estimate import CoreFigures, core_figures, steps, work
 from tvmtiny.schedule.rules import family
@@ -115,11 +116,14 @@ def inspect(
     latency_budget_ms: float | None = None,
     fold_qk: str = "auto",
     residual: str = "int8",
+    weights: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
+    int16: Sequence[str] = (),
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens, fold_qk, residual: as for `tvmtiny.compile`.
+        model, shapes, max_tokens, fold_qk, residual, weights, layer_weights, int16: as for `tvmtiny.compile`.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
         latency_budget_ms: the longest that an inference may take.
 
@@ -135,15 +139,23 @@ def inspect(
         fused = tvm.transform.Sequential(fusion_passes(fold_qk))(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        quantized = quantize(fused, placeholder_statistics(fused, specs, tokens), "minmax", residual)
+        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+        statistics = placeholder_statistics(fused, specs, tokens)
+        quantized = quantize(fused, statistics, "minmax", residual, types, int16)
     except UserError as error:
         return _not_compiled(fused, error)
-    programs = _programs(quantized, targets)
+    programs = _programs(quantized, targets, weights)
     figures = core_figures()
     return Inspection(
-        operators=_operators(fused, quantized, programs[family(targets[0])]),
+        operators=_operators(fused, quantized, programs[family(targets[0], weights)]),
         fits=tuple(
-            _fit(target, programs[family(target)], quantized, figures.get(target.cpu), latency_budget_ms)
+            _fit(
+                target,
+                programs[family(target, weights)],
+                quantized,
+                figures.get(target.cpu),
+                latency_budget_ms,
+            )
             for target in targets
         ),
         max_tokens=tokens,
@@ -179,9 +191,9 @@ def _parameters(fused: tvm.IRModule) -> dict[str, int]:
     return counts
 
 
-def _programs(quantized: QuantizedModel, targets: Sequence[Target]) -> dict[str, Program]:
+def _programs(quantized: QuantizedModel, targets: Sequence[Target], weights: str) -> dict[str, Program]:
     """A program for each family of micro-kernels: what differs between cores of one family has no part in it."""
-    boards = {family(target): target for target in reversed(targets)}
+    boards = {family(target, weights): target for target in reversed(targets)}
     return {name: build(quantized, board, "model", name, Stages()) for name, board in boards.items()}
 
 
