@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -130,13 +130,15 @@ def inspect(
     fold_qk: str = "auto",
     weights: str = "int8",
     residual: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
+    int16: Sequence[str] = (),
     step: int | None = None,
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens, fold_qk, weights, residual, step: as for `tvmtiny.compile`. Of a model in steps,
-            figures are those of a step of so many tokens at the end of a sequence.
+        model, shapes, max_tokens, fold_qk, weights, residual, layer_weights, int16, step: as for `tvmtiny.compile`.
+            Of a model in steps, figures are those of a step of so many tokens at the end of a sequence.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
         latency_budget_ms: the longest that an inference may take.
 
@@ -153,8 +155,9 @@ def inspect(
         fused = tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        statistics, types = placeholder_statistics(fused, specs, tokens), stored_types(fused, weights)
-        _, quantized = in_steps(quantize(fused, statistics, "minmax", residual, types), step)
+        types = stored_types(fused, weights, layer_weights)
+        statistics = placeholder_statistics(fused, specs, tokens)
+        _, quantized = in_steps(quantize(fused, statistics, "minmax", residual, types, int16), step)
     except UserError as error:
         return _not_compiled(fused, error)
     programs = _programs(quantized, targets, families)
