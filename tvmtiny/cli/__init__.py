@@ -18,6 +18,7 @@ from tvmtiny.cli import (
     board,
     console,
     doctor,
+    evaluate,
     inspect,
     profile,
     project,
@@ -57,6 +58,7 @@ app.command("compile")(compile_command.command)
 app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)
+app.command("evaluate")(evaluate.command)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.add_typer(board.app, name="board")
