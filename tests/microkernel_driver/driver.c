@@ -308,5 +308,5 @@ int microkernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 
 extern const tvmt_model microkernels_model;
 const tvmt_model microkernels_model = {
-    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL,
+    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL, NULL,
 };
