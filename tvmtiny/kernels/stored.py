@@ -9,7 +9,7 @@ from tvmtiny.storage import huffman
 TABLE = 258
 """Elements (uint16) of a decoder's work memory: TVMT_HUFFMAN_TABLE of tvmt_huffman.h."""
 
-assert (huffman.WORD, huffman.GROUP) == (16, 8), "the operators below are written for these"
+assert (huffman.WORD, huffman.GROUP) == (16, 4), "the operators below are written for these"
 
 
 @T.inline
@@ -113,7 +113,7 @@ def huffman_rows_s8(
         symbol = T.sblock_alloc_buffer((1,), "int32")
         length = T.sblock_alloc_buffer((1,), "int32")
         for r in T.serial(rows):
-            at[0] = T.Cast("int32", starts[T.truncdiv(T.Cast("int32", ids[r]), 8)])
-            for _before in T.serial(T.truncmod(T.Cast("int32", ids[r]), 8) + 1):
+            at[0] = T.Cast("int32", starts[T.truncdiv(T.Cast("int32", ids[r]), 4)])
+            for _before in T.serial(T.truncmod(T.Cast("int32", ids[r]), 4) + 1):
                 for i in T.serial(cols):
                     next_byte(data, symbols, lengths, at, place, symbol, length, out, r, i, dtype)

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 LIMIT = 12
 """Bits of the longest word; longer ones would save less than a thousandth of what they cost a decoder."""
 
-GROUP = 8
+GROUP = 4
 """Rows that share an entry of `starts`."""
 
 WORD = 16

@@ -4,7 +4,7 @@
 
 #include "tvmt_huffman.h"
 
-#define TVMT_HUFFMAN_GROUP 8 /* rows for which there is one entry of `starts`: those before a row are decoded, too */
+#define TVMT_HUFFMAN_GROUP 4 /* rows for which there is one entry of `starts`: those before a row are decoded, too */
 
 /* out[r * cols + c] = byte c of row ids[r].
  *
