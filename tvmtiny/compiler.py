@@ -47,7 +47,7 @@ from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.passes.step import step as run_in_steps
-from tvmtiny.passes.weight_types import weight_types
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
@@ -164,7 +164,7 @@ def compile(  # noqa: A001 - the verb of the command line
         inputs = input_params(module)
         batch = _samples(calibration, inputs, specs, length_input, tokens)
         names = read_labels(labels if labels is not None else opened.labels, fused)
-        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+        types = stored_types(fused, weights, layer_weights)
         text = attach_tokenizer(
             tokenizer if tokenizer is not None else opened.tokenizer,
             specs,
@@ -181,7 +181,7 @@ def compile(  # noqa: A001 - the verb of the command line
         statistics = Statistics([] if calibration is None else traces, given, inputs)
         quantized = quantize(fused, statistics, range_method, residual, types, int16)
         stages.dump("quantized", quantized.module)
-        stepped, deployed = _in_steps(quantized, step)
+        stepped, deployed = in_steps(quantized, step)
     program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned, storage)
     _check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
@@ -391,7 +391,14 @@ def _batch(
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
-def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
+def stored_types(
+    fused: tvm.IRModule, weights: str, layer_weights: Mapping[str, str] | None = None
+) -> WeightTypes:
+    """How each matrix is stored, by the options of `compile`; int16 are the values of int8."""
+    return weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+
+
+def in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
     """The model of a step, if there is to be one, and the model that becomes C."""
     if step is None:
         return None, quantized
