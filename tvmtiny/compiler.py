@@ -124,8 +124,8 @@ def compile(  # noqa: A001 - the verb of the command line
         weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
-        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes or as
-            indices into codebooks, where that is shorter.
+        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes or
+            as indices into codebooks, where that is shorter.
         decode: one of `storage.choice.PLACES`: when compressed weights are decoded.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
