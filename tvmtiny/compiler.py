@@ -49,9 +49,10 @@ from tvmtiny.passes.weight_types import weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
-from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.quant.qparams import ROUNDINGS, QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
+from tvmtiny.quant.scales import ScaleSource, read_scales
 from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
 from tvmtiny.target import MemoryRegion, Target, load_target
@@ -93,6 +94,8 @@ def compile(  # noqa: A001 - the verb of the command line
     residual: str = "int8",
     step: int | None = None,
     int16: Sequence[str] = (),
+    scales: ScaleSource | None = None,
+    rounding: str = "auto",
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
@@ -123,6 +126,9 @@ def compile(  # noqa: A001 - the verb of the command line
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
             (docs/streaming.md); None: it takes whole sequences.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
+        scales: scales and zero points of single values (`quant.scales`), before those of calibration or of the model.
+        rounding: of weights, one of `quant.qparams.ROUNDINGS`: "nearest"; "gptq", by calibration data; "auto", which
+            is "gptq" for int4.
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
@@ -139,13 +145,14 @@ def compile(  # noqa: A001 - the verb of the command line
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
     _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
+    _check_choice("rounding of weights", rounding, ROUNDINGS)
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
-    _require_data(calibration, module)
+    _require_data(calibration or scales, module)
     with stages("fuse"):
         fused = stages.dump(
             "fused", tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
@@ -168,9 +175,10 @@ def compile(  # noqa: A001 - the verb of the command line
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
         given = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
+        given |= read_scales(scales, traces[0].values)
     with stages("quantize"):
         statistics = Statistics([] if calibration is None else traces, given, inputs)
-        quantized = quantize(fused, statistics, range_method, residual, types, int16)
+        quantized = quantize(fused, statistics, range_method, residual, types, int16, rounding)
         stages.dump("quantized", quantized.module)
         stepped, deployed = _in_steps(quantized, step)
     program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)
@@ -332,7 +340,7 @@ def _references(
     return found, quality.report()
 
 
-def _require_data(calibration: Data | None, imported: tvm.IRModule) -> None:
+def _require_data(calibration: Data | ScaleSource | None, imported: tvm.IRModule) -> None:
     if calibration is None and not is_given(imported):
         raise UserError(
             "A float model needs calibration data to become an integer model.",
