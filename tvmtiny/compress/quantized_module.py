@@ -11,7 +11,6 @@ weights are not parameters: they follow from the weights in every forward, by th
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,13 +20,13 @@ import tvm
 from torch import Tensor, nn
 
 from tvmtiny.compress.batched import BatchedModel
-from tvmtiny.compress.fused import FusedGraph, Plain
-from tvmtiny.errors import UserError
-from tvmtiny.frontend.data import InputSpec, input_specs
+from tvmtiny.compress.fused import FusedGraph
+from tvmtiny.compress.fused_module import FusedModule
 from tvmtiny.kernels.weights import GROUPS
+from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import WeightTypes
-from tvmtiny.quant.calibrate import Statistics
+from tvmtiny.quant.calibrate import INPUT, Statistics
 from tvmtiny.quant.qparams import QuantParams, holding, quantize_features
 from tvmtiny.quant.scales import to_scales
 
@@ -35,12 +34,12 @@ MAGNITUDES = ("branch", "sum")
 """Values of which only the largest magnitude counts; so it is with int16 results."""
 
 
-class QuantizedModule(nn.Module):
+class QuantizedModule(FusedModule):
     """Integers forward, float operators backward.
 
     Attributes:
-        constants: weights, tables, biases and normalizations of the fused module.
         steps: logarithms of the step sizes of activations, one a tensor or one a head.
+        magnitudes: the largest magnitudes of sums and int16 results, which grow with what training sees.
     """
 
     def __init__(
@@ -62,25 +61,18 @@ class QuantizedModule(nn.Module):
         Raises:
             UserError: the model has an operator that cannot be trained.
         """
-        super().__init__()
-        self._fused = pickle.loads(pickle.dumps(fused))  # its constants are written to
-        self._graph = FusedGraph(self._fused)
-        self._inputs = tuple(inputs)
+        super().__init__(fused, inputs)
         self._options: dict[str, Any] = {"residual": residual, "weights": weights, "int16": tuple(int16)}
-        self._specs, self._mask, self._tokens = input_specs(self._fused)
-        self.constants = nn.ParameterDict(
-            {name: nn.Parameter(torch.from_numpy(a.copy())) for name, a in self._graph.constants.items()}
-        )
-        first = quantize(self._fused, Statistics([], chosen), **self._options, rounding="nearest")
-        self._wide = {f"{name}.out" for name in (*first.int16, *first.outputs) if _is_int16(first, name)}
+        self._made: tuple[Any, QuantizedModel, BatchedModel] | None = None
+        first = self._quantize(chosen)
+        self._wide = _int16_results(first)
         learned, self._zero_points, magnitudes = self._parted(first.chosen)
         self.steps = nn.ParameterDict({_key(name): nn.Parameter(step) for name, step in learned.items()})
         self._input_params = {
-            name: params for name, params in first.chosen.items() if name.endswith(".input")
+            name: params for name, params in first.chosen.items() if name.endswith(INPUT)
         }
         self._magnitude_names = list(magnitudes)
         self.register_buffer("magnitudes", torch.tensor(list(magnitudes.values()), dtype=torch.float64))
-        self._made: tuple[Any, QuantizedModel, BatchedModel] | None = None
 
     def _parted(
         self, chosen: Mapping[str, QuantParams]
@@ -93,7 +85,7 @@ class QuantizedModule(nn.Module):
             value = name.rpartition(".")[2]
             if value in MAGNITUDES or name in self._wide:
                 magnitudes[name] = 128 * float(params.scale)
-            elif value != "input":
+            elif not name.endswith(INPUT):
                 steps[name] = torch.log(torch.tensor(params.scale, dtype=torch.float64)).reshape(-1)
                 zero_points[name] = int(params.zero_point)
         return steps, zero_points, magnitudes
@@ -124,12 +116,11 @@ class QuantizedModule(nn.Module):
         """
         self._integers()
         names = FusedGraph(other).names_of(self._graph)
-        rounded = {name: kind for name, kind in self._options["weights"].items()}
         return {
             "scales": to_scales(
                 {_renamed(name, names): params for name, params in self.chosen().items()}
             ),
-            "layer_weights": {names[name]: kind for name, kind in rounded.items()},
+            "layer_weights": {names[name]: kind for name, kind in self._options["weights"].items()},
             "residual": self._options["residual"],
             "int16": tuple(names[name] for name in self._options["int16"]),
             "rounding": "nearest",
@@ -142,67 +133,47 @@ class QuantizedModule(nn.Module):
             for name, expr in self._graph.expressions.items():
                 values = self.constants[self._graph.same[name]].detach().numpy()
                 expr.value.copyfrom(np.ascontiguousarray(values))
-            statistics = Statistics([], self.chosen())
-            quantized = quantize(self._fused, statistics, **self._options, rounding="nearest")
+            quantized = self._quantize(self.chosen())
             self._made = version, quantized, BatchedModel(quantized.module)
         return self._made[1:]
+
+    def _quantize(self, chosen: Mapping[str, QuantParams]) -> QuantizedModel:
+        return quantize(self._fused, Statistics([], chosen), **self._options, rounding="nearest")
 
     # running
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Inputs in order, (B, ...), with up to S tokens; results in order, as real numbers."""
-        named = dict(zip(self._inputs, inputs, strict=True))
+        """Inputs in order, (B, ...), with up to S tokens; results in order, as real numbers.
+
+        What is exported is the float module.
+        """
         if torch.compiler.is_exporting():
-            return _single(self._graph.run(self.constants, named, self._keep(named), Plain()))
-        tokens = min((x.shape[1] for x in named.values() if x.ndim > 1), default=self._tokens)
-        named = {name: self._padded(name, x) for name, x in named.items()}
+            return super().forward(*inputs)
+        named, tokens = self._named(inputs)
         keep = self._keep(named)
         quantized, model = self._integers()
         with torch.no_grad():
-            results = model.run(self._integer_inputs(quantized, named), self._lengths(named, keep))
-        see = _Rounding(self, quantized, model, results)
-        found = self._graph.run(self.constants, self._real_inputs(named, quantized), keep, see)
+            integers = self._integer_inputs(quantized, named)
+            results = model.run(integers, self._lengths(named, keep))
+        see = _Rounding(self, quantized, model, results, keep)
+        found = self._graph.run(self.constants, _real_inputs(named, integers, quantized), keep, see)
         if self.training:
             self.magnitudes.copy_(torch.maximum(self.magnitudes, see.magnitudes(self._magnitude_names)))
-        return _single([self._cut(x, tokens) for x in found])
+        return self._results(found, tokens)
 
     def integers(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The results as the C has them, by output name: int64 (B, rows, columns)."""
-        named = {name: self._padded(name, x) for name, x in zip(self._inputs, inputs, strict=True)}
+        named, _ = self._named(inputs)
         quantized, model = self._integers()
-        results = model.run(
-            self._integer_inputs(quantized, named), self._lengths(named, self._keep(named))
-        )
+        lengths = self._lengths(named, self._keep(named))
+        results = model.run(self._integer_inputs(quantized, named), lengths)
         return {name: results[name] for name in quantized.outputs}
 
-    def _spec(self, name: str) -> InputSpec | None:
-        return next((spec for spec in self._specs if spec.name == name), None)
-
-    def _padded(self, name: str, x: Tensor) -> Tensor:
-        """An input with S tokens: batches may be cut to their longest sequence."""
-        spec = self._spec(name)
-        wanted = self._tokens if spec is None else spec.shape[0]
-        missing = wanted - x.shape[1] if x.ndim > 1 else 0
-        if missing < 0 or (missing and self._mask is None):
-            raise UserError(
-                f"The input '{name}' has {x.shape[1]} tokens, the model {wanted}.", "Give it as many."
-            )
-        padding = spec.padding[0] if spec is not None and spec.padding else 0
-        shape = (x.shape[0], missing, *x.shape[2:])
-        return torch.cat([x, torch.full(shape, padding, dtype=x.dtype)], dim=1) if missing else x
-
-    def _keep(self, named: dict[str, Tensor]) -> Tensor | None:
-        """bool (B, S): the tokens that are there; None where all are."""
-        if self._mask is None:
-            return None
-        if self._mask in named:
-            return named[self._mask].bool()
-        spec = next(spec for spec in self._specs if spec.padding)
-        if len(spec.padding) != 1:
-            raise UserError(
-                f"The model pads '{spec.name}' with several ids.", "Give it a mask as an input of its own."
-            )
-        return named[spec.name] != spec.padding[0]
+    def float_form(self) -> FusedModule:
+        """The float module that is exported: the same weights, nothing rounded."""
+        found = FusedModule(self._fused, self._inputs)
+        found.constants = self.constants
+        return found.eval()
 
     def _lengths(self, named: dict[str, Tensor], keep: Tensor | None) -> Tensor:
         count = len(next(iter(named.values())))
@@ -219,26 +190,19 @@ class QuantizedModule(nn.Module):
             found[spec.name] = x.long()
         return found
 
-    def _real_inputs(self, named: dict[str, Tensor], quantized: QuantizedModel) -> dict[str, Tensor]:
-        """Features as what their integers stand for."""
-        found = dict(named)
-        for name, integers in self._integer_inputs(quantized, named).items():
-            if name in quantized.inputs:
-                params = quantized.inputs[name]
-                real = (integers - torch.from_numpy(params.zero_point)) * torch.from_numpy(params.scale)
-                found[name] = real.float().reshape(named[name].shape)
-        return found
-
-    def _cut(self, x: Tensor, tokens: int) -> Tensor:
-        """A result with a row a token, as many as the inputs had."""
-        return x[:, :tokens] if x.ndim == 3 and x.shape[1] == self._tokens else x
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": None, "_graph": None}
+        return {**super().__getstate__(), "_made": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._graph = FusedGraph(self._fused)
+
+def _real_inputs(
+    named: dict[str, Tensor], integers: dict[str, Tensor], quantized: QuantizedModel
+) -> dict[str, Tensor]:
+    """Inputs by name; features as what their integers stand for."""
+    found = dict(named)
+    for name, params in quantized.inputs.items():
+        real = (integers[name] - torch.from_numpy(params.zero_point)) * torch.from_numpy(params.scale)
+        found[name] = real.float().reshape(named[name].shape)
+    return found
 
 
 class _Rounding:
@@ -250,8 +214,10 @@ class _Rounding:
         quantized: QuantizedModel,
         model: BatchedModel,
         results: dict[str, Tensor],
+        keep: Tensor | None,
     ) -> None:
         self._owner, self._quantized, self._model, self._results = owner, quantized, model, results
+        self._keep = keep
         self._largest: dict[str, float] = {}
 
     def magnitudes(self, names: Sequence[str]) -> Tensor:
@@ -261,6 +227,8 @@ class _Rounding:
     def value(self, name: str, key: str, x: Tensor) -> Tensor:
         """The value as its integers stand for it."""
         full = f"{name}.{key}"
+        if self._keep is not None and x.shape[1] == self._keep.shape[1]:
+            x = x.masked_fill(~self._keep[:, :, None], 0)  # nothing is learned from absent tokens
         self._largest[full] = float(x.detach().abs().max())
         if key == "out":
             params = self._quantized.tensors[name]
@@ -322,10 +290,6 @@ def _repeat(values: Tensor, columns: int) -> Tensor:
     return values.repeat_interleave(columns // len(values))
 
 
-def _single(values: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    return values[0] if len(values) == 1 else tuple(values)
-
-
 def _key(name: str) -> str:
     """A value's name as that of a parameter, which has no dots."""
     return name.replace(".", "/")
@@ -336,9 +300,11 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return f"{names.get(layer, layer)}.{value}"
 
 
-def _is_int16(quantized: QuantizedModel, name: str) -> bool:
-    from tvmtiny.passes.graph import Graph
-
-    return any(
-        var.name == name and str(var.ty.dtype) == "int16" for var, _ in Graph(quantized.module["main"])
-    )
+def _int16_results(quantized: QuantizedModel) -> set[str]:
+    """The values `<layer>.out` that are int16."""
+    graph = Graph(quantized.module["main"])
+    return {
+        f"{var.name}.out"
+        for var, _ in graph
+        if var.name in quantized.tensors and str(var.ty.dtype) == "int16"
+    }
