@@ -16,6 +16,7 @@ from tvmtiny import __version__
 from tvmtiny.cli import (
     bench,
     board,
+    compress,
     console,
     doctor,
     evaluate,
@@ -55,6 +56,7 @@ app.command("doctor")(doctor.command)
 app.command("targets")(targets.command)
 app.command("inspect")(inspect.command)
 app.command("compile")(compile_command.command)
+app.command("compress")(compress.command)
 app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)

@@ -79,6 +79,7 @@ def run(
     blocks: bool = False,
     phases: Sequence[str] = (),
     build_dir: Path | None = None,
+    lean: bool = False,
 ) -> RunResult:
     """Build `artifact` for `target` and run it on `samples`.
 
@@ -93,6 +94,7 @@ def run(
         blocks: also count the executions of code blocks (QEMU only).
         phases: C functions; blocks are counted apart by which of them was entered last.
         build_dir: where to build; inside the model's directory if not given.
+        lean: build without debug information and warnings (QEMU only).
 
     Raises:
         UserError: unknown kind or target, samples that do not fit, a program that does not fit the target.
@@ -107,7 +109,7 @@ def run(
     kind, _, argument = on.partition(":")
     runner = _runner(kind)
     chosen = load_target(target or artifact.target) if not isinstance(target, Target) else target
-    job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases))
+    job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases), lean)
     parts = split(samples, (jobs or os.cpu_count() or 1) if runner.PARALLEL else 1)
     repeated = [[sample for sample in part for _ in range(repeat)] for part in parts]
     for index, sample in enumerate(samples):
