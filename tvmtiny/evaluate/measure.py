@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,9 @@ def evaluate(
         arena_bytes=artifact.arena_bytes,
         state_bytes=int(about.get("state_bytes", 0)),
         stack_bytes=result.stack_bytes if on != "host" else None,
-        flash=None if on == "host" or board.cpu == HOST else flash(artifact, board),
+        flash=None
+        if on == "host" or board.cpu == HOST
+        else flash(artifact, board, _whole(artifact, data, result)),
     )
 
 
@@ -189,6 +192,13 @@ def real_outputs(artifact: Artifact, rows: Sequence[dict[str, Array]]) -> dict[s
         scale, zero_point = np.asarray(info.scale or (1.0,)), np.asarray(info.zero_point or (0,))
         found[info.name] = ((integers - zero_point) * scale).astype(np.float32)
     return found
+
+
+def _whole(artifact: Artifact, data: Dataset, result: RunResult) -> Path | None:
+    """The program that ran, where it is all that the model directory has."""
+    extra = {TEXTS: "tokenizer", RECORDINGS: "features"}
+    ran = extra.get(data.kind)
+    return result.elf if all(bool(artifact.metadata.get(x)) == (x == ran) for x in extra.values()) else None
 
 
 def _is_measured(result: RunResult) -> bool:
