@@ -96,6 +96,7 @@ def compile(  # noqa: A001 - the verb of the command line
     int16: Sequence[str] = (),
     scales: ScaleSource | None = None,
     rounding: str = "auto",
+    bias_correction: bool = False,
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
@@ -129,6 +130,7 @@ def compile(  # noqa: A001 - the verb of the command line
         scales: scales and zero points of single values (`quant.scales`), before those of calibration or of the model.
         rounding: of weights, one of `quant.qparams.ROUNDINGS`: "nearest"; "gptq", by calibration data; "auto", which
             is "gptq" for int4.
+        bias_correction: whether biases take off the mean error that the rounding of weights makes in calibration.
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
@@ -178,7 +180,7 @@ def compile(  # noqa: A001 - the verb of the command line
         given |= read_scales(scales, traces[0].values)
     with stages("quantize"):
         statistics = Statistics([] if calibration is None else traces, given, inputs)
-        quantized = quantize(fused, statistics, range_method, residual, types, int16, rounding)
+        quantized = quantize(fused, statistics, range_method, residual, types, int16, rounding, bias_correction)
         stages.dump("quantized", quantized.module)
         stepped, deployed = _in_steps(quantized, step)
     program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)

@@ -114,8 +114,7 @@ class QuantizedModule(FusedModule):
         Raises:
             UserError: it is not the same model.
         """
-        self._integers()
-        names = FusedGraph(other).names_of(self._graph)
+        names = FusedGraph(other).names_of(FusedGraph(self.fused))
         return {
             "scales": to_scales(
                 {_renamed(name, names): params for name, params in self.chosen().items()}
@@ -130,15 +129,12 @@ class QuantizedModule(FusedModule):
     def _integers(self) -> tuple[QuantizedModel, BatchedModel]:
         version = tuple(p._version for p in (*self.parameters(), self.magnitudes))
         if self._made is None or self._made[0] != version:
-            for name, expr in self._graph.expressions.items():
-                values = self.constants[self._graph.same[name]].detach().numpy()
-                expr.value.copyfrom(np.ascontiguousarray(values))
             quantized = self._quantize(self.chosen())
             self._made = version, quantized, BatchedModel(quantized.module)
         return self._made[1:]
 
     def _quantize(self, chosen: Mapping[str, QuantParams]) -> QuantizedModel:
-        return quantize(self._fused, Statistics([], chosen), **self._options, rounding="nearest")
+        return quantize(self.fused, Statistics([], chosen), **self._options, rounding="nearest")
 
     # running
 
@@ -171,7 +167,7 @@ class QuantizedModule(FusedModule):
 
     def float_form(self) -> FusedModule:
         """The float module that is exported: the same weights, nothing rounded."""
-        found = FusedModule(self._fused, self._inputs)
+        found = FusedModule(self.fused, self._inputs)
         found.constants = self.constants
         return found.eval()
 
