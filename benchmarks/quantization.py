@@ -25,16 +25,14 @@ from torch.nn import functional as F  # noqa: N812
 from tvmtiny.compress.calibrated import Judge, Measured, calibrate
 from tvmtiny.compress.fused_module import FusedModule, fuse
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.qat import qat
+from tvmtiny.compress.qat import FineTuning, qat
 from tvmtiny.compress.quantize import layer_bytes, mixed
 from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Split, Task
-from tvmtiny.compress.training import Training
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TRAINING = Training(epochs=3, learning_rate=3e-4, weight_decay=0.0)
 
 
 def _accuracy(outputs: Any, targets: Any) -> dict[str, float]:
@@ -146,7 +144,7 @@ class Bench:
     def trained(self, seed: int) -> Row:
         """int4 with quantization-aware training."""
         progress = Progress(seed=seed, listener=lambda event: print(event, file=sys.stderr, flush=True))
-        module = qat(self.module, self.task, training=TRAINING, progress=progress)
+        module = qat(self.module, self.task, train=TRAINING[self.task_name], progress=progress)
         assert isinstance(module, QuantizedModule)
         return self.row(f"int4, trained (seed {seed})", module.quantized())
 

@@ -39,13 +39,15 @@ from tvmtiny.frontend.opening import model_stem, open_model
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
 from tvmtiny.passes import fold_query_key
+from tvmtiny.passes.compress_tables import CompressTables
+from tvmtiny.passes.compress_weights import CompressWeights
 from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.passes.step import step as run_in_steps
-from tvmtiny.passes.weight_types import weight_types
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
 from tvmtiny.quant import ranges, verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
@@ -55,6 +57,7 @@ from tvmtiny.quant.report import Quality
 from tvmtiny.quant.scales import ScaleSource, read_scales
 from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
+from tvmtiny.storage.choice import AS_THEY_ARE, FORMS, PLACES, Storage
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
@@ -91,6 +94,8 @@ def compile(  # noqa: A001 - the verb of the command line
     fold_qk: str = "auto",
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
+    compress_weights: str = "none",
+    decode: str = "tile",
     residual: str = "int8",
     step: int | None = None,
     int16: Sequence[str] = (),
@@ -123,6 +128,9 @@ def compile(  # noqa: A001 - the verb of the command line
         weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
+        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes or
+            as indices into codebooks, where that is shorter.
+        decode: one of `storage.choice.PLACES`: when compressed weights are decoded.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
             (docs/streaming.md); None: it takes whole sequences.
@@ -148,6 +156,7 @@ def compile(  # noqa: A001 - the verb of the command line
     check_output(directory)
     _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
     _check_choice("rounding of weights", rounding, ROUNDINGS)
+    storage = _storage(compress_weights, decode, weights)
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
@@ -164,7 +173,7 @@ def compile(  # noqa: A001 - the verb of the command line
         inputs = input_params(module)
         batch = _samples(calibration, inputs, specs, length_input, tokens)
         names = read_labels(labels if labels is not None else opened.labels, fused)
-        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+        types = stored_types(fused, weights, layer_weights)
         text = attach_tokenizer(
             tokenizer if tokenizer is not None else opened.tokenizer,
             specs,
@@ -182,8 +191,8 @@ def compile(  # noqa: A001 - the verb of the command line
         statistics = Statistics([] if calibration is None else traces, given, inputs)
         quantized = quantize(fused, statistics, range_method, residual, types, int16, rounding, bias_correction)
         stages.dump("quantized", quantized.module)
-        stepped, deployed = _in_steps(quantized, step)
-    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)
+        stepped, deployed = in_steps(quantized, step)
+    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned, storage)
     _check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
@@ -256,7 +265,13 @@ class Stages:
 
 
 def build_tuned(
-    quantized: QuantizedModel, board: Target, prefix: str, microkernels: str, stages: Stages, tuned: str
+    quantized: QuantizedModel,
+    board: Target,
+    prefix: str,
+    microkernels: str,
+    stages: Stages,
+    tuned: str,
+    storage: Storage = AS_THEY_ARE,
 ) -> tuple[Program, TunedRule]:
     """`build` for a board with the records of an objective; without them where the arena fits only so.
 
@@ -266,11 +281,11 @@ def build_tuned(
     regions = arena_regions(board)
     rule, plain = (TunedRule(board, objective, microkernels) for objective in (tuned, RULES))
     if rule.empty:
-        return build(quantized, board, prefix, microkernels, stages, regions), plain
+        return build(quantized, board, prefix, microkernels, stages, regions, storage=storage), plain
     try:
-        return build(quantized, board, prefix, microkernels, stages, regions, rule), rule
+        return build(quantized, board, prefix, microkernels, stages, regions, rule, storage), rule
     except UserError:
-        return build(quantized, board, prefix, microkernels, stages, regions), plain
+        return build(quantized, board, prefix, microkernels, stages, regions, storage=storage), plain
 
 
 def build(
@@ -281,6 +296,7 @@ def build(
     stages: Stages,
     regions: Sequence[MemoryRegion] = (),
     rule: Rule | None = None,
+    storage: Storage = AS_THEY_ARE,
 ) -> Program:
     """From the integer module to C functions, constants and the plan of the arena.
 
@@ -288,12 +304,17 @@ def build(
         microkernels: their family, by `schedule.rules.family`.
         regions: RAM for the arena; empty: no limit.
         rule: chooses schedules; the family's own when None.
+        storage: how weights are to lie in flash.
 
     Raises:
         UserError: the arena fits into none of the regions.
     """
+    compressed = storage != AS_THEY_ARE
     with stages("lower"):
-        lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(quantized.module))
+        module = CompressTables(storage.form)(quantized.module) if compressed else quantized.module
+        lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(module))
+        if compressed:
+            lowered = stages.dump("compressed", CompressWeights(storage)(lowered))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
     with stages("generate"):
@@ -380,7 +401,14 @@ def _batch(
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
-def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
+def stored_types(
+    fused: tvm.IRModule, weights: str, layer_weights: Mapping[str, str] | None = None
+) -> WeightTypes:
+    """How each matrix is stored, by the options of `compile`; int16 are the values of int8."""
+    return weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+
+
+def in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
     """The model of a step, if there is to be one, and the model that becomes C."""
     if step is None:
         return None, quantized
@@ -421,6 +449,20 @@ def _check_options(
             raise UserError(f"{option} is {value}.", "Give at least 1.")
     if step is not None:
         _check_step(fold_qk, features)
+
+
+def _storage(form: str, place: str, weights: str) -> Storage:
+    """How weights are to lie in flash; raises UserError for what cannot be."""
+    _check_choice("compression of weights", form, FORMS)
+    _check_choice("time to decode weights", place, PLACES)
+    if form == AS_THEY_ARE.form:
+        return AS_THEY_ARE
+    if weights == "int16":
+        raise UserError(
+            "--weights int16 takes flash to save time, --compress-weights time to save flash.",
+            "Leave one of them out.",
+        )
+    return Storage(form, place)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

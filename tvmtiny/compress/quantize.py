@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import nn
 
 from tvmtiny.compress.calibrated import Judge, calibrate
-from tvmtiny.compress.export import exported_fused
+from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task
@@ -58,7 +58,7 @@ def quantize(
     found = copy.deepcopy(module)
     if weights != "mixed":
         return with_options(found, **options, weights=weights)
-    fused = exported_fused(module, task)
+    fused = to_fused(module, task)
     _, statistics = calibrate(fused, task)
 
     def integers(types: WeightTypes) -> QuantizedModel:

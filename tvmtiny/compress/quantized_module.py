@@ -196,7 +196,7 @@ def _real_inputs(
     """Inputs by name; features as what their integers stand for."""
     found = dict(named)
     for name, params in quantized.inputs.items():
-        real = (integers[name] - torch.from_numpy(params.zero_point)) * torch.from_numpy(params.scale)
+        real = (integers[name] - torch.tensor(params.zero_point)) * torch.tensor(params.scale)
         found[name] = real.float().reshape(named[name].shape)
     return found
 
@@ -234,7 +234,7 @@ class _Rounding:
 
     def _rounded(self, x: Tensor, full: str, params: QuantParams, integers: Tensor | None) -> Tensor:
         learned = self._owner.steps[_key(full)] if _key(full) in self._owner.steps else None
-        scale = torch.from_numpy(np.atleast_1d(np.asarray(params.scale, np.float64)))
+        scale = torch.tensor(params.scale, dtype=torch.float64).reshape(-1)
         if learned is not None:
             learned = _repeat(torch.exp(learned), x.shape[-1])
         zero_point = int(np.asarray(params.zero_point).reshape(-1)[0])

@@ -5,15 +5,16 @@ The real pipeline runs, up to the memory plan, with placeholder ranges. Cycles a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
 
 from tvmtiny.codegen.planner import kilobytes, place
 from tvmtiny.codegen.program import Program
-from tvmtiny.compiler import Stages, arena_regions, build
+from tvmtiny.compiler import Stages, arena_regions, build, in_steps, stored_types
 from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
@@ -25,7 +26,7 @@ from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.estimate import CoreFigures, core_figures, steps, work
 from tvmtiny.schedule.rules import family
-from tvmtiny.target import Target
+from tvmtiny.target import Target, list_targets
 
 INPUTS = "inputs"
 """The row of what belongs to no operator: the scaling of feature inputs."""
@@ -95,7 +96,9 @@ class Inspection:
 
     Attributes:
         fits: a row a target; none where the model cannot be compiled, for the reasons in `unsupported` and `problems`.
-        max_tokens: S. has_length: whether a run may take fewer. Both None where the model cannot be compiled.
+        max_tokens: S, of a step or of the whole. has_length: whether a run may take fewer. Both None where the model
+            cannot be compiled.
+        in_steps: whether figures are those of a step.
     """
 
     operators: tuple[Operator, ...] = ()
@@ -104,6 +107,17 @@ class Inspection:
     problems: tuple[Problem, ...] = ()
     max_tokens: int | None = None
     has_length: bool | None = None
+    in_steps: bool = False
+
+
+def targets_for(weights: str) -> list[Target]:
+    """All targets that have micro-kernels for weights stored so."""
+    found = []
+    for target in list_targets():
+        with contextlib.suppress(UserError):
+            family(target, weights)
+            found.append(target)
+    return found
 
 
 def inspect(
@@ -114,40 +128,51 @@ def inspect(
     max_tokens: int | None = None,
     latency_budget_ms: float | None = None,
     fold_qk: str = "auto",
+    weights: str = "int8",
     residual: str = "int8",
+    layer_weights: Mapping[str, str] | None = None,
+    int16: Sequence[str] = (),
+    step: int | None = None,
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens, fold_qk, residual: as for `tvmtiny.compile`.
+        model, shapes, max_tokens, fold_qk, weights, residual, layer_weights, int16, step: as for `tvmtiny.compile`.
+            Of a model in steps, figures are those of a step of so many tokens at the end of a sequence.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
         latency_budget_ms: the longest that an inference may take.
 
     Raises:
         UserError: the model cannot be read, or its shapes are not known.
     """
+    families = {target.name: family(target, weights) for target in targets}
     try:
         module = import_model(model, shapes, max_tokens)
     except UnsupportedOperators as error:
         return Inspection(unsupported=error.rows)
     fused = None
     try:
-        fused = tvm.transform.Sequential(fusion_passes(fold_qk))(module)
+        fused = tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        quantized = quantize(fused, placeholder_statistics(fused, specs, tokens), "minmax", residual)
+        types = stored_types(fused, weights, layer_weights)
+        statistics = placeholder_statistics(fused, specs, tokens)
+        _, quantized = in_steps(quantize(fused, statistics, "minmax", residual, types, int16), step)
     except UserError as error:
         return _not_compiled(fused, error)
-    programs = _programs(quantized, targets)
+    programs = _programs(quantized, targets, families)
     figures = core_figures()
     return Inspection(
-        operators=_operators(fused, quantized, programs[family(targets[0])]),
+        operators=_operators(fused, quantized, programs[families[targets[0].name]]),
         fits=tuple(
-            _fit(target, programs[family(target)], quantized, figures.get(target.cpu), latency_budget_ms)
+            _fit(
+                target, programs[families[target.name]], quantized, figures.get(target.cpu), latency_budget_ms
+            )
             for target in targets
         ),
-        max_tokens=tokens,
+        max_tokens=quantized.max_tokens,
         has_length=quantized.has_length,
+        in_steps=step is not None,
     )
 
 
@@ -179,9 +204,11 @@ def _parameters(fused: tvm.IRModule) -> dict[str, int]:
     return counts
 
 
-def _programs(quantized: QuantizedModel, targets: Sequence[Target]) -> dict[str, Program]:
+def _programs(
+    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str]
+) -> dict[str, Program]:
     """A program for each family of micro-kernels: what differs between cores of one family has no part in it."""
-    boards = {family(target): target for target in reversed(targets)}
+    boards = {families[target.name]: target for target in reversed(targets)}
     return {name: build(quantized, board, "model", name, Stages()) for name, board in boards.items()}
 
 
