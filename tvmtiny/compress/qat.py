@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Interval
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tvmtiny.compress.calibrated import calibrate
-from tvmtiny.compress.export import exported_fused
+from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.quantized_module import QuantizedModule
@@ -19,7 +20,14 @@ from tvmtiny.compress.training import Training, fit
 from tvmtiny.passes.quantize import quantize
 from tvmtiny.passes.weight_types import weight_types
 
-DEFAULT = Training(epochs=5, learning_rate=3e-4, weight_decay=0.0)
+
+@dataclass(frozen=True)
+class FineTuning(Training):
+    """A short training, as weights are where they should be but for their rounding."""
+
+    epochs: Annotated[int, Ge(1)] = 3
+    learning_rate: Annotated[float, Gt(0)] = 3e-4
+    weight_decay: Annotated[float, Ge(0)] = 0.0
 
 
 def qat(
@@ -30,7 +38,7 @@ def qat(
     residual: Literal["int8", "int16"] = "int8",
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     distil: Annotated[float, Interval(ge=0, le=1)] = 0.5,
-    training: Training = DEFAULT,
+    train: FineTuning = FineTuning(),
     progress: Progress | None = None,
 ) -> nn.Module:
     """Train `module` to be good as integers.
@@ -44,19 +52,20 @@ def qat(
         residual: type of the residual stream.
         range_method: how the first step sizes are chosen from the task's calibration inputs.
         distil: share of the loss that is the distance from the outputs of `module`; the rest is the task's own.
+        train: how; what is left out has the defaults of `FineTuning`.
 
     Raises:
         UserError: the model has an operator that cannot be trained so, or the loss is not finite.
     """
     progress = progress or Progress()
-    fused = exported_fused(module, task)
+    fused = to_fused(module, task)
     types = weight_types(fused, weights, compile_options(module).get("layer_weights"))
     _, statistics = calibrate(fused, task)
     start = quantize(fused, statistics, range_method, residual, types, rounding="nearest")
     found = QuantizedModule(fused, list(task.calibration), start.chosen, types, residual)
-    fit(found, task, training, progress=progress, loss=lambda m, x, y: _loss(m, module, task, x, y, distil))
+    fit(found, task, train, progress=progress, loss=lambda m, x, y: _loss(m, module, task, x, y, distil))
     kept = {name: value for name, value in compile_options(module).items() if name != "layer_weights"}
-    return with_options(found, **kept, **found.options(exported_fused(found, task)))
+    return with_options(found, **kept, **found.options(to_fused(found, task)))
 
 
 def _loss(

@@ -112,8 +112,7 @@ class QuantizedModule(FusedModule):
         Raises:
             UserError: it is not the same model.
         """
-        self._integers()
-        names = FusedGraph(other).names_of(self._graph)
+        names = FusedGraph(other).names_of(FusedGraph(self.fused))
         return {
             "scales": to_scales({_renamed(name, names): params for name, params in self.chosen().items()}),
             "layer_weights": {names[name]: kind for name, kind in self._options["weights"].items()},
@@ -126,15 +125,12 @@ class QuantizedModule(FusedModule):
     def _integers(self) -> tuple[QuantizedModel, BatchedModel]:
         version = tuple(p._version for p in (*self.parameters(), self.magnitudes))
         if self._made is None or self._made[0] != version:
-            for name, expr in self._graph.expressions.items():
-                values = self.constants[self._graph.same[name]].detach().numpy()
-                expr.value.copyfrom(np.ascontiguousarray(values))
             quantized = self._quantize(self.chosen())
             self._made = version, quantized, BatchedModel(quantized.module)
         return self._made[1:]
 
     def _quantize(self, chosen: Mapping[str, QuantParams]) -> QuantizedModel:
-        return quantize(self._fused, Statistics([], chosen), **self._options, rounding="nearest")
+        return quantize(self.fused, Statistics([], chosen), **self._options, rounding="nearest")
 
     # running
 
@@ -167,7 +163,7 @@ class QuantizedModule(FusedModule):
 
     def float_form(self) -> FusedModule:
         """The float module that is exported: the same weights, nothing rounded."""
-        found = FusedModule(self._fused, self._inputs)
+        found = FusedModule(self.fused, self._inputs)
         found.constants = self.constants
         return found.eval()
 
@@ -196,7 +192,7 @@ def _real_inputs(
     """Inputs by name; features as what their integers stand for."""
     found = dict(named)
     for name, params in quantized.inputs.items():
-        real = (integers[name] - torch.from_numpy(params.zero_point)) * torch.from_numpy(params.scale)
+        real = (integers[name] - torch.tensor(params.zero_point)) * torch.tensor(params.scale)
         found[name] = real.float().reshape(named[name].shape)
     return found
 
@@ -234,7 +230,7 @@ class _Rounding:
 
     def _rounded(self, x: Tensor, full: str, params: QuantParams, integers: Tensor | None) -> Tensor:
         learned = self._owner.steps.get(_key(full), None)
-        scale = torch.from_numpy(np.atleast_1d(np.asarray(params.scale, np.float64)))
+        scale = torch.tensor(params.scale, dtype=torch.float64).reshape(-1)
         if learned is not None:
             learned = _repeat(torch.exp(learned), x.shape[-1])
         zero_point = int(np.asarray(params.zero_point).reshape(-1)[0])

@@ -15,7 +15,10 @@ from typing import Any
 
 from tvmtiny.compress.parameters import unknown
 
-STEPS: dict[str, str] = {}
+STEPS: dict[str, str] = {
+    "qat": "tvmtiny.compress.qat",
+    "quantize": "tvmtiny.compress.quantize",
+}
 """Module of each step."""
 
 GIVEN = ("module", "task", "progress")

@@ -172,7 +172,7 @@ def inspect(
 
 def _placeholder(options: ModelOptions) -> ModelOptions:
     """Without what takes time and changes no size."""
-    return dataclasses.replace(options, range_method="minmax", rounding="nearest")
+    return dataclasses.replace(options, range_method="minmax", rounding="nearest", bias_correction=False)
 
 
 def _not_compiled(fused: tvm.IRModule | None, error: UserError) -> Inspection:
