@@ -80,7 +80,7 @@ def test_coded_bytes_come_back(values: list[int], skew: float) -> None:
     assert np.array_equal(code.decode(data, array.size), array[0])
     words = _words(code)  # and by the definition of a prefix code
     found, word = [], ""
-    for bit in "".join(format(part, "016b") for part in data.tolist()):
+    for bit in "".join(format(part, "08b") for part in data.tolist()):
         word += bit
         if word in words and len(found) < array.size:
             found.append(words[word])
