@@ -15,7 +15,11 @@ from typing import Any
 
 from tvmtiny.compress.parameters import unknown
 
-STEPS: dict[str, str] = {}
+STEPS = {
+    "distil": "tvmtiny.compress.distil",
+    "low_rank": "tvmtiny.compress.low_rank",
+    "prune": "tvmtiny.compress.prune",
+}
 """Module of each step."""
 
 GIVEN = ("module", "task", "progress")
