@@ -13,7 +13,9 @@ Rng = np.random.Generator
 
 
 def _out(rng: Rng, values: np.ndarray) -> Buffer:
-    return Buffer(noise(rng, np.int8, values.size), values.reshape(-1).view(np.int8), skew=int(rng.integers(0, 4)))
+    return Buffer(
+        noise(rng, np.int8, values.size), values.reshape(-1).view(np.int8), skew=int(rng.integers(0, 4))
+    )
 
 
 def _ids(rng: Rng, rows: int, table_rows: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import tempfile
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import tvm
 from torch import nn
 
+from tvmtiny.compress.fused_module import fuse
 from tvmtiny.compress.task import Arrays, Task
 from tvmtiny.errors import UserError
+from tvmtiny.options import ModelOptions
 from tvmtiny.report.inspection import Fit, Inspection, inspect
 from tvmtiny.target import load_target
 
@@ -26,7 +30,7 @@ TOLERANCE = 1e-4
 """Largest difference of an output of torch and of ONNX Runtime, relative to the largest value where that is above 1."""
 COMPARED = 32
 """Calibration samples over which they are compared."""
-_ESTIMATED = ("max_tokens", "fold_qk", "residual", "weights", "layer_weights", "int16")
+_ESTIMATED = tuple(field.name for field in dataclasses.fields(ModelOptions))
 
 
 def to_onnx(module: nn.Module, task: Task) -> onnx.ModelProto:
@@ -56,6 +60,14 @@ def to_onnx(module: nn.Module, task: Task) -> onnx.ModelProto:
     _strip_origin(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def exported_fused(module: nn.Module, task: Task) -> tvm.IRModule:
+    """The fused float module of `module`; its layers have the names that compiling the exported file gives them."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        onnx.save(to_onnx(module, task), str(path))
+        return fuse(path)
 
 
 @contextmanager
@@ -117,8 +129,8 @@ def estimate(proto: onnx.ModelProto, options: dict[str, Any]) -> tuple[Inspectio
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"
         onnx.save(proto, str(path))
-        given = {name: options[name] for name in _ESTIMATED if name in options}
-        found = inspect(str(path), [load_target(options["target"])], **given)
+        given = ModelOptions(**{name: options[name] for name in _ESTIMATED if name in options})
+        found = inspect(str(path), [load_target(options["target"])], given)
     if found.fits:
         return found, found.fits[0]
     if found.unsupported:

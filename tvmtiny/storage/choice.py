@@ -24,8 +24,8 @@ FORMS = (NONE, PACKED, HUFFMAN, AUTO)
 
 TILE, BOOT = "tile", "boot"
 PLACES = (TILE, BOOT)
-"""When weights are decoded: in each run, a matrix just before the operator that multiplies it; or once, before the first
-run. Rows of embedding tables are decoded when they are wanted, in either case."""
+"""When weights are decoded: in each run, a matrix just before the operator that multiplies it; or once, before the
+first run. Rows of embedding tables are decoded when they are wanted, in either case."""
 
 CALL_BYTES = 64
 """Code of one more operator, its call included (gcc, -O2)."""

@@ -1,0 +1,50 @@
+"""A fused module over a task's samples: what its tensors hold, and its outputs as float and as integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tvm
+
+from tvmtiny.compress.batched import BatchedModel
+from tvmtiny.compress.task import Arrays, Task
+from tvmtiny.frontend.data import Batch, check_arrays, input_specs
+from tvmtiny.passes.quantize import QuantizedModel
+from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.reference import integer_inputs
+
+Array = npt.NDArray[Any]
+
+
+def calibrate(fused: tvm.IRModule, task: Task) -> tuple[list[Trace], Statistics]:
+    """The float module over the calibration inputs of a task."""
+    samples = batch(fused, task.calibration)
+    traces = list(run_all(FloatModel(fused), samples.arrays, samples.n_tokens))
+    return traces, Statistics(traces)
+
+
+def batch(fused: tvm.IRModule, inputs: Arrays) -> Batch:
+    """Inputs of a task as a fused module takes them; raises UserError for those that it does not."""
+    specs, mask, tokens = input_specs(fused)
+    return check_arrays(dict(inputs), specs, mask, tokens)
+
+
+def integer_outputs(quantized: QuantizedModel, fused: tvm.IRModule, inputs: Arrays) -> list[Array]:
+    """The results of an integer module in real numbers, (N, rows, columns) each, in order."""
+    samples, specs = batch(fused, inputs), input_specs(fused)[0]
+    rows = [
+        integer_inputs(quantized, specs, {name: array[i] for name, array in samples.arrays.items()})
+        for i in range(len(samples))
+    ]
+    stacked = {
+        name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64)) for name in rows[0]
+    }
+    results = BatchedModel(quantized.module).run(stacked, torch.from_numpy(samples.n_tokens.astype(np.int64)))
+    params = [quantized.tensors[name] for name in quantized.outputs]
+    return [
+        (results[name].numpy() - np.asarray(p.zero_point)) * np.asarray(p.scale)
+        for name, p in zip(quantized.outputs, params, strict=True)
+    ]
