@@ -11,25 +11,50 @@ from tvmtiny.ablate.text import cell, title, value
 from tvmtiny.ablate.variants import CHANGE, PREFIX, WHOLE, WITHOUT
 
 WIDTH, HEIGHT = 420, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 20, 42
 COLORS = {WHOLE: "#e08a2e", PREFIX: "#2fa36b", WITHOUT: "#4e79d6", CHANGE: "#b65fcf"}
 """Colours by kind of variant, on light and dark ground alike."""
+CHARACTER, LINE, OFFSET = 6.2, 12, 7
+"""Width of a character and height of a line of a label, and how far it is from its point."""
 MARGIN = 0.08
 """Share of the range that is left free at either end of an axis."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A variant; `half_x` and `half_y` are half the lengths of its spreads."""
+    """A variant.
+
+    Attributes:
+        half_x, half_y: half the lengths of its spreads.
+        about: all that is known of it.
+    """
 
     x: float
     y: float
     half_x: float
     half_y: float
     color: str
-    label: str
     about: str
     on_front: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A name beside its point: where its text begins, and its base line."""
+
+    text: str
+    left: float
+    y: float
+
+    @property
+    def right(self) -> float:
+        """Where it ends, about."""
+        return self.left + CHARACTER * len(self.text)
+
+    def covers(self, other: Label) -> bool:
+        """Whether the two cannot both be read."""
+        apart = self.right < other.left or other.right < self.left or abs(self.y - other.y) > LINE
+        return not apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +73,7 @@ class Chart:
     x_title: str
     y_title: str
     points: tuple[Point, ...]
+    labels: tuple[Label, ...]
     front: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -91,7 +117,6 @@ def chart(summary: Summary, metric: str, cost: str) -> Chart:
             half_x=abs(x.at(row.figures[cost].stdev or 0) - x.at(0)),
             half_y=abs(y.at(row.figures[metric].stdev or 0) - y.at(0)),
             color=COLORS[row.kind],
-            label=row.variant,
             about=f"{row.variant}: {title(metric)} {cell(row, metric)}, {title(cost)} {cell(row, cost)}",
             on_front=row.variant in front,
         )
@@ -103,10 +128,28 @@ def chart(summary: Summary, metric: str, cost: str) -> Chart:
         x_title=title(cost),
         y_title=title(metric),
         points=tuple(points),
+        labels=_labels(
+            [
+                (row.variant, point)
+                for row, point in zip(rows, points, strict=True)
+                if point.on_front or row.kind == WHOLE
+            ]
+        ),
         front=" ".join(f"{p.x:.1f},{p.y:.1f}" for p in line),
         x_ticks=tuple(Tick(x.at(v), _plain(cost, v)) for v in x.ticks(4)),
         y_ticks=tuple(Tick(y.at(v), _plain(metric, v)) for v in y.ticks(5)),
     )
+
+
+def _labels(named: Sequence[tuple[str, Point]]) -> tuple[Label, ...]:
+    """Names beside points, on the side where there is more room; one that would cover an earlier one is left out."""
+    found: list[Label] = []
+    for text, point in named:
+        left = point.x + OFFSET if point.x < WIDTH / 2 else point.x - OFFSET - CHARACTER * len(text)
+        label = Label(text, left, point.y - OFFSET)
+        if not any(label.covers(other) for other in found):
+            found.append(label)
+    return tuple(found)
 
 
 def _plain(name: str, x: float) -> str:

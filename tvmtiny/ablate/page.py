@@ -8,7 +8,7 @@ from tvmtiny import __version__
 from tvmtiny.ablate import chart as charts
 from tvmtiny.ablate.run import COSTS
 from tvmtiny.ablate.summary import Row, Summary
-from tvmtiny.ablate.text import SECTIONS, cell, columns, delta, title, value
+from tvmtiny.ablate.text import SECTIONS, changed, columns, delta, title, value
 from tvmtiny.ablate.variants import WHOLE
 from tvmtiny.templates import jinja_environment
 
@@ -50,13 +50,14 @@ def page(summary: Summary, recipe: str, about: str) -> str:
             ],
             size=charts,
             charts=[charts.chart(summary, summary.metrics[0], name) for name in drawn],
-            kinds={SECTIONS[kind]: color for kind, color in charts.COLORS.items()},
+            kinds={SECTIONS[row.kind]: charts.COLORS[row.kind] for row in summary.rows},
             bars={title(name): _bars(rows, name) for name in shown},
             rows=summary.rows,
             sections=SECTIONS,
             columns=columns(summary),
             title=title,
-            cell=cell,
+            value=value,
+            changed=changed,
         )
     )
 

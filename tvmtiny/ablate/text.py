@@ -53,12 +53,16 @@ def delta(name: str, own: Stat | None, difference: Stat | None) -> str:
 
 
 def cell(row: Row, name: str) -> str:
-    """A figure, and below the recipe its difference."""
-    own = row.figures.get(name)
+    """A figure with its difference in parentheses."""
+    own, change = row.figures.get(name), changed(row, name)
     if own is None:
         return ""
-    changed = delta(name, own, row.deltas.get(name)) if row.kind != WHOLE else ""
-    return f"{value(name, own)} ({changed})" if changed else value(name, own)
+    return f"{value(name, own)} ({change})" if change else value(name, own)
+
+
+def changed(row: Row, name: str) -> str:
+    """How a variant's figure differs from the recipe's; empty for the recipe itself."""
+    return delta(name, row.figures.get(name), row.deltas.get(name)) if row.kind != WHOLE else ""
 
 
 def note(summary: Summary, recipe: str, target: str, samples: str) -> str:
@@ -66,9 +70,9 @@ def note(summary: Summary, recipe: str, target: str, samples: str) -> str:
     seeds = max(row.seeds for row in summary.rows)
     spread = f"Mean ± sample standard deviation of {seeds} seeds. " if seeds > 1 else "One seed. "
     return (
-        f"By `tvmtiny ablate {recipe} --seeds {seeds}`. {spread}Metrics are of the compiled model on {samples}, "
-        "float ones of the trained module; flash (weights, tables, code, tokenizer), RAM (arena, stack) and instructions "
-        f"are for {target}; instructions are exact, latency is an estimate, both the median. In parentheses: the "
+        f"By `tvmtiny ablate {recipe} --seeds {seeds}`. {spread}Metrics are of the compiled model on {samples}, float "
+        "ones of the trained module. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and instructions are "
+        f"for {target}: instructions are exact, latency is an estimate, both the median. In parentheses: the "
         "difference to the recipe, seed by seed, in points or per cent."
     )
 

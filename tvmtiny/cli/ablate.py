@@ -197,7 +197,7 @@ def _show(summary: Summary, about: str, place: Path) -> None:
 def _table(summary: Summary, names: list[str]) -> Table:
     from rich.markup import escape
 
-    from tvmtiny.ablate.text import delta, title, value
+    from tvmtiny.ablate.text import cell, title
     from tvmtiny.ablate.variants import WHOLE
 
     table = console.table("Ablation", "variant", *map(title, names), right=tuple(map(title, names)))
@@ -207,10 +207,6 @@ def _table(summary: Summary, names: list[str]) -> Table:
         if row.kind != kind:
             kind = row.kind
             table.add_section()
-        cells = []
-        for name in names:
-            own = row.figures.get(name)
-            changed = delta(name, own, row.deltas.get(name)) if kind != WHOLE else ""
-            cells.append("" if own is None else value(name, own) + (f"\n({changed})" if changed else ""))
+        cells = [cell(row, name).replace(" (", "\n(") for name in names]
         table.add_row(escape(row.variant), *cells)
     return table
