@@ -56,7 +56,7 @@ from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent
 from tvmtiny.quant.report import Quality
 from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking, family
-from tvmtiny.storage.choice import AS_THEY_ARE, FORMS, PLACES, Storage
+from tvmtiny.storage.choice import AS_THEY_ARE, FORMS, PLACES, ROWS, Storage
 from tvmtiny.target import MemoryRegion, Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
@@ -303,7 +303,7 @@ def build(
     with stages("lower"):
         module = CompressTables(storage.form)(quantized.module) if compressed else quantized.module
         lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(module))
-        if compressed:
+        if compressed and storage.place != ROWS:
             lowered = stages.dump("compressed", CompressWeights(storage)(lowered))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))

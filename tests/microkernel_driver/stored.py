@@ -13,7 +13,9 @@ Rng = np.random.Generator
 
 
 def _out(rng: Rng, values: np.ndarray) -> Buffer:
-    return Buffer(noise(rng, np.int8, values.size), values.reshape(-1).view(np.int8), skew=int(rng.integers(0, 4)))
+    return Buffer(
+        noise(rng, np.int8, values.size), values.reshape(-1).view(np.int8), skew=int(rng.integers(0, 4))
+    )
 
 
 def _ids(rng: Rng, rows: int, table_rows: int) -> np.ndarray:
@@ -55,7 +57,13 @@ def _coded(rng: Rng, rows: int, cols: int, extreme: bool) -> tuple[np.ndarray, C
 
 def _code_arguments(rng: Rng, data: np.ndarray, code: Code, out: Buffer) -> list[Argument]:
     table = Buffer(noise(rng, np.uint16, TABLE), np.zeros(TABLE, np.uint16))  # cleared by the driver
-    return [Buffer(data, skew=int(rng.integers(0, 4))), Buffer(code.symbols), Buffer(code.lengths), out, table]
+    return [
+        Buffer(data, skew=int(rng.integers(0, 4))),
+        Buffer(code.symbols),
+        Buffer(code.lengths),
+        out,
+        table,
+    ]
 
 
 def huffman_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:

@@ -138,7 +138,9 @@ def _function(call: Call) -> dict[str, Any]:
 def _storage(program: Program) -> dict[str, Any]:
     """What is compressed, and what that saves in flash and takes of the arena."""
     sizes = {constant.symbol: constant.array.nbytes for constant in program.constants}
-    decoders = {call.constants[0]: call for call in program.all_calls if call.decodes}  # a matrix may be used twice
+    decoders = {
+        call.constants[0]: call for call in program.all_calls if call.decodes
+    }  # a matrix may be used twice
     stored = {symbol for call in decoders.values() for symbol in call.constants}
     plain = sum(call.function.plain_bytes for call in decoders.values())
     return {

@@ -24,7 +24,11 @@ def _infer(o: Operands) -> relax.TensorType:
 
 
 def _reference(o: Operands, n: int) -> Array:
-    code, data, count = Code(np.asarray(o["symbols"]), np.asarray(o["lengths"])), np.asarray(o["data"]), o.attrs["count"]
+    code, data, count = (
+        Code(np.asarray(o["symbols"]), np.asarray(o["lengths"])),
+        np.asarray(o["data"]),
+        o.attrs["count"],
+    )
     if "ids" not in o:
         return code.decode(data, count).view(_dtype(o))[None]
     rows = [

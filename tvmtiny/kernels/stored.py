@@ -64,9 +64,7 @@ def next_byte(data, symbols, lengths, at, place, symbol, length, out, out_row, i
     for bits in T.serial(huffman.LIMIT):
         if length[0] == 0:
             place[0] = place[0] * 2 + T.bitwise_and(
-                T.shift_right(
-                    T.Cast("int32", data[T.truncdiv(at[0], 8)]), 7 - T.truncmod(at[0], 8)
-                ),
+                T.shift_right(T.Cast("int32", data[T.truncdiv(at[0], 8)]), 7 - T.truncmod(at[0], 8)),
                 1,
             )
             at[0] = at[0] + 1

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tvm
 from tvm import relax, tirx
@@ -118,7 +117,9 @@ class _Rewriter:
             return self.mapping[value]
         if op_name(value) != "call_tir":
             args = [self.mapping.get(arg, arg) for arg in value.args]
-            return self.builder.emit(relax.Call(value.op, args, value.attrs, value.ty_args), name_hint=var.name)
+            return self.builder.emit(
+                relax.Call(value.op, args, value.attrs, value.ty_args), name_hint=var.name
+            )
         function, fields = self.module[value.args[0]], value.args[1].fields
         names = [param.name for param in function.params]
         args = [self._operand(var, name, field) for name, field in zip(names, fields, strict=False)]
