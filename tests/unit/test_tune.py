@@ -202,7 +202,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine whose images are written but not compiled."""
     (tmp_path / "images").mkdir()
     monkeypatch.setattr("tvmtiny.tune.engine.require_tools", lambda target: None)
-    monkeypatch.setattr("tvmtiny.tune.engine.build", lambda artifact, target, directory: mock.Mock())
+    monkeypatch.setattr("tvmtiny.tune.engine.build", lambda artifact, target, directory, **_: mock.Mock())
     monkeypatch.setattr("tvmtiny.tune.engine.code_bytes", lambda directory, index: 500)
     with Store(tmp_path / "store", "").opened() as store:
         yield Engine(load_target("qemu-m4"), Everywhere(), store, Limits(), tmp_path / "images")
@@ -244,7 +244,7 @@ def test_an_environment_that_fails_is_no_candidates_fault(
                 engine.measure([(task, point) for point in points])
     assert engine.store.known(task.signature) == []
 
-    def build_default(artifact: Artifact, *_: object) -> mock.Mock:
+    def build_default(artifact: Artifact, *_: object, **__: object) -> mock.Mock:
         if space.describe(other) in (artifact.directory / "candidate_0.c").read_text():
             raise BuildFailure("tvmt_pairs.h:1: error: no such thing")
         return mock.Mock()

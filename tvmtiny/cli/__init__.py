@@ -19,6 +19,7 @@ from tvmtiny.cli import (
     compress,
     console,
     doctor,
+    evaluate,
     inspect,
     profile,
     project,
@@ -59,6 +60,7 @@ app.command("compress")(compress.command)
 app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)
+app.command("evaluate")(evaluate.command)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.add_typer(board.app, name="board")

@@ -43,6 +43,22 @@ class WeightType(enum.StrEnum):
     int16 = "int16"
 
 
+class Compression(enum.StrEnum):
+    """Forms of weights in flash."""
+
+    none = "none"
+    packed = "packed"
+    huffman = "huffman"
+    auto = "auto"
+
+
+class Decode(enum.StrEnum):
+    """When compressed weights are decoded."""
+
+    tile = "tile"
+    boot = "boot"
+
+
 class RangeMethod(enum.StrEnum):
     """How ranges of activations are chosen from calibration data."""
 
@@ -147,6 +163,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         ],
         "residual": artifact.metadata.get("residual"),
         "step": artifact.metadata.get("step"),
+        "storage": artifact.metadata.get("storage"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -189,6 +206,17 @@ def _show_scales(scales: dict[str, str]) -> None:
         )
 
 
+def _show_storage(artifact: Artifact) -> None:
+    storage = artifact.metadata.get("storage", {})
+    if storage.get("plain_bytes"):
+        plain, stored = storage["plain_bytes"], storage["stored_bytes"]
+        when = "once, by the init function" if storage["decode"] == "boot" else "in each run"
+        console.show(
+            f"Compressed: {plain:,} bytes of weights take {stored:,} bytes of flash ({1 - stored / plain:.1%} less); "
+            f"decoded {when}, up to {storage['decoded_bytes']:,} bytes of the arena at a time"
+        )
+
+
 def _show_step(artifact: Artifact) -> None:
     step = artifact.metadata.get("step")
     if step is not None:
@@ -212,6 +240,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
     _show_schedules(artifact)
     _show_int16(artifact)
+    _show_storage(artifact)
     _show_step(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
@@ -323,6 +352,19 @@ def command(
             show_default=False,
         ),
     ] = None,
+    compress_weights: Annotated[
+        Compression,
+        typer.Option(
+            help="Hold weights and embeddings in Huffman codes, or as indices into codebooks where there are at most "
+            "128 distinct values, each where that is shorter; the results stay the same."
+        ),
+    ] = Compression.none,
+    decode: Annotated[
+        Decode,
+        typer.Option(
+            help="Decode compressed weights in each run, one matrix at a time, or once at boot into RAM of the arena."
+        ),
+    ] = Decode.tile,
     tuned: Annotated[
         Tuned,
         typer.Option(
@@ -392,6 +434,8 @@ def command(
             int16=parse_layers(int16 or []),
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            compress_weights=compress_weights.value,
+            decode=decode.value,
             tuned=tuned.value,
             step=step,
             verify=verify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import tempfile
@@ -14,10 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import tvm
 from torch import nn
 
+from tvmtiny.compress.fused_module import fuse
+from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Arrays, Task
 from tvmtiny.errors import UserError
+from tvmtiny.options import ModelOptions
 from tvmtiny.report.inspection import Fit, Inspection, inspect
 from tvmtiny.target import load_target
 
@@ -26,7 +31,7 @@ TOLERANCE = 1e-4
 """Largest difference of an output of torch and of ONNX Runtime, relative to the largest value where that is above 1."""
 COMPARED = 32
 """Calibration samples over which they are compared."""
-_ESTIMATED = ("max_tokens", "fold_qk", "residual", "weights", "layer_weights", "int16")
+_ESTIMATED = tuple(field.name for field in dataclasses.fields(ModelOptions))
 
 
 def to_onnx(module: nn.Module, task: Task) -> onnx.ModelProto:
@@ -58,6 +63,14 @@ def to_onnx(module: nn.Module, task: Task) -> onnx.ModelProto:
     return proto
 
 
+def exported_fused(module: nn.Module, task: Task) -> tvm.IRModule:
+    """The fused float module of `module`; its layers have the names that compiling the exported file gives them."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        onnx.save(to_onnx(module, task), str(path))
+        return fuse(path)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's remarks on what it supports beyond this model."""
@@ -82,6 +95,19 @@ def _strip_origin(proto: onnx.ModelProto) -> None:
     graph.name = "model"
 
 
+def to_fused(module: nn.Module, task: Task) -> tvm.IRModule:
+    """The fused float module of the exported one: its layers have the names that `layer_weights` takes."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        onnx.save(to_onnx(module, task), str(path))
+        return fuse(path)
+
+
+def exported_form(module: nn.Module) -> nn.Module:
+    """What is exported of a module: of one that computes integers, the float module."""
+    return module.float_form() if isinstance(module, QuantizedModule) else module
+
+
 def check_export(proto: onnx.ModelProto, module: nn.Module, task: Task) -> float:
     """The largest difference of any output between ONNX Runtime and torch, over calibration samples.
 
@@ -92,7 +118,7 @@ def check_export(proto: onnx.ModelProto, module: nn.Module, task: Task) -> float
 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs: Arrays = {name: x[:COMPARED] for name, x in task.calibration.items()}
-    expected = task.predict(module, inputs)
+    expected = task.predict(exported_form(module), inputs)
     rows = range(len(next(iter(inputs.values()))))
     found = [session.run(list(task.outputs), {k: x[i : i + 1] for k, x in inputs.items()}) for i in rows]
     worst = 0.0
@@ -117,8 +143,8 @@ def estimate(proto: onnx.ModelProto, options: dict[str, Any]) -> tuple[Inspectio
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"
         onnx.save(proto, str(path))
-        given = {name: options[name] for name in _ESTIMATED if name in options}
-        found = inspect(str(path), [load_target(options["target"])], **given)
+        given = ModelOptions(**{name: options[name] for name in _ESTIMATED if name in options})
+        found = inspect(str(path), [load_target(options["target"])], given)
     if found.fits:
         return found, found.fits[0]
     if found.unsupported:
