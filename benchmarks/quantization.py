@@ -130,13 +130,17 @@ class Bench:
             for rounding in ("nearest", "gptq"):
                 for corrected in (False, True):
                     title = f"{weights}, {rounding}{', bias correction' if corrected else ''}"
-                    yield self.row(title, self._quantized(weight_types(self.fused, weights), rounding, corrected))
+                    yield self.row(
+                        title, self._quantized(weight_types(self.fused, weights), rounding, corrected)
+                    )
 
     def mixed(self, most_lost: float) -> Row:
         """int4 for the layers that lose least."""
         types = weight_types(self.fused)
         judge = Judge(self.module, self.fused, self.task, self.task.selection)
-        found = mixed(lambda types: self._quantized(types, "gptq", True), types, judge, most_lost, None, Progress())
+        found = mixed(
+            lambda types: self._quantized(types, "gptq", True), types, judge, most_lost, None, Progress()
+        )
         count = sum(kind == "int4" for kind in found.values())
         title = f"mixed: int4 for {count} of {len(found)} layers, gptq, bias correction"
         return self.row(title, self._quantized(found, "gptq", True))
@@ -162,7 +166,9 @@ def main() -> None:
     parser.add_argument("example", choices=tuple(TASKS))
     parser.add_argument("--data", type=Path, help="directory of train.tsv and validation.tsv, for intent")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--most-lost", type=float, default=0.005, help="of mixed precision, on selection data")
+    parser.add_argument(
+        "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(TASKS[options.example](options.data, 0))

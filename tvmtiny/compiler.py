@@ -154,8 +154,7 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
-    _check_choice("rounding of weights", rounding, ROUNDINGS)
+    _check_options(range_method, fold_qk, weights, residual, tuned, rounding, max_tokens, step, features)
     storage = _storage(compress_weights, decode, weights)
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
@@ -185,11 +184,13 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
-        given = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
-        given |= read_scales(scales, traces[0].values)
+        own = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
+        given = own | read_scales(scales, traces[0].values)
     with stages("quantize"):
         statistics = Statistics([] if calibration is None else traces, given, inputs)
-        quantized = quantize(fused, statistics, range_method, residual, types, int16, rounding, bias_correction)
+        quantized = quantize(
+            fused, statistics, range_method, residual, types, int16, rounding, bias_correction
+        )
         stages.dump("quantized", quantized.module)
         stepped, deployed = in_steps(quantized, step)
     program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned, storage)
@@ -435,6 +436,7 @@ def _check_options(
     weights: str,
     residual: str,
     tuned: str,
+    rounding: str,
     max_tokens: int | None,
     step: int | None,
     features: Path | str | None,
@@ -443,6 +445,7 @@ def _check_options(
     _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
     _check_choice("storage of weights", weights, WEIGHTS)
     _check_choice("type of the residual stream", residual, RESIDUALS)
+    _check_choice("rounding of weights", rounding, ROUNDINGS)
     _check_choice("objective of schedules", tuned, (*OBJECTIVES, RULES))
     for option, value in (("--max-tokens", max_tokens), ("--step", step)):
         if value is not None and value < 1:

@@ -90,9 +90,7 @@ class BatchedModel:
         Args:
             inputs: integers in the arena's types, (B, ...). lengths: tokens that are present, (B,).
         """
-        values = {
-            param: inputs[param.name] for param in self._graph.params if param.name != LENGTH_PARAMETER
-        }
+        values = {param: inputs[param.name] for param in self._graph.params if param.name != LENGTH_PARAMETER}
         results = {}
         for var, name, operands, constants in self._steps:
             given = {
@@ -192,9 +190,7 @@ def _embed(s: Step) -> Tensor:
     if "row_factors" in s:
         t = s["tokens"][ids] * s["row_factors"][ids][:, :, None]
         if "positions" in s:
-            t = integer.add_residual(
-                t, s["positions"][: ids.shape[1]], 0, a["position_shift"], POSITION_BITS
-            )
+            t = integer.add_residual(t, s["positions"][: ids.shape[1]], 0, a["position_shift"], POSITION_BITS)
     else:
         t = s["tokens"][ids] * a["token_factor"]
         if "positions" in s:

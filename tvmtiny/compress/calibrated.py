@@ -84,5 +84,8 @@ class Judge:
         if wanted.ndim == 3:
             present = np.arange(wanted.shape[1]) < self._lengths[:, None]
             found, wanted = found[present], wanted[present]
-        signal, noise = np.sum(wanted.astype(np.float64) ** 2), np.sum((found - wanted).astype(np.float64) ** 2)
+        signal, noise = (
+            np.sum(wanted.astype(np.float64) ** 2),
+            np.sum((found - wanted).astype(np.float64) ** 2),
+        )
         return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))

@@ -46,7 +46,7 @@ def quantize(
         weights: of dense layers in flash. "mixed" gives int4 to the layers that lose least by it.
         rounding, bias_correction, residual, range_method: as for `tvmtiny.compile`.
         most_lost: for "mixed": how much less than with int8 the task's first metric may be on its selection data.
-        weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on while `most_lost` allows.
+        weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on within `most_lost`.
 
     Raises:
         UserError: the model cannot be quantized, or not within `most_lost` to `weight_bytes`.
@@ -63,7 +63,13 @@ def quantize(
 
     def integers(types: WeightTypes) -> QuantizedModel:
         return to_integers.quantize(
-            fused, statistics, range_method, residual, types, rounding=rounding, bias_correction=bias_correction
+            fused,
+            statistics,
+            range_method,
+            residual,
+            types,
+            rounding=rounding,
+            bias_correction=bias_correction,
         )
 
     chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
@@ -149,5 +155,3 @@ def layer_bytes(quantized: QuantizedModel) -> dict[str, int]:
             ]
             found[var.name] = sum(array.nbytes for array in arrays if array is not None)
     return found
-
-

@@ -116,7 +116,9 @@ class Quantization:
         kind_of_weights = self.weights[name]
         by_data = self.rounding == "gptq" or (self.rounding == "auto" and kind_of_weights == "int4")
         found = qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None)
-        return found.corrected(weight, x, observed) if self.bias_correction and observed is not None else found
+        return (
+            found.corrected(weight, x, observed) if self.bias_correction and observed is not None else found
+        )
 
     def observed(self, expr: Any) -> Array | None:
         """Rows of an operand in calibration; None where an operator reads it in another order or shape."""
@@ -462,7 +464,8 @@ def _repeated(params: QuantParams, count: int, name: str) -> QuantParams:
         raise UserError(f"'{name}' has {size} scales.", f"It has {count} parts: give one scale, or {count}.")
     shape = (max(size, count),)
     return QuantParams(
-        np.broadcast_to(np.asarray(params.scale, np.float64), shape), np.broadcast_to(params.zero_point, shape)
+        np.broadcast_to(np.asarray(params.scale, np.float64), shape),
+        np.broadcast_to(params.zero_point, shape),
     )
 
 

@@ -91,6 +91,4 @@ def _params(name: str, row: Any) -> QuantParams:
     if scale.ndim and name.rpartition(".")[2] not in BY_COLUMN:
         raise UserError(f"--scales: '{name}' has {scale.size} scales.", "Give it one.")
     zero = zero_point.astype(np.int32)
-    return QuantParams(
-        float(scale) if scale.ndim == 0 else scale, int(zero) if zero.ndim == 0 else zero
-    )
+    return QuantParams(float(scale) if scale.ndim == 0 else scale, int(zero) if zero.ndim == 0 else zero)
