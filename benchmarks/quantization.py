@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812
 from tvmtiny.compress.calibrated import Judge, Measured, calibrate
 from tvmtiny.compress.fused_module import FusedModule, fuse
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.qat import FineTuning, qat
+from tvmtiny.compress.qat import qat
 from tvmtiny.compress.quantize import layer_bytes, mixed
 from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Split, Task

@@ -96,7 +96,8 @@ def dataset_of(artifact: Artifact, contents: Mapping[str, Array], *, source: str
     )
     given = {name: np.asarray(values) for name, values in contents.items() if name in known}
     targets = {name: np.asarray(values) for name, values in contents.items() if name not in known}
-    _refuse_misspelt(source, targets, sorted(known - set(given)))
+    if length_input and not {LENGTH_KEY, length_input} & set(given):
+        _refuse_misspelt(source, targets, [LENGTH_KEY, length_input])
     samples = samples_of(artifact, given, source=source)
     for name, values in targets.items():
         if values.ndim == 0 or len(values) != len(samples):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.evaluate.data import RECORDINGS, TEXTS, Dataset
 from tvmtiny.evaluate.memory import Flash, flash
-from tvmtiny.evaluate.metrics import Metrics
+from tvmtiny.evaluate.metrics import Metrics, output_shape
 from tvmtiny.frontend.data import LENGTH_KEY
 from tvmtiny.link.messages import Counter
 from tvmtiny.report.blocks import Program
@@ -47,7 +48,7 @@ class Evaluation:
         on: where it ran.
         metrics: by name, larger is better.
         samples: the inputs that the model saw; those that the device made of texts or recordings too.
-        raw: its outputs by sample, as integers. outputs: the same as real numbers by name, (N, *shape).
+        raw: its outputs by sample, as integers. outputs: the same as real numbers by name, samples first.
         tokens: present tokens of the samples.
         instructions: exact, of everything from the text, the recording or the inputs to the outputs; None where
             nothing counts them.
@@ -153,7 +154,9 @@ def evaluate(
         arena_bytes=artifact.arena_bytes,
         state_bytes=int(about.get("state_bytes", 0)),
         stack_bytes=result.stack_bytes if on != "host" else None,
-        flash=None if on == "host" or board.cpu == HOST else flash(artifact, board),
+        flash=None
+        if on == "host" or board.cpu == HOST
+        else flash(artifact, board, _whole(artifact, data, result)),
     )
 
 
@@ -182,13 +185,21 @@ def run_dataset(
 
 
 def real_outputs(artifact: Artifact, rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """Integer outputs by sample as real numbers by name, float32 (N, *shape)."""
+    """Integer outputs by sample as real numbers by name, float32; shapes are those of `output_shape`."""
     found = {}
     for info in artifact.outputs:
         integers = np.stack([row[info.name] for row in rows]).astype(np.float64)
         scale, zero_point = np.asarray(info.scale or (1.0,)), np.asarray(info.zero_point or (0,))
-        found[info.name] = ((integers - zero_point) * scale).astype(np.float32)
+        real = ((integers - zero_point) * scale).astype(np.float32)
+        found[info.name] = real.reshape(len(rows), *output_shape(info))
     return found
+
+
+def _whole(artifact: Artifact, data: Dataset, result: RunResult) -> Path | None:
+    """The program that ran, where it is all that the model directory has."""
+    extra = {TEXTS: "tokenizer", RECORDINGS: "features"}
+    ran = extra.get(data.kind)
+    return result.elf if all(bool(artifact.metadata.get(x)) == (x == ran) for x in extra.values()) else None
 
 
 def _is_measured(result: RunResult) -> bool:

@@ -40,17 +40,18 @@ class Flash:
         return sum(dataclasses.astuple(self))
 
 
-def flash(artifact: Artifact, target: Target) -> Flash:
-    """Build all that the model directory has for `target` and see what it takes.
+def flash(artifact: Artifact, target: Target, built: Path | None = None) -> Flash:
+    """What all that the model directory has takes on `target`.
+
+    Args:
+        built: its program for the target, where that has been built already; else it is built.
 
     Raises:
         UserError: it does not fit the target.
         EnvironmentProblem: a tool is missing or fails.
     """
-    whole, place = _whole(artifact)
-    project = build(whole, target, artifact.directory / "build" / f"{place}-{target.name}")
-    sizes = read_sizes(project.elf)
-    placed = _placed(project.elf.with_suffix(".map"))
+    elf = built or _build_whole(artifact, target)
+    sizes, placed = read_sizes(elf), _placed(elf.with_suffix(".map"))
     parts = {"tokenizer": _of_tokenizer(artifact), "front_end": _of_front_end(artifact)}
     code, tables = sizes.code_bytes, sizes.table_bytes
     apart = {}
@@ -63,16 +64,18 @@ def flash(artifact: Artifact, target: Target) -> Flash:
     return Flash(code, tables, sizes.weight_bytes, **apart)
 
 
-def _whole(artifact: Artifact) -> tuple[Artifact, str]:
-    """The model with its tokenizer or its front end, and a name for where that is built."""
+def _build_whole(artifact: Artifact, target: Target) -> Path:
+    """Build the model with its tokenizer or its front end."""
     from tvmtiny.features.device_run import feature_model
     from tvmtiny.tokenizer.text_run import text_model
 
     if artifact.metadata.get("tokenizer"):
-        return text_model(artifact), "text"
-    if artifact.metadata.get("features"):
-        return feature_model(artifact, artifact.metadata["features"]), "features"
-    return artifact, "model"
+        whole = text_model(artifact)
+    elif artifact.metadata.get("features"):
+        whole = feature_model(artifact, artifact.metadata["features"])
+    else:
+        whole = artifact
+    return build(whole, target, artifact.directory / "build" / f"flash-{target.name}").elf
 
 
 def _of_tokenizer(artifact: Artifact) -> set[str]:
