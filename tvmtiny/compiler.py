@@ -124,8 +124,8 @@ def compile(  # noqa: A001 - the verb of the command line
         weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
-        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes or as
-            indices into codebooks, where that is shorter.
+        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes, or
+            as indices into codebooks, where that is shorter.
         decode: one of `storage.choice.PLACES`: when compressed weights are decoded.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
@@ -147,8 +147,7 @@ def compile(  # noqa: A001 - the verb of the command line
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
     _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
-    storage = _storage(compress_weights, decode, weights)
-    microkernels = family(board, weights)
+    microkernels, storage = family(board, weights), _storage(compress_weights, decode, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
