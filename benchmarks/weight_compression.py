@@ -104,7 +104,11 @@ def make_models(parts: Parts, work: Path, epochs: int) -> dict[str, Path]:
     found = {"float": work / "float.onnx"} | {f"{k} clusters": work / f"clusters{k}.onnx" for k in CLUSTERS}
     for name, path in found.items():
         if not path.exists():
-            made = model if name == "float" else cluster(model, task, clusters=int(name.split()[0]), epochs=epochs)
+            made = (
+                model
+                if name == "float"
+                else cluster(model, task, clusters=int(name.split()[0]), epochs=epochs)
+            )
             export_onnx(made.eval(), calibration, path)
     return found
 
@@ -139,7 +143,13 @@ def measured(artifact: Artifact) -> list[str]:
     expected = expected_outputs(artifact, samples)[0]
     assert all(np.array_equal(result.outputs[0][name], expected[name]) for name in expected)
     cycles = profile(artifact, samples[0]).estimated_cycles
-    figures = (result.sizes.weight_bytes, result.sizes.code_bytes, artifact.arena_bytes, result.instructions, cycles)
+    figures = (
+        result.sizes.weight_bytes,
+        result.sizes.code_bytes,
+        artifact.arena_bytes,
+        result.instructions,
+        cycles,
+    )
     return [f"{figure:,}" for figure in figures]
 
 
@@ -158,7 +168,16 @@ def main() -> None:
     parts = read_parts(options.data)
     models = make_models(parts, options.work, options.epochs)
     table = Table(
-        "model", "weights", "form", "decode", "accuracy", "weights (B)", "code (B)", "arena (B)", "instr.", "cycles"
+        "model",
+        "weights",
+        "form",
+        "decode",
+        "accuracy",
+        "weights (B)",
+        "code (B)",
+        "arena (B)",
+        "instr.",
+        "cycles",
     )
     console = Console(width=160)
     for name, path in models.items():

@@ -53,7 +53,9 @@ def _task() -> Task:
         batches=batches,
         steps=4,
         loss=lambda outputs, targets: nn.functional.cross_entropy(outputs["logits"], targets["labels"]),
-        metrics=lambda outputs, targets: {"accuracy": float(np.mean(outputs["logits"].argmax(1) == targets["labels"]))},
+        metrics=lambda outputs, targets: {
+            "accuracy": float(np.mean(outputs["logits"].argmax(1) == targets["labels"]))
+        },
         selection=split,
         test=split,
         calibration={"ids": ids[:8]},
@@ -91,7 +93,7 @@ def test_training_lowers_the_loss_and_keeps_the_assignment() -> None:
     for epochs in (0, 20):
         found = cluster(module, task, clusters=8, epochs=epochs, learning_rate=1e-2)
         inputs, targets = next(iter(task.batches()))
-        losses.append(float(task.loss(task.forward(found, inputs), targets)))
+        losses.append(float(task.loss(task.forward(found, inputs), targets).detach()))
         assert _distinct(found.up.weight) <= 8
     assert losses[1] < 0.7 * losses[0]
 

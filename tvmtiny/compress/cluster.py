@@ -129,7 +129,8 @@ class Codebook(nn.Module):
         entries = torch.where(self.fixed, entries.detach(), entries)
         integers = (entries * LARGEST).clamp(-LARGEST, LARGEST)
         integers = integers + (integers.round() - integers).detach()
-        return (integers[self.index] * (magnitudes[:, None] / LARGEST)).reshape(self.shape)
+        # Training may bring a magnitude below 0, which would negate the entries of one row.
+        return (integers[self.index] * (magnitudes.abs()[:, None] / LARGEST)).reshape(self.shape)
 
 
 class _Tied(nn.Module):
