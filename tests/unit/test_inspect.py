@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tvmtiny
 from tvmtiny.cli import app
 from tvmtiny.errors import UserError
+from tvmtiny.options import ModelOptions
 from tvmtiny.report.estimate import CoreFigures, Work, core_figures
 from tvmtiny.report.inspection import inspect
 from tvmtiny.target import list_targets, load_target
@@ -241,7 +242,7 @@ def test_sizes_in_steps_are_those_of_a_compile(name: str, step: int, tmp_path: P
     import step_models
 
     real = step_models.compiled(name, tmp_path, target="qemu-m4", step=step, range_method="minmax")
-    found = inspect(step_models.exported(name), [load_target("qemu-m4")], step=step)
+    found = inspect(step_models.exported(name), [load_target("qemu-m4")], ModelOptions(step=step))
     (fit,) = found.fits
     assert fit.arena_bytes == real.arena_bytes
     # An RMSNorm's offsets are its zero point, 16 times: two that are equal by chance are stored once.

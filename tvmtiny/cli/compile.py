@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmtiny.cli import console, verification
+from tvmtiny.cli import compressed, console, verification
 from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
@@ -262,7 +262,16 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
 
 
 def command(
-    model: console.ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="ONNX file, .tflite file, ExportedProgram (.pt2), hf:DIR (a Hugging Face model directory), or the "
+            "directory of a result of `tvmtiny compress`, with which come the options.",
+            callback=compressed.model_or_result,
+            is_eager=True,  # before the other options: it gives their defaults
+        ),
+    ],
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],

@@ -58,19 +58,18 @@ def command(
 
     named = [load_target(name) for name in target or []]
     with console.progress(f"inspecting {model}"):
+        from tvmtiny.options import ModelOptions
         from tvmtiny.report.inspection import inspect, targets_for
 
-        found = inspect(
-            model,
-            named or targets_for(weights.value),
+        options = ModelOptions(
             shapes=shapes,
             max_tokens=max_tokens,
-            latency_budget_ms=latency_budget,
             fold_qk=fold_qk.value,
             weights=weights.value,
             residual=residual.value,
             step=step,
         )
+        found = inspect(model, named or targets_for(weights.value), options, latency_budget_ms=latency_budget)
     if as_json:
         console.show_json(_report(model, found))
     else:

@@ -2,7 +2,7 @@
 
 A second input of ids, such as token types, may select from a table of its own. The table of tokens may have a scale a
 row (operand `row_factors`), as one that is the weights of the last layer, too. A step has the number of earlier tokens
-as its operand `start`. With the attribute `gathered` the ids count the rows, which were decoded for the present tokens.
+as its operand `start`. With the attribute `gathered` the ids count the rows, decoded for the tokens there are.
 """
 
 from __future__ import annotations

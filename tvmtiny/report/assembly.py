@@ -7,6 +7,7 @@ emits. (Capstone 5 does not decode the low-overhead loops and vectors of Armv8.1
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 from pathlib import Path
@@ -72,6 +73,8 @@ _KNOWN = (
     | _READS_FLAGS
     | _OTHERS
 )
+_WRITES_FLAGS = _SETS_FLAGS | COMPARES
+_TAKES_CONDITION = _KNOWN | _names("add sub and orr eor rsb lsl lsr asr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +142,12 @@ def parse(line: str) -> Instruction | None:
     match = _LINE.match(line)
     if match is None or match[2].startswith("."):
         return None
-    return instruction(match[2], (match[3] or "").strip(), int(match[1], 16))
+    return dataclasses.replace(instruction(match[2], (match[3] or "").strip()), address=int(match[1], 16))
 
 
-def instruction(mnemonic: str, operands: str = "", address: int = 0) -> Instruction:
-    """An instruction from its text, e.g. `instruction("ldrb.w", "r3, [r0, #1]!")`."""
+@functools.lru_cache(maxsize=1 << 16)
+def instruction(mnemonic: str, operands: str = "") -> Instruction:
+    """An instruction from its text, e.g. `instruction("ldrb.w", "r3, [r0, #1]!")`; a program repeats few of them."""
     plain = re.sub(r"\.(n|w)$", "", mnemonic)
     if plain.startswith("it") and set(plain[2:]) <= {"t", "e"}:
         name, conditional = "it", False
@@ -158,10 +162,10 @@ def instruction(mnemonic: str, operands: str = "", address: int = 0) -> Instruct
         reads |= writes | {FLAGS}
     if name in _READS_FLAGS or name == "it":
         reads |= {FLAGS}
-    if name in _SETS_FLAGS | COMPARES:
+    if name in _WRITES_FLAGS:
         writes |= {FLAGS}
     return Instruction(
-        address=address,
+        address=0,
         name=name,
         text=f"{mnemonic} {operands}".strip(),
         conditional=conditional,
@@ -198,17 +202,7 @@ def _split_condition(name: str) -> tuple[str, bool]:
     if name in _KNOWN:
         return name, False
     # A name that the sets do not hold (`ssat`, `pkhbt`) may carry a condition too, but must not lose a part of itself.
-    if condition in _CONDITIONS and base in _KNOWN | {
-        "add",
-        "sub",
-        "and",
-        "orr",
-        "eor",
-        "rsb",
-        "lsl",
-        "lsr",
-        "asr",
-    }:
+    if condition in _CONDITIONS and base in _TAKES_CONDITION:
         return base, True
     return name, False
 

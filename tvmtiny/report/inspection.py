@@ -14,18 +14,19 @@ import tvm
 
 from tvmtiny.codegen.planner import kilobytes, place
 from tvmtiny.codegen.program import Program
-from tvmtiny.compiler import Stages, arena_regions, build, in_steps, stored_types
 from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
 from tvmtiny.frontend.supported import check_fused
+from tvmtiny.lowering import Stages, arena_regions, build
+from tvmtiny.options import ModelOptions
 from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
-from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.estimate import CoreFigures, core_figures, steps, work
 from tvmtiny.schedule.rules import family
+from tvmtiny.storage.choice import Storage
 from tvmtiny.target import Target, list_targets
 
 INPUTS = "inputs"
@@ -123,54 +124,55 @@ def targets_for(weights: str) -> list[Target]:
 def inspect(
     model: Any,
     targets: Sequence[Target],
+    options: ModelOptions | None = None,
     *,
-    shapes: dict[str, tuple[int, ...]] | None = None,
-    max_tokens: int | None = None,
     latency_budget_ms: float | None = None,
-    fold_qk: str = "auto",
-    weights: str = "int8",
-    residual: str = "int8",
-    step: int | None = None,
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens, fold_qk, weights, residual, step: as for `tvmtiny.compile`. Of a model in steps,
-            figures are those of a step of so many tokens at the end of a sequence.
+        model: as for `tvmtiny.compile`.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
+        options: what would be compiled. Of a model in steps, figures are those of a step of so many tokens at the end
+            of a sequence.
         latency_budget_ms: the longest that an inference may take.
 
     Raises:
         UserError: the model cannot be read, or its shapes are not known.
     """
-    families = {target.name: family(target, weights) for target in targets}
+    options = options or ModelOptions()
+    families = {target.name: family(target, options.weights) for target in targets}
     try:
-        module = import_model(model, shapes, max_tokens)
+        module = import_model(model, options.shapes, options.max_tokens)
     except UnsupportedOperators as error:
         return Inspection(unsupported=error.rows)
     fused = None
     try:
-        fused = tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
+        fused = options.fuse(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        statistics, types = placeholder_statistics(fused, specs, tokens), stored_types(fused, weights)
-        _, quantized = in_steps(quantize(fused, statistics, "minmax", residual, types), step)
+        statistics = placeholder_statistics(fused, specs, tokens)
+        _, quantized = options.in_steps(_placeholder(options).quantize(fused, statistics))
     except UserError as error:
         return _not_compiled(fused, error)
-    programs = _programs(quantized, targets, families)
+    programs = _programs(quantized, targets, families, options.storage)
     figures = core_figures()
+    fits = tuple(
+        _fit(target, programs[families[target.name]], quantized, figures.get(target.cpu), latency_budget_ms)
+        for target in targets
+    )
     return Inspection(
         operators=_operators(fused, quantized, programs[families[targets[0].name]]),
-        fits=tuple(
-            _fit(
-                target, programs[families[target.name]], quantized, figures.get(target.cpu), latency_budget_ms
-            )
-            for target in targets
-        ),
+        fits=fits,
         max_tokens=quantized.max_tokens,
         has_length=quantized.has_length,
-        in_steps=step is not None,
+        in_steps=options.step is not None,
     )
+
+
+def _placeholder(options: ModelOptions) -> ModelOptions:
+    """Without what takes time and changes no size."""
+    return dataclasses.replace(options, range_method="minmax", rounding="nearest", bias_correction=False)
 
 
 def _not_compiled(fused: tvm.IRModule | None, error: UserError) -> Inspection:
@@ -202,11 +204,14 @@ def _parameters(fused: tvm.IRModule) -> dict[str, int]:
 
 
 def _programs(
-    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str]
+    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str], storage: Storage
 ) -> dict[str, Program]:
     """A program for each family of micro-kernels: what differs between cores of one family has no part in it."""
     boards = {families[target.name]: target for target in reversed(targets)}
-    return {name: build(quantized, board, "model", name, Stages()) for name, board in boards.items()}
+    return {
+        name: build(quantized, board, "model", name, Stages(), storage=storage)
+        for name, board in boards.items()
+    }
 
 
 def _operators(fused: tvm.IRModule, quantized: QuantizedModel, program: Program) -> tuple[Operator, ...]:

@@ -18,7 +18,7 @@ from tvmtiny.errors import ResultMismatch, TvmtinyError, UserError
 from tvmtiny.link.messages import Counter
 from tvmtiny.runner import kinds
 from tvmtiny.runner.base import Answer, Job, Runner
-from tvmtiny.runner.plugin import Block
+from tvmtiny.runner.plugin import Block, Counts
 from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import Guard, Response, Sample, sample_bytes
 from tvmtiny.runner.size import Sizes, read_sizes
@@ -40,6 +40,8 @@ class RunResult:
         status: by sample, what the model's run function returned.
         instructions: exact number for the first sample's inference, or None where it cannot be told.
         total_instructions: of all samples, likewise.
+        sample_instructions: of each sample, of its first repetition; empty where it cannot be told. A model that runs
+            in steps is counted step by step.
         stack_bytes: deepest stack of any inference, or None where it cannot be told.
         elf: the program for the target itself.
         run_elf: the program that was executed.
@@ -62,6 +64,7 @@ class RunResult:
     cycles: tuple[tuple[int, ...], ...] = ()
     clock_hz: int = 0
     counter: Counter = Counter.NONE
+    sample_instructions: tuple[int, ...] = ()
 
 
 def run(
@@ -76,6 +79,7 @@ def run(
     blocks: bool = False,
     phases: Sequence[str] = (),
     build_dir: Path | None = None,
+    lean: bool = False,
 ) -> RunResult:
     """Build `artifact` for `target` and run it on `samples`.
 
@@ -90,6 +94,7 @@ def run(
         blocks: also count the executions of code blocks (QEMU only).
         phases: C functions; blocks are counted apart by which of them was entered last.
         build_dir: where to build; inside the model's directory if not given.
+        lean: build without debug information and warnings (QEMU only).
 
     Raises:
         UserError: unknown kind or target, samples that do not fit, a program that does not fit the target.
@@ -104,7 +109,7 @@ def run(
     kind, _, argument = on.partition(":")
     runner = _runner(kind)
     chosen = load_target(target or artifact.target) if not isinstance(target, Target) else target
-    job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases))
+    job = Job(artifact, chosen, argument, build_dir, blocks, tuple(phases), lean)
     parts = split(samples, (jobs or os.cpu_count() or 1) if runner.PARALLEL else 1)
     repeated = [[sample for sample in part for _ in range(repeat)] for part in parts]
     for index, sample in enumerate(samples):
@@ -158,7 +163,12 @@ def _result(
         cycles=_cycles(responses, repeat),
         clock_hz=responses[0].info.clock_hz,
         counter=responses[0].info.counter,
+        sample_instructions=_by_sample(counts, repeat) if complete else (),
     )
+
+
+def _by_sample(counts: list[Counts], repeat: int) -> tuple[int, ...]:
+    return tuple(value for count in counts for value in count.each)[::repeat]
 
 
 def _cycles(responses: list[Response], repeat: int) -> tuple[tuple[int, ...], ...]:

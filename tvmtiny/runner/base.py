@@ -25,6 +25,7 @@ class Job:
         build_dir: where to build, or None for the default.
         blocks: whether the execution counts of code blocks are wanted (a profiler's).
         phases: C functions at whose entry these counts begin anew.
+        lean: whether to leave out of the build what a run does not need (`build`).
     """
 
     artifact: Artifact
@@ -33,6 +34,7 @@ class Job:
     build_dir: Path | None = None
     blocks: bool = False
     phases: tuple[str, ...] = ()
+    lean: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

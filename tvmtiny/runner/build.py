@@ -24,7 +24,12 @@ class BuildFailure(EnvironmentProblem):
 
 
 def build(
-    artifact: Artifact, target: Target, directory: Path | None = None, *, strict: bool = False
+    artifact: Artifact,
+    target: Target,
+    directory: Path | None = None,
+    *,
+    strict: bool = False,
+    lean: bool = False,
 ) -> Project:
     """Compile and link `artifact` for `target`.
 
@@ -36,6 +41,7 @@ def build(
         target: board, machine or host.
         directory: where to build; `build/<target>` inside the model's directory if not given.
         strict: make compiler warnings errors.
+        lean: the same instructions for less work: no debug information, no warnings, no program for a serial line.
 
     Raises:
         UserError: the program does not fit the target's memory.
@@ -46,16 +52,19 @@ def build(
     require_tools(target)
     with _locked(directory):
         project = write_project(artifact, target, directory)
-        make(project, artifact.name, strict=strict)
+        make(project, artifact.name, strict=strict, lean=lean)
     return project
 
 
-def make(project: Project, name: str, *, strict: bool = False) -> None:
+def make(project: Project, name: str, *, strict: bool = False, lean: bool = False) -> None:
     """Call `make` in a project of the model `name`; raises as `build` does."""
     target = project.target
     command = [find_tool("make"), f"-j{os.cpu_count() or 1}", "--no-print-directory", *_compiler(target)]
     if strict:
         command.append("WERROR=-Werror")
+    if lean:
+        programs = dict.fromkeys((project.elf, project.run_elf))
+        command += ["DEBUG=", "WARNINGS=-w", *(str(elf.relative_to(project.directory)) for elf in programs)]
     finished = run_program(command, cwd=project.directory)
     if finished.status != 0:
         _refuse_overflow(name, target, finished.output)

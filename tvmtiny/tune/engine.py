@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking
-from tvmtiny.passes.macro_lookup import quick_macros
 from tvmtiny.runner.build import BuildFailure, build, require_tools
 from tvmtiny.target import Target
 from tvmtiny.tune.image import Candidate, Lowering, code_bytes, write_image
@@ -91,14 +92,19 @@ class Engine:
         """
         built = [Built(task, point) for task, point in wanted]
         fresh = [one for one in built if self.store.find(one.task.signature, one.point) is None]
-        lowered = []
-        for one in fresh:
-            candidate = self._lowered(one)
-            if candidate is not None:
-                lowered.append((one, candidate))
-        for start in range(0, len(lowered), IMAGE_CANDIDATES):
-            self._build(lowered[start : start + IMAGE_CANDIDATES])
+        with ThreadPoolExecutor(
+            1
+        ) as compiler:  # compiles an image while the next one's candidates are lowered
+            images = [compiler.submit(self._build, part) for part in self._parts(fresh)]
+            for image in images:
+                image.result()
         return built
+
+    def _parts(self, fresh: Sequence[Built]) -> Iterator[list[tuple[Built, Candidate]]]:
+        """Candidates, lowered, an image at a time; without those that cannot be or are not to be run."""
+        lowered = ((one, candidate) for one in fresh if (candidate := self._lowered(one)) is not None)
+        while part := list(itertools.islice(lowered, IMAGE_CANDIDATES)):
+            yield part
 
     def run(self, built: Sequence[Built]) -> list[Measurement]:
         """Measure what was built; results are in the store before this returns. Raises OSError."""
@@ -129,8 +135,7 @@ class Engine:
 
     def _lowered(self, one: Built) -> Candidate | None:
         try:
-            with quick_macros():
-                candidate = self._lowering.candidate(one.task, one.point)
+            candidate = self._lowering.candidate(one.task, one.point)
         except Exception as error:  # a schedule that TVM refuses is a result, not a crash
             if one.point == one.task.default or isinstance(error, OSError):
                 raise
@@ -145,7 +150,7 @@ class Engine:
         directory = Path(tempfile.mkdtemp(prefix="image-", dir=self._folder))
         try:
             artifact = write_image([candidate for _, candidate in part], self.target, directory)
-            project = build(artifact, self.target, directory / "build")
+            project = build(artifact, self.target, directory / "build", lean=True)
         except (BuildFailure, UserError) as error:  # the compiler refuses it, or it does not fit the target
             shutil.rmtree(directory, ignore_errors=True)
             if len(part) == 1:

@@ -6,6 +6,8 @@ Nothing is shared between candidates but the data, so that what one takes does n
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,20 +65,25 @@ class Lowering:
     def __init__(self, target: Target) -> None:
         self._target = target.tvm_target()
         self._known: dict[tuple[int, Blocking], Program] = {}
+        self._one_at_a_time = threading.Lock()  # TVM's script parser is patched while it runs
 
     def candidate(self, task: Task, point: Blocking) -> Candidate:
-        """The candidate of a point."""
-        key = (id(task), dataclasses.replace(point, variant=Variant.parse(point.variant).family))
-        if key not in self._known:
-            lowered = Lower(lambda kernel, operands: key[1])(task.module())
-            scheduled = Schedule(key[1].variant)(lowered)
-            self._known[key] = build_program(scheduled, NAME, self._target)
-        program = self._known[key]
+        """The candidate of a point; may be called from several threads."""
+        with self._one_at_a_time:
+            program = self._program(task, point)
         calls = tuple(
             dataclasses.replace(call, function=dataclasses.replace(call.function, variant=point.variant))
             for call in program.calls
         )
         return Candidate(task, point, dataclasses.replace(program, calls=calls))
+
+    def _program(self, task: Task, point: Blocking) -> Program:
+        key = (id(task), dataclasses.replace(point, variant=Variant.parse(point.variant).family))
+        if key not in self._known:
+            lowered = Lower(lambda kernel, operands: key[1])(task.module())
+            scheduled = Schedule(key[1].variant)(lowered)
+            self._known[key] = build_program(scheduled, NAME, self._target)
+        return self._known[key]
 
 
 class _Data:
@@ -96,10 +103,16 @@ class _Data:
                 "ctype": c_type(str(array.dtype)),
                 "count": array.size,
                 "shape": " x ".join(map(str, array.shape)),
-                "initializer": c_values(array),
+                "initializer": _initializer(*key),
             }
-            for symbol, array in self.constants.values()
+            for key, (symbol, array) in self.constants.items()
         ]
+
+
+@functools.lru_cache(maxsize=256)
+def _initializer(dtype: str, data: bytes) -> str:
+    """Elements as C has them: the images of a run share most of their data."""
+    return c_values(np.frombuffer(data, dtype))
 
 
 def write_image(candidates: Sequence[Candidate], target: Target, directory: Path) -> Artifact:

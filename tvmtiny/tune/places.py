@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import statistics
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +81,8 @@ class Qemu:
     def __init__(self, target: Target, timeout_s: float, jobs: int = 0) -> None:
         self._target, self._timeout_s = target, timeout_s
         self._model = core_model(target.cpu)
+        self._program_of = functools.lru_cache(maxsize=1)(self._read)  # parts of an image share it
+        self._reading = threading.Lock()
         self.parallel = jobs or os.cpu_count() or 1
 
     def run(self, image: Image, first: int, count: int) -> list[Outcome]:
@@ -93,6 +97,7 @@ class Qemu:
             blocks=True,
             phases=phases,
             build_dir=image.build_dir,
+            lean=True,
             timeout_s=self._timeout_s,
         )
         if result.instructions is None:
@@ -101,7 +106,8 @@ class Qemu:
                 "Debian's and Ubuntu's can: sudo apt-get install qemu-system-arm",
             )
         wrong = result.outputs[0]["wrong"]
-        program = Program(result.run_elf, self._target, self._model)
+        with self._reading:
+            program = self._program_of(result.run_elf)
         cycles, instructions = np.zeros(len(phases) + 1, np.int64), np.zeros(len(phases) + 1, np.int64)
         for block, spent in zip(result.blocks, program.cycles_in_place(result.blocks), strict=True):
             cycles[block.phase] += spent
@@ -110,6 +116,9 @@ class Qemu:
             Outcome(int(cycles[phase]), int(instructions[phase]), wrong=int(wrong[index]))
             for phase, index in enumerate(indices, start=3)
         ]
+
+    def _read(self, elf: Path) -> Program:
+        return Program(elf, self._target, self._model)
 
 
 class Serial:

@@ -30,7 +30,7 @@ def prepare(job: Job) -> Project:
     """Build for the target and for the machine that stands in for it."""
     find_tool(EMULATOR)
     job.target.emulator()
-    return build(job.artifact, job.target, job.build_dir)
+    return build(job.artifact, job.target, job.build_dir, lean=job.lean)
 
 
 def execute(job: Job, project: Project, samples: Sequence[Sample], timeout_s: float) -> Answer:
