@@ -166,4 +166,4 @@ int kernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 static const tvmt_tensor tensors[] = {{"work", 0, sizeof(work)}};
 
 extern const tvmt_model kernels_model;
-const tvmt_model kernels_model = {"kernels", sizeof(work), 16, 1, 1, tensors, 1, tensors, kernels_run, NULL};
+const tvmt_model kernels_model = {"kernels", sizeof(work), 16, 1, 1, tensors, 1, tensors, kernels_run, NULL, NULL};

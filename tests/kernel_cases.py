@@ -22,6 +22,7 @@ from tvmtiny.kernels.weights import GROUPS, any_int4
 from tvmtiny.passes.lower import Lower
 from tvmtiny.quant import int4, integer, qparams
 from tvmtiny.quant.tensor_arithmetic import BINARY, EXPONENTIAL_ONE
+from tvmtiny.storage.huffman import Code, histogram_of
 
 INT32 = 2**31 - 1
 Rng: TypeAlias = np.random.Generator
@@ -604,10 +605,41 @@ def depthwise(d: Dims, rng: Rng) -> Instance:
     return Instance("depthwise", attrs, fill, d.S, lambda n: places[0] * places[1])
 
 
+def unpack(d: Dims, rng: Rng) -> Instance:
+    bits, by_row = int(rng.integers(1, 8)), bool(rng.integers(0, 2))
+    table_rows, count = (d.F, d.E) if by_row else (1, d.E * d.F)
+
+    def fill(rng: Rng) -> Arrays:
+        size = -(-count * bits // 8)
+        data = rng.integers(0, 256, (table_rows, size)).astype(np.uint8)
+        ids = {"ids": rng.integers(0, table_rows, d.S).astype(np.uint16)} if by_row else {}
+        return {**ids, "data": data, "codebook": int8s(rng, 2**bits)}
+
+    return Instance("unpack", {"count": count}, fill, d.S, lambda n: n if by_row else 1)
+
+
+def huffman(d: Dims, rng: Rng) -> Instance:
+    """Permutations of the same bytes have the same code and size."""
+    by_row, distinct = bool(rng.integers(0, 2)), int(rng.integers(1, 257))
+    table_rows, count = (d.F, d.E) if by_row else (1, d.E * d.F)
+    share = np.exp(-np.arange(distinct) * rng.uniform(0, 0.5))
+    values = rng.choice(rng.permutation(256)[:distinct], table_rows * count, p=share / share.sum())
+    code = Code.of(histogram_of(values.astype(np.uint8)))
+
+    def fill(rng: Rng) -> Arrays:
+        data, starts = code.encode(rng.permutation(values).astype(np.uint8).reshape(table_rows, count))
+        arrays = {"data": data, "symbols": code.symbols, "lengths": code.lengths}
+        ids = rng.integers(0, table_rows, d.S).astype(np.uint16)
+        return {"ids": ids, "starts": starts, **arrays} if by_row else arrays
+
+    attrs = {"count": count, "unsigned": int(rng.integers(0, 2))}
+    return Instance("huffman", attrs, fill, d.S, lambda n: n if by_row else 1)
+
+
 GENERATORS: dict[str, Callable[[Dims, Rng], Instance]] = {
     function.__name__: function
     for function in (
         attention, attention_step, binary, concat, convolution, copy, dense, depthwise, embed, ffn, first, glu,
-        layer_norm, lookup, matmul, mean, reduce, softmax,
+        huffman, layer_norm, lookup, matmul, mean, reduce, softmax, unpack,
     )
 }  # fmt: skip

@@ -180,6 +180,15 @@ def exported(name: str) -> Any:
     return torch.export.export(module(name), tuple(values.values()))
 
 
+def onnx_file(name: str, path: Path) -> Path:
+    """The model by torch.onnx.export."""
+    values = {key: torch.from_numpy(array[:1]) for key, array in inputs(name).items()}
+    torch.onnx.export(
+        module(name), tuple(values.values()), path, input_names=list(values), dynamo=True, verbose=False
+    )
+    return path
+
+
 def compiled(
     name: str, directory: Path, *, target: str = "qemu-m4", step: int = 1, **options: Any
 ) -> Artifact:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,13 @@ from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
     check_output,
-    check_writable,
     replaced_directory,
     to_json,
     write_files,
 )
 from tvmtiny.codegen.metadata import metadata
-from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.prefix import c_prefix
-from tvmtiny.codegen.program import Program, build_program
+from tvmtiny.codegen.program import Program
 from tvmtiny.errors import UserError
 from tvmtiny.features.attach import AttachedFeatures, FeatureChoice, attach_features, choose_features
 from tvmtiny.frontend import import_model
@@ -38,35 +34,27 @@ from tvmtiny.frontend.labels import LabelSource, read_labels
 from tvmtiny.frontend.opening import model_stem, open_model
 from tvmtiny.frontend.source import check_source
 from tvmtiny.frontend.supported import check_fused
-from tvmtiny.passes import fold_query_key
-from tvmtiny.passes.int16_layers import RESIDUALS
-from tvmtiny.passes.lower import Lower, Rule
-from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.lowering import OnStage, Stages, build_tuned, check_flash
+from tvmtiny.options import ModelOptions
+from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.step import SteppedModel
-from tvmtiny.passes.step import step as run_in_steps
-from tvmtiny.passes.weight_types import weight_types
-from tvmtiny.quant import ranges, verification
+from tvmtiny.quant import verification
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
-from tvmtiny.schedule.records import OBJECTIVES, RULES, TunedRule
-from tvmtiny.schedule.rules import Schedule, blocking, family
-from tvmtiny.target import MemoryRegion, Target, load_target
+from tvmtiny.quant.scales import ScaleSource, read_scales
+from tvmtiny.schedule.rules import family
+from tvmtiny.target import Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
 from tvmtiny.verify import INTEGER_MODULE, STEP_MODULE
 
 Array = npt.NDArray[Any]
-OnStage = Callable[[str, float], None]
 Data = Path | str | Mapping[str, Array]
 
 CALIBRATION_MINIMUM = 8
 """Fewer samples than this say too little about ranges."""
-
-WEIGHTS = ("int8", "int4", "int16")
-"""How flash may hold the weights of dense layers; int16 are the values of int8, stored wide."""
 
 REFERENCE_SAMPLES = 8
 """Calibration samples whose input and output bytes are kept beside the model."""
@@ -90,9 +78,14 @@ def compile(  # noqa: A001 - the verb of the command line
     fold_qk: str = "auto",
     weights: str = "int8",
     layer_weights: Mapping[str, str] | None = None,
+    compress_weights: str = "none",
+    decode: str = "tile",
     residual: str = "int8",
     step: int | None = None,
     int16: Sequence[str] = (),
+    scales: ScaleSource | None = None,
+    rounding: str = "auto",
+    bias_correction: bool = False,
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
@@ -119,10 +112,17 @@ def compile(  # noqa: A001 - the verb of the command line
         weights: of dense layers in flash, one of WEIGHTS: "int8"; "int4" with group scales, but for embeddings and the
             first and last dense layer; "int16" for the values of int8, in fewer instructions on Cortex-M4 and M33.
         layer_weights: "int8" or "int4" for single layers by name, before `weights`.
+        compress_weights: one of `storage.choice.FORMS`: whether flash holds weights and embeddings in Huffman codes or
+            as indices into codebooks, where that is shorter.
+        decode: one of `storage.choice.PLACES`: when compressed weights are decoded.
         residual: element type of the residual stream, "int8" or "int16": what is only added, normalised and pooled.
         step: tokens of a step: the C takes the next tokens of a sequence and keeps what it needs of earlier ones
             (docs/streaming.md); None: it takes whole sequences.
         int16: layers, by name or by pattern, whose results are to be int16; `passes.int16_layers` says which can be.
+        scales: scales and zero points of single values (`quant.scales`), before those of calibration or of the model.
+        rounding: of weights, one of `quant.qparams.ROUNDINGS`: "nearest"; "gptq", by calibration data; "auto", which
+            is "gptq" for int4.
+        bias_correction: whether biases take off the mean error that the rounding of weights makes in calibration.
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
@@ -138,24 +138,38 @@ def compile(  # noqa: A001 - the verb of the command line
     directory = Path(output) if output is not None else Path("build") / model_stem(model)
     prefix = c_prefix(name if name is not None else directory.name)
     check_output(directory)
-    _check_options(range_method, fold_qk, weights, residual, tuned, max_tokens, step, features)
+    options = ModelOptions(
+        max_tokens=max_tokens,
+        shapes=shapes,
+        range_method=range_method,
+        fold_qk=fold_qk,
+        weights=weights,
+        layer_weights=layer_weights,
+        rounding=rounding,
+        bias_correction=bias_correction,
+        compress_weights=compress_weights,
+        decode=decode,
+        residual=residual,
+        step=step,
+        int16=int16,
+        tuned=tuned,
+    )
+    _check_features(features, step)
     microkernels = family(board, weights)
     stages = Stages(on_stage, Path(dump_dir) if dump_dir is not None else None)
 
     with stages("import"):
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
-    _require_data(calibration, module)
+    _require_data(calibration or scales, module)
     with stages("fuse"):
-        fused = stages.dump(
-            "fused", tvm.transform.Sequential(fusion_passes("never" if step else fold_qk))(module)
-        )
+        fused = stages.dump("fused", options.fuse(module))
         check_fused(fused)
         specs, length_input, tokens = input_specs(fused)
         inputs = input_params(module)
         batch = _samples(calibration, inputs, specs, length_input, tokens)
         names = read_labels(labels if labels is not None else opened.labels, fused)
-        types = weight_types(fused, "int4" if weights == "int4" else "int8", layer_weights)
+        options.weight_types(fused)  # a layer that there is not is reported before anything is calibrated
         text = attach_tokenizer(
             tokenizer if tokenizer is not None else opened.tokenizer,
             specs,
@@ -167,14 +181,15 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("calibrate"):
         float_model = FloatModel(fused)
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
-        given = given_parameters(module, float_model, random_batch(specs, inputs, tokens, PROBES))
-    with stages("quantize"):
+        probes = random_batch(specs, inputs, tokens, PROBES)
+        given = given_parameters(module, float_model, probes) | read_scales(scales, traces[0].values)
         statistics = Statistics([] if calibration is None else traces, given, inputs)
-        quantized = quantize(fused, statistics, range_method, residual, types, int16)
+    with stages("quantize"):
+        quantized = options.quantize(fused, statistics)
         stages.dump("quantized", quantized.module)
-        stepped, deployed = _in_steps(quantized, step)
-    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned)
-    _check_flash(program, board)
+        stepped, deployed = options.in_steps(quantized)
+    program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned, options.storage)
+    check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
         source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
@@ -186,8 +201,7 @@ def compile(  # noqa: A001 - the verb of the command line
             "verification": None,
         }
         if checked is not None:
-            samples = len(batch) if calibration is not None else verification.ENOUGH_SAMPLES
-            how = verification.setup(fused, quantized.int16, range_method, samples)
+            how = _setup(fused, quantized, batch, range_method, calibration)
             quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
     with stages("write"):
         info = _info(
@@ -206,95 +220,8 @@ def compile(  # noqa: A001 - the verb of the command line
         files = c_sources(program, info) | _modules(quantized, stepped)
         data = metadata(program, info, board, specs, length_input, deployed, quality, opened.digest(), rule)
         _attach([part for part in (text, front_end) if part is not None], prefix, files, data)
-        files |= build_files(data)
-        _write(directory, files, references, program, data)
+        _write(directory, files | build_files(data), references, data)
     return Artifact.load(directory)
-
-
-class Stages:
-    """Times each step and writes what stands after it."""
-
-    def __init__(self, on_stage: OnStage | None = None, directory: Path | None = None) -> None:
-        self._on_stage = on_stage
-        self._directory = directory
-        self._count = 0
-        if directory is not None:
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-                check_writable(directory)
-            except OSError as error:
-                raise UserError(
-                    f"Cannot write dumps to {directory}: {error.strerror or error}.",
-                    "Give --dump-dir a directory that can be written.",
-                ) from error
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        start = time.perf_counter()
-        yield
-        if self._on_stage is not None:
-            self._on_stage(name, time.perf_counter() - start)
-
-    def dump(self, name: str, module: tvm.IRModule) -> tvm.IRModule:
-        """Verify a module (TVM raises at what is wrong) and write it as TVMScript when a dump directory is given."""
-        tvm.relax.analysis.well_formed(module)
-        self._count += 1
-        if self._directory is not None:
-            (self._directory / f"{self._count}-{name}.py").write_text(module.script(), encoding="utf-8")
-        return module
-
-
-def build_tuned(
-    quantized: QuantizedModel, board: Target, prefix: str, microkernels: str, stages: Stages, tuned: str
-) -> tuple[Program, TunedRule]:
-    """`build` for a board with the records of an objective; without them where the arena fits only so.
-
-    Raises:
-        UserError: the arena does not fit the board with the rules' schedules either.
-    """
-    regions = arena_regions(board)
-    rule, plain = (TunedRule(board, objective, microkernels) for objective in (tuned, RULES))
-    if rule.empty:
-        return build(quantized, board, prefix, microkernels, stages, regions), plain
-    try:
-        return build(quantized, board, prefix, microkernels, stages, regions, rule), rule
-    except UserError:
-        return build(quantized, board, prefix, microkernels, stages, regions), plain
-
-
-def build(
-    quantized: QuantizedModel,
-    board: Target,
-    prefix: str,
-    microkernels: str,
-    stages: Stages,
-    regions: Sequence[MemoryRegion] = (),
-    rule: Rule | None = None,
-) -> Program:
-    """From the integer module to C functions, constants and the plan of the arena.
-
-    Args:
-        microkernels: their family, by `schedule.rules.family`.
-        regions: RAM for the arena; empty: no limit.
-        rule: chooses schedules; the family's own when None.
-
-    Raises:
-        UserError: the arena fits into none of the regions.
-    """
-    with stages("lower"):
-        lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(quantized.module))
-    with stages("schedule"):
-        scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))
-    with stages("generate"):
-        return build_program(
-            scheduled,
-            prefix,
-            board.tvm_target(),
-            regions=regions,
-            target=board.name,
-            max_tokens=quantized.max_tokens if quantized.has_length else None,
-        )
 
 
 def _modules(quantized: QuantizedModel, stepped: SteppedModel | None) -> dict[str, str]:
@@ -332,7 +259,7 @@ def _references(
     return found, quality.report()
 
 
-def _require_data(calibration: Data | None, imported: tvm.IRModule) -> None:
+def _require_data(calibration: Data | ScaleSource | None, imported: tvm.IRModule) -> None:
     if calibration is None and not is_given(imported):
         raise UserError(
             "A float model needs calibration data to become an integer model.",
@@ -353,6 +280,13 @@ def _samples(
     return random_batch(specs, inputs, tokens, REFERENCE_SAMPLES, lengths=length_input is not None)
 
 
+def _setup(
+    fused: tvm.IRModule, quantized: QuantizedModel, batch: Batch, range_method: str, calibration: Data | None
+) -> verification.Setup:
+    samples = len(batch) if calibration is not None else verification.ENOUGH_SAMPLES
+    return verification.setup(fused, quantized.int16, range_method, samples)
+
+
 def _data(calibration: Data | None) -> str:
     """What `quality` was measured on."""
     return "random" if calibration is None else "calibration"
@@ -370,61 +304,12 @@ def _batch(
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
 
 
-def _in_steps(quantized: QuantizedModel, step: int | None) -> tuple[SteppedModel | None, QuantizedModel]:
-    """The model of a step, if there is to be one, and the model that becomes C."""
-    if step is None:
-        return None, quantized
-    stepped = run_in_steps(quantized, step)
-    return stepped, stepped.of(quantized)
-
-
-def _check_step(fold_qk: str, features: Path | str | None) -> None:
-    """What a model cannot have that runs in steps."""
-    if fold_qk == "always":
-        raise UserError(
-            "--fold-qk always: a model that runs in steps keeps keys.", "Leave it out, or --step."
-        )
-    if features is not None:
+def _check_features(features: Path | str | None, step: int | None) -> None:
+    if features is not None and step is not None:
         raise UserError(
             "--features: the front end fills a whole window, and a model that runs in steps takes its next rows.",
             "Leave --step out, to run window by window; or --features, and compute the rows yourself.",
         )
-
-
-def _check_options(
-    range_method: str,
-    fold_qk: str,
-    weights: str,
-    residual: str,
-    tuned: str,
-    max_tokens: int | None,
-    step: int | None,
-    features: Path | str | None,
-) -> None:
-    _check_choice("range method", range_method, ranges.METHODS)
-    _check_choice("folding of Q K^T", fold_qk, fold_query_key.MODES)
-    _check_choice("storage of weights", weights, WEIGHTS)
-    _check_choice("type of the residual stream", residual, RESIDUALS)
-    _check_choice("objective of schedules", tuned, (*OBJECTIVES, RULES))
-    for option, value in (("--max-tokens", max_tokens), ("--step", step)):
-        if value is not None and value < 1:
-            raise UserError(f"{option} is {value}.", "Give at least 1.")
-    if step is not None:
-        _check_step(fold_qk, features)
-
-
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"Unknown {what} '{value}'.", f"Use one of {', '.join(choices)}.")
-
-
-def arena_regions(board: Target) -> list[MemoryRegion]:
-    """RAM for the arena: the stack is taken off the region that is preferred least."""
-    regions = list(board.arena_regions)
-    if regions:
-        last = regions[-1]
-        regions[-1] = dataclasses.replace(last, bytes=max(0, last.bytes - board.stack_bytes))
-    return regions
 
 
 def _front_end(
@@ -447,15 +332,6 @@ def _attach(
     for part in parts:
         files |= part.files(prefix)
         data |= part.metadata(prefix, data["sources"])
-
-
-def _check_flash(program: Program, board: Target) -> None:
-    used = program.weight_bytes
-    if board.flash_bytes and used > board.flash_bytes:
-        raise UserError(
-            f"weights {kilobytes(used, up=True)} > {kilobytes(board.flash_bytes)} flash of {board.name}.",
-            "Use a smaller vocabulary or a narrower model, or another target.",
-        )
 
 
 def _info(
@@ -493,9 +369,7 @@ def _info(
     )
 
 
-def _write(
-    directory: Path, files: dict[str, str], references: _References, program: Program, data: dict[str, Any]
-) -> None:
+def _write(directory: Path, files: dict[str, str], references: _References, data: dict[str, Any]) -> None:
     with replaced_directory(directory) as temporary:
         write_files(temporary, files)
         stacked = {key: np.stack([row[key] for row in references.inputs]) for key in references.inputs[0]}

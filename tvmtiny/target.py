@@ -114,6 +114,8 @@ class Target:
         flash: by tool, what that needs to know to program the board; tvmtiny.boards.flash has the tools.
         stack_bytes: stack that a build reserves.
         power_ma: supply current in mA while running at `clock_hz`, or None when the file does not say.
+        supply_v: supply in volt at which it draws that current, or None.
+        power_source: where both figures come from, for people; "" when the file does not say.
         mpu, trustzone: whether the core has a memory protection unit, the security extension.
         path: the file.
     """
@@ -140,6 +142,8 @@ class Target:
     flash: dict[str, str]
     stack_bytes: int
     power_ma: float | None
+    supply_v: float | None
+    power_source: str
     mpu: bool
     trustzone: bool
     path: Path
@@ -354,6 +358,8 @@ _TARGET_FIELDS: Fields = {
     "flash": Field(dict, default={}),
     "stack_bytes": Field(int, default=4096, minimum=256, multiple=8),
     "power_ma": Field(float, default=None, minimum=0),
+    "supply_v": Field(float, default=None, minimum=0),
+    "power_source": Field(str, default=""),
     "mpu": Field(bool, default=False),
     "trustzone": Field(bool, default=False),
     "memory": Field(list, default=()),

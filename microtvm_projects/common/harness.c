@@ -70,6 +70,9 @@ static void open_session(void *context, uint8_t value) {
   fill(memory.before, TVMT_GUARD_BYTES, GUARD_BYTE);
   fill(memory.arena, TVMT_ARENA_BYTES, value);
   fill(memory.after, TVMT_GUARD_BYTES, GUARD_BYTE);
+  if (TVMT_MODEL.init != NULL) {
+    (void)TVMT_MODEL.init(memory.arena, TVMT_ARENA_BYTES); /* if it fails, each run says so */
+  }
 }
 
 static __attribute__((noinline)) void measured_run(void *context, int32_t n_tokens, tvmt_link_measure *measure) {

@@ -30,6 +30,7 @@ typedef struct {
   const tvmt_tensor *outputs; /* valid after a run that returned 0, until the next */
   int (*run)(void *arena, size_t arena_bytes, int32_t n_tokens); /* 0, or a negative error */
   int (*reset)(void *arena, size_t arena_bytes); /* begins a sequence, where a run is one step of it; else NULL */
+  int (*init)(void *arena, size_t arena_bytes);  /* once, before anything else, where weights are decoded; else NULL */
 } tvmt_model;
 
 /* After each operator, in a firmware that was built for debugging over the link: a run may end there with

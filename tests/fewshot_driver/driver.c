@@ -66,4 +66,4 @@ static const tvmt_tensor inputs[] = {{"script", 0, SCRIPT}};
 static const tvmt_tensor outputs[] = {{"results", SCRIPT, RESULTS}};
 
 extern const tvmt_model fewshot_model;
-const tvmt_model fewshot_model = {"fewshot", SCRIPT + RESULTS, 16, 1, 1, inputs, 1, outputs, fewshot_run, NULL};
+const tvmt_model fewshot_model = {"fewshot", SCRIPT + RESULTS, 16, 1, 1, inputs, 1, outputs, fewshot_run, NULL, NULL};

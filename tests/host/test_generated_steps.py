@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from quantized_models import decibels
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from typer.testing import CliRunner
 
+import tvmtiny
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app
 from tvmtiny.resources import data_dir
@@ -283,3 +286,18 @@ def test_metadata_and_arena_say_what_lives_on(decoder: Artifact) -> None:
     assert {row["first_step"] for row in kept} == {-1}
     last = max(row["last_step"] for row in decoder.metadata["arena"]["plan"])
     assert {row["last_step"] for row in kept} == {last}
+
+
+@pytest.mark.parametrize("name", ["llama", "stream"])
+def test_onnx_in_steps_says_what_onnx_runtime_says_of_the_whole(name: str, tmp_path: Path) -> None:
+    model = step_models.onnx_file(name, tmp_path / "model.onnx")
+    made = tvmtiny.compile(
+        model, target="host", calibration=step_models.inputs(name), step=1, output=tmp_path / name
+    )
+    found = run_sequences(made, "host", step_models.sequences(made, name, tmp_path)).outputs
+    session = onnxruntime.InferenceSession(model)
+    values = step_models.inputs(name, count=3, seed=5)  # the same sequences
+    info = made.outputs[0]
+    for row, actual in enumerate(found):
+        (expected,) = session.run(None, {key: array[row : row + 1] for key, array in values.items()})
+        assert decibels(expected[0], (actual[info.name] - info.zero_point) * info.scale) > 25

@@ -53,6 +53,10 @@ KERNELS = (
     "rotary_s8",
     "gate_s8",
     "embed_scaled_s32",
+    "unpack_s8",
+    "unpack_rows_s8",
+    "huffman_s8",
+    "huffman_rows_s8",
 )
 _ALIGN = 16
 _HEADER_WORDS = 4

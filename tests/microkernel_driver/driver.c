@@ -24,6 +24,8 @@
 #include "tvmt_embed_s32.h"
 #include "tvmt_embed_scaled_s32.h"
 #include "tvmt_gate_s8.h"
+#include "tvmt_huffman_rows_s8.h"
+#include "tvmt_huffman_s8.h"
 #include "tvmt_layer_norm_s8.h"
 #include "tvmt_norm_rate.h"
 #include "tvmt_lookup_s8.h"
@@ -38,6 +40,8 @@
 #include "tvmt_scale_s8.h"
 #include "tvmt_scores_s32.h"
 #include "tvmt_softmax_u8.h"
+#include "tvmt_unpack_rows_s8.h"
+#include "tvmt_unpack_s8.h"
 #include "tvmt_values_s8.h"
 
 /* Forms of the matrix products that the portable family has not. */
@@ -94,6 +98,7 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
 #define S8(i) ((int8_t *)(void *)(base + a[i]))
 #define U8(i) ((uint8_t *)(void *)(base + a[i]))
 #define S16(i) ((int16_t *)(void *)(base + a[i]))
+#define U16(i) ((uint16_t *)(void *)(base + a[i]))
 #define WEIGHT(i) ((tvmt_weight *)(void *)(base + a[i]))
 #define S32(i) ((int32_t *)(void *)(base + a[i]))
   switch (kernel) {
@@ -244,6 +249,21 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_embed_scaled_s32((const uint16_t *)(const void *)S16(0), S8(1), (const uint16_t *)(const void *)S16(2),
                             S32(3), a[4], a[5], a[6]);
       return 0;
+    case 37:
+      tvmt_unpack_s8(U8(0), S8(1), S8(2), a[3], a[4]);
+      return 0;
+    case 38:
+      tvmt_unpack_rows_s8(U16(0), U8(1), S8(2), S8(3), a[4], a[5], a[6], a[7]);
+      return 0;
+    case 39:
+      tvmt_huffman_s8(U8(0), U8(1), U8(2), S8(3), U16(4), a[5], a[6], a[7]);
+      clear(U16(4), a[8]);
+      return 0;
+    case 40:
+      tvmt_huffman_rows_s8(U16(0), (const uint32_t *)(const void *)S32(1), U8(2), U8(3), U8(4), S8(5), U16(6), a[7],
+                           a[8], a[9], a[10]);
+      clear(U16(6), a[11]);
+      return 0;
     default:
       return -1;
   }
@@ -288,5 +308,5 @@ int microkernels_run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 
 extern const tvmt_model microkernels_model;
 const tvmt_model microkernels_model = {
-    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL,
+    "microkernels", CASES_BYTES, 16, 1, 1, tensors, 1, tensors, microkernels_run, NULL, NULL,
 };

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from microkernel_driver import decoders
+from microkernel_driver import decoders, stored
 from microkernel_driver.cases import Argument, Buffer, Case, noise, strided
 from tvmtiny.kernels.base import Blocking
 from tvmtiny.quant import int4, integer
@@ -701,6 +701,10 @@ GENERATORS: dict[str, Generator] = {
     "rotary_s8": decoders.rotary_s8,
     "gate_s8": decoders.gate_s8,
     "embed_scaled_s32": decoders.embed_scaled_s32,
+    "unpack_s8": stored.unpack_s8,
+    "unpack_rows_s8": stored.unpack_rows_s8,
+    "huffman_s8": stored.huffman_s8,
+    "huffman_rows_s8": stored.huffman_rows_s8,
 }
 """By kernel name, in the order of cases.KERNELS."""
 

@@ -64,4 +64,4 @@ static int run(void *arena, size_t arena_bytes, int32_t n_tokens) {
 }
 
 extern const tvmt_model fake_model;
-const tvmt_model fake_model = {"fake", FAKE_ARENA_BYTES, 16, S, 1, inputs, 1, outputs, run, NULL};
+const tvmt_model fake_model = {"fake", FAKE_ARENA_BYTES, 16, S, 1, inputs, 1, outputs, run, NULL, NULL};

@@ -324,7 +324,7 @@ def test_counter_works_with_version_2_of_the_plugin_interface(tmp_path: Path) ->
     assert finished.status == 0, finished.output
     counts = plugin_module.read_counts(tmp_path / "counts.txt")
     assert counts is not None
-    assert (counts.first, counts.total, counts.runs) == (15, 33, 2)
+    assert (counts.first, counts.total, counts.runs, counts.each) == (15, 33, 2, (15, 18))
     assert [(block.address, block.entered) for block in counts.blocks] == [(0x200, 5)]
     assert [(block.phase, block.left) for block in counts.blocks] == [(0, 5)]
     phases = ["phase=0x500", "phase=0x200"]

@@ -26,8 +26,9 @@ from tvmtiny.codegen.c_sources import LINE, _wrapped
 from tvmtiny.codegen.directory import check_output, replaced_directory, to_json
 from tvmtiny.codegen.program import Constant, Program, Tensor, build_program
 from tvmtiny.codegen.symbols import c_comment, tensor_symbols
-from tvmtiny.compiler import Stages, _check_flash, save_npz
+from tvmtiny.compiler import save_npz
 from tvmtiny.errors import UserError
+from tvmtiny.lowering import Stages, check_flash
 from tvmtiny.target import load_target
 
 HOST = load_target("host")
@@ -446,7 +447,7 @@ class TestFlash:
         inputs = (Tensor("x", "int8", (4, columns), "x"),) if columns else ()
         board = load_target("stm32f746")
         assert board.flash_bytes == 1 << 20
-        _check_flash(Program((), arrays, inputs, (), None), board)  # type: ignore[arg-type]
+        check_flash(Program((), arrays, inputs, (), None), board)  # type: ignore[arg-type]
 
     def test_that_is_just_enough(self) -> None:
         self.check(1 << 20)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tvmtiny
 from tvmtiny.cli import app
 from tvmtiny.errors import UserError
+from tvmtiny.options import ModelOptions
 from tvmtiny.report.estimate import CoreFigures, Work, core_figures
 from tvmtiny.report.inspection import inspect
 from tvmtiny.target import list_targets, load_target
@@ -98,7 +99,9 @@ def test_sizes_are_those_of_a_compile(
     assert (found.max_tokens, found.has_length) == (real.max_tokens, real.metadata["has_length"])
 
 
-@pytest.mark.parametrize("options", [{"fold_qk": "always"}, {"residual": "int16"}])
+@pytest.mark.parametrize(
+    "options", [{"fold_qk": "always"}, {"residual": "int16"}, {"weights": "int4"}, {"weights": "int16"}]
+)
 def test_options_are_those_of_a_compile(options: dict[str, Any], tmp_path: Path) -> None:
     model = save(models.encoder_model(18, pre_norm=True), tmp_path / "model.onnx")
     real = tvmtiny.compile(
@@ -231,3 +234,36 @@ def test_an_estimate_adds_up() -> None:
     figures = CoreFigures(2.0, 10.0, 5.0, 0.1, 1000, 100, 0.1)
     assert figures.cycles(Work(macs=100, scores=10, elements=4)) == 200 + 100 + 20
     assert figures.code(3) == 1300
+
+
+@pytest.mark.parametrize(("name", "step"), [("llama", 1), ("stream", 1), ("strided", 2)])
+def test_sizes_in_steps_are_those_of_a_compile(name: str, step: int, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import step_models
+
+    real = step_models.compiled(name, tmp_path, target="qemu-m4", step=step, range_method="minmax")
+    found = inspect(step_models.exported(name), [load_target("qemu-m4")], ModelOptions(step=step))
+    (fit,) = found.fits
+    assert fit.arena_bytes == real.arena_bytes
+    # An RMSNorm's offsets are its zero point, 16 times: two that are equal by chance are stored once.
+    assert fit.weight_bytes == pytest.approx(real.metadata["figures"]["weight_bytes"], abs=16 * 4)
+    assert sum(row.macs or 0 for row in found.operators) == real.metadata["figures"]["macs"]
+    assert (found.in_steps, found.max_tokens, found.has_length) == (
+        True,
+        real.max_tokens,
+        real.metadata["has_length"],
+    )
+
+
+def test_a_model_that_cannot_run_in_steps_says_so(encoder: Path) -> None:
+    found = report(encoder, "--target", "qemu-m4", "--step", 1)
+    assert not found["supported"]
+    assert "takes no mask" in found["problems"][0]["message"]
+
+
+def test_wide_weights_leave_out_targets_that_cannot_use_them(sensor: Path) -> None:
+    rows = {row["name"] for row in report(sensor, "--weights", "int16")["targets"]}
+    assert {"qemu-m4"} <= rows < {target.name for target in list_targets()}
+    refused = invoke(sensor, "--weights", "int16", "--target", "qemu-m0")
+    assert refused.exit_code == 2
+    assert "of no use" in refused.stderr

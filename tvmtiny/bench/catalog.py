@@ -49,7 +49,7 @@ class Benchmark:
         name: on the command line.
         description: one line for people.
         peers: figures of others for the same work.
-        weights: how the weights are stored (`tvmtiny.compiler.WEIGHTS`).
+        weights: how the weights are stored (`tvmtiny.options.WEIGHTS`).
     """
 
     name: str

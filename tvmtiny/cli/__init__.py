@@ -14,10 +14,13 @@ from typer.core import TyperGroup
 
 from tvmtiny import __version__
 from tvmtiny.cli import (
+    ablate,
     bench,
     board,
+    compress,
     console,
     doctor,
+    evaluate,
     inspect,
     profile,
     project,
@@ -54,9 +57,12 @@ app.command("doctor")(doctor.command)
 app.command("targets")(targets.command)
 app.command("inspect")(inspect.command)
 app.command("compile")(compile_command.command)
+app.command("compress")(compress.command)
 app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)
+app.command("evaluate")(evaluate.command)
+app.command("ablate")(ablate.command)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.add_typer(board.app, name="board")

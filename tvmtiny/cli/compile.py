@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmtiny.cli import console, verification
+from tvmtiny.cli import compressed, console, verification
 from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,23 @@ class WeightType(enum.StrEnum):
     int8 = "int8"
     int4 = "int4"
     int16 = "int16"
+
+
+class Compression(enum.StrEnum):
+    """Forms of weights in flash."""
+
+    none = "none"
+    packed = "packed"
+    huffman = "huffman"
+    auto = "auto"
+
+
+class Decode(enum.StrEnum):
+    """When compressed weights are decoded."""
+
+    tile = "tile"
+    boot = "boot"
+    rows = "rows"
 
 
 class RangeMethod(enum.StrEnum):
@@ -147,6 +164,7 @@ def _report(artifact: Artifact, figures: Figures, stages: list[tuple[str, float]
         ],
         "residual": artifact.metadata.get("residual"),
         "step": artifact.metadata.get("step"),
+        "storage": artifact.metadata.get("storage"),
         **figures.to_json(),
         **{key: value for key, value in _quality(artifact).items() if key != "layers"},
         "rows": _quality(artifact).get("layers", []),
@@ -189,6 +207,17 @@ def _show_scales(scales: dict[str, str]) -> None:
         )
 
 
+def _show_storage(artifact: Artifact) -> None:
+    storage = artifact.metadata.get("storage", {})
+    if storage.get("plain_bytes"):
+        plain, stored = storage["plain_bytes"], storage["stored_bytes"]
+        when = "once, by the init function" if storage["decode"] == "boot" else "in each run"
+        console.show(
+            f"Compressed: {plain:,} bytes of weights take {stored:,} bytes of flash ({1 - stored / plain:.1%} less); "
+            f"decoded {when}, up to {storage['decoded_bytes']:,} bytes of the arena at a time"
+        )
+
+
 def _show_step(artifact: Artifact) -> None:
     step = artifact.metadata.get("step")
     if step is not None:
@@ -212,6 +241,7 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
         console.show(f"Q K^T folded into one matrix a head: {', '.join(folded)}")
     _show_schedules(artifact)
     _show_int16(artifact)
+    _show_storage(artifact)
     _show_step(artifact)
     quality = _quality(artifact)
     if quality.get("layers"):
@@ -232,7 +262,16 @@ def _show(artifact: Artifact, figures: Figures, target: Target, *, verbose: bool
 
 
 def command(
-    model: console.ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="ONNX file, .tflite file, ExportedProgram (.pt2), hf:DIR (a Hugging Face model directory), or the "
+            "directory of a result of `tvmtiny compress`, with which come the options.",
+            callback=compressed.model_or_result,
+            is_eager=True,  # before the other options: it gives their defaults
+        ),
+    ],
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],
@@ -314,6 +353,20 @@ def command(
             show_default=False,
         ),
     ] = None,
+    compress_weights: Annotated[
+        Compression,
+        typer.Option(
+            help="Hold weights and embeddings in Huffman codes, or as indices into codebooks where there are at most "
+            "128 distinct values, each where that is shorter; the results stay the same."
+        ),
+    ] = Compression.none,
+    decode: Annotated[
+        Decode,
+        typer.Option(
+            help="Decode compressed weights in each run, the matrices of one operator at a time, or once at boot into "
+            "RAM of the arena; rows compresses embedding tables alone, which takes no RAM."
+        ),
+    ] = Decode.tile,
     tuned: Annotated[
         Tuned,
         typer.Option(
@@ -383,6 +436,8 @@ def command(
             int16=parse_layers(int16 or []),
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            compress_weights=compress_weights.value,
+            decode=decode.value,
             tuned=tuned.value,
             step=step,
             verify=verify,

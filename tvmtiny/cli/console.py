@@ -24,7 +24,8 @@ JsonOption = Annotated[
 ]
 
 
-def _existing_model(model: str) -> str:
+def existing_model(model: str) -> str:
+    """`model` itself; raises typer.BadParameter when there is none of this name."""
     from tvmtiny.frontend.opening import hf_directory
 
     if hf_directory(model) is None and not Path(model).is_file():
@@ -37,7 +38,7 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="ONNX file, a .tflite file, an ExportedProgram (.pt2), or hf:DIR, a Hugging Face model directory.",
-        callback=_existing_model,
+        callback=existing_model,
     ),
 ]
 

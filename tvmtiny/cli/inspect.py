@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmtiny.cli import console
-from tvmtiny.cli.compile import FoldMode, Residual, parse_shapes
+from tvmtiny.cli.compile import FoldMode, Residual, WeightType, parse_shapes
 from tvmtiny.cli.console import kilobytes
 
 if TYPE_CHECKING:
@@ -33,29 +33,43 @@ def command(
     fold_qk: Annotated[
         FoldMode, typer.Option(help="As for compile: where Q K^T becomes one matrix a head.")
     ] = FoldMode.auto,
+    weights: Annotated[
+        WeightType,
+        typer.Option(help="As for compile: weights in flash; int16 leaves out targets that cannot use them."),
+    ] = WeightType.int8,
     residual: Annotated[
         Residual, typer.Option(help="As for compile: type of the residual stream.")
     ] = Residual.int8,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="As for compile: the model of a step of N tokens, at the end of a sequence.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Show the operators of MODEL and which targets it fits; needs no calibration data and no C compiler."""
     shapes = parse_shapes(shape or [])
 
-    from tvmtiny.target import list_targets, load_target
+    from tvmtiny.target import load_target
 
-    targets = [load_target(name) for name in target or []] or list_targets()
+    named = [load_target(name) for name in target or []]
     with console.progress(f"inspecting {model}"):
-        from tvmtiny.report.inspection import inspect
+        from tvmtiny.options import ModelOptions
+        from tvmtiny.report.inspection import inspect, targets_for
 
-        found = inspect(
-            model,
-            targets,
+        options = ModelOptions(
             shapes=shapes,
             max_tokens=max_tokens,
-            latency_budget_ms=latency_budget,
             fold_qk=fold_qk.value,
+            weights=weights.value,
             residual=residual.value,
+            step=step,
         )
+        found = inspect(model, named or targets_for(weights.value), options, latency_budget_ms=latency_budget)
     if as_json:
         console.show_json(_report(model, found))
     else:
@@ -70,6 +84,7 @@ def _report(model: str, found: Inspection) -> dict[str, Any]:
         "supported": bool(found.fits),
         "max_tokens": found.max_tokens,
         "has_length": found.has_length,
+        "in_steps": found.in_steps,
         "parameters": sum(row.parameters for row in found.operators),
         "macs": sum(row.macs or 0 for row in found.operators) if found.fits else None,
         "rows": [dataclasses.asdict(row) for row in found.operators],
@@ -104,7 +119,9 @@ def _show(model: str, found: Inspection) -> None:
     if found.fits:
         console.show(_targets(found.fits))
         tokens = f"1 to {found.max_tokens}" if found.has_length else f"{found.max_tokens}"
-        console.show(f"{Path(model).name} takes {tokens} tokens; figures are for {found.max_tokens}.")
+        when = " a step; figures are for" if found.in_steps else "; figures are for"
+        end = ", at the end of a sequence" if found.in_steps else ""
+        console.show(f"{Path(model).name} takes {tokens} tokens{when} {found.max_tokens}{end}.")
         _show_lacking(found.fits)
         _show_assumptions()
         return

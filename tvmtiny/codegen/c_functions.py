@@ -16,10 +16,12 @@ import tvm_ffi
 from tvm import ir, s_tir, tirx
 
 from tvmtiny.passes.lower import (
+    BOOT_ATTRIBUTE,
     INPLACE_ATTRIBUTE,
     KERNEL_ATTRIBUTE,
     LENGTH_SYMBOL,
     OUTPUT_PARAMETER,
+    PLAIN_ATTRIBUTE,
     STATE_ATTRIBUTE,
     VARIANT_ATTRIBUTE,
 )
@@ -70,6 +72,8 @@ class CFunction:
     Attributes:
         inplace: names of parameters whose memory the output may overwrite, the preferred first (`Kernel.inplace`).
         variant: of the micro-kernels that it calls (`tvmtiny.schedule.variants`).
+        plain_bytes: of a function that decodes constants, what these would take as they are; 0 of any other.
+        boot: whether it is called once, before the first run.
     """
 
     name: str
@@ -79,6 +83,8 @@ class CFunction:
     body: str
     steps: int
     variant: str
+    plain_bytes: int = 0
+    boot: bool = False
 
     def parameter(self, name: str) -> Parameter:
         """The parameter called `name`."""
@@ -123,6 +129,8 @@ def emit_functions(module: tvm.IRModule, target: Any) -> list[CFunction]:
             _body(source, name),
             steps[name],
             str(functions[name].attrs[VARIANT_ATTRIBUTE]),
+            int(functions[name].attrs[PLAIN_ATTRIBUTE]),
+            BOOT_ATTRIBUTE in functions[name].attrs,
         )
         for name in functions
     ]

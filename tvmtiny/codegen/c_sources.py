@@ -190,7 +190,7 @@ def _model_id(program: Program, info: ModelInfo) -> str:
 
 
 def _variant(name: str, program: Program, info: ModelInfo) -> dict[str, Any]:
-    calls = [call for call in program.calls if call.function.variant == name]
+    calls = [call for call in program.all_calls if call.function.variant == name]
     return {
         "name": name,
         "symbol": Variant.parse(name).symbol,
@@ -212,6 +212,8 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
         "model_id": _model_id(program, info),
+        "boot": [call_text(call, program, info.name) for call in program.boot],
+        "ready": None if program.ready is None else program.plan.offsets[program.ready.buffer],
         "calls": [call_text(call, program, info.name) for call in program.calls],
         "variants": [_variant(name, program, info) for name in program.variants[1:]],
         "constants": [_constant(constant) for constant in constants],

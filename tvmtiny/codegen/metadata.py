@@ -14,12 +14,12 @@ from tvmtiny.codegen.c_sources import ModelInfo, source_names
 from tvmtiny.codegen.program import Call, Program, Tensor
 from tvmtiny.codegen.step import step_metadata
 from tvmtiny.frontend.data import InputSpec
-from tvmtiny.kernels import Operands, kernel_of, operands_of
+from tvmtiny.kernels import Blocking, Operands, kernel_of, operands_of
 from tvmtiny.kernels.weights import weights_type
 from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.qparams import QuantParams
-from tvmtiny.schedule.records import BORROWED, Chosen, TunedRule
+from tvmtiny.schedule.records import BORROWED, DEFAULT, Chosen, TunedRule
 from tvmtiny.schedule.space import describe
 from tvmtiny.target import Target
 
@@ -56,6 +56,7 @@ def metadata(
         "features": None,
         "arena": program.plan.to_json(),
         "residual": _residual(program, quantized),
+        "storage": _storage(program),
         "operators": operators,
         "figures": {
             "weight_bytes": program.weight_bytes,
@@ -79,10 +80,14 @@ def _residual(program: Program, quantized: QuantizedModel) -> dict[str, Any]:
 
 def _operators(program: Program, quantized: QuantizedModel, rule: TunedRule) -> list[dict[str, Any]]:
     rows = []
-    steps = [
+    steps = iter(
         (var.name, value) for var, value in Graph(quantized.module["main"]) if kernel_of(value) is not None
-    ]
-    for (name, value), call in zip(steps, program.calls, strict=True):
+    )
+    for call in program.calls:
+        if call.decodes:
+            rows.append(_decoder(call))
+            continue
+        name, value = next(steps)
         kernel = kernel_of(value)
         assert kernel is not None
         rows.append(
@@ -96,16 +101,55 @@ def _operators(program: Program, quantized: QuantizedModel, rule: TunedRule) -> 
                 "macs_by_tokens": _polynomial(
                     functools.partial(kernel.macs, operands_of(value)), quantized.max_tokens
                 ),
-                "steps": call.function.steps,
-                "scratch_bytes": sum(
-                    a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"
-                ),
-                "microkernels": sorted(call.function.microkernels),
-                "microkernel_variant": call.function.variant,
+                **_function(call),
                 **_schedule(rule.choose(kernel, operands_of(value))),
             }
         )
     return rows
+
+
+def _decoder(call: Call) -> dict[str, Any]:
+    """The row of an operator that decodes weights."""
+    return {
+        "name": call.result,
+        "kernel": call.function.kernel,
+        "variant": "",
+        "function": call.function.name,
+        "weights": None,
+        "macs": 0,
+        "macs_by_tokens": [0, 0, 0],
+        **_function(call),
+        "schedule": describe(Blocking()),
+        "schedule_origin": DEFAULT,
+        "schedule_from": None,
+    }
+
+
+def _function(call: Call) -> dict[str, Any]:
+    """What an operator's function takes."""
+    return {
+        "steps": call.function.steps,
+        "scratch_bytes": sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "scratch"),
+        "microkernels": sorted(call.function.microkernels),
+        "microkernel_variant": call.function.variant,
+    }
+
+
+def _storage(program: Program) -> dict[str, Any]:
+    """What is compressed, and what that saves in flash and takes of the arena."""
+    sizes = {constant.symbol: constant.array.nbytes for constant in program.constants}
+    decoders = {
+        call.constants[0]: call for call in program.all_calls if call.decodes
+    }  # a matrix may be used twice
+    stored = {symbol for call in decoders.values() for symbol in call.constants}
+    plain = sum(call.function.plain_bytes for call in decoders.values())
+    return {
+        "decode": ("boot" if program.boot else "tile") if decoders else None,
+        "plain_bytes": plain,
+        "stored_bytes": sum(sizes[symbol] for symbol in stored),
+        "decoded_bytes": program.decoded_bytes,
+        "boot": [_decoder(call) for call in program.boot],
+    }
 
 
 def _schedule(chosen: Chosen) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from tvmtiny.passes.step import POSITION_PARAMETER, STATE_PARAMETERS
 
 Array = npt.NDArray[Any]
 
+READY = "ready"
+"""In the plan, the word that says whether weights were decoded at boot."""
+
 TENSOR_ALIGN = 4
 """Alignment of every tensor: kernels load words, and a 32-bit bus gains nothing from more."""
 
@@ -53,6 +56,21 @@ class Call:
     function: CFunction
     arguments: tuple[Argument, ...]
 
+    @property
+    def result(self) -> str:
+        """The tensor that it computes."""
+        return next(argument.tensor for argument in self.arguments if argument.parameter.role == "output")
+
+    @property
+    def constants(self) -> list[str]:
+        """Symbols of the constants that it reads."""
+        return [argument.constant for argument in self.arguments if argument.constant]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it brings constants to the form in which another one takes them."""
+        return self.function.plain_bytes > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -84,6 +102,8 @@ class Program:
         inputs, outputs: tensors of the caller.
         plan: offsets of all tensors by buffer name.
         state: what lives from run to run, of a model that runs in steps; the position, an int32, first.
+        boot: calls that come once, before the first run; what they compute lives from then on.
+        ready: where it is noted that they came; None without such calls.
     """
 
     calls: tuple[Call, ...]
@@ -92,6 +112,13 @@ class Program:
     outputs: tuple[Tensor, ...]
     plan: Plan
     state: tuple[Tensor, ...] = ()
+    boot: tuple[Call, ...] = ()
+    ready: Tensor | None = None
+
+    @property
+    def all_calls(self) -> tuple[Call, ...]:
+        """Those of boot and those of a run."""
+        return (*self.boot, *self.calls)
 
     @property
     def state_bytes(self) -> int:
@@ -99,14 +126,23 @@ class Program:
         return sum(tensor.bytes for tensor in self.state)
 
     @property
+    def decoded_bytes(self) -> int:
+        """Most bytes of decoded constants that the arena holds at once."""
+        names = {call.result for call in self.all_calls if call.decodes}
+        lives = [buffer for buffer in self.plan.buffers if buffer.name in names]
+        return max(
+            (sum(b.bytes for b in lives if b.first <= one.first <= b.last) for one in lives), default=0
+        )
+
+    @property
     def variants(self) -> list[str]:
         """Variants of micro-kernels in use, that of the most operators first."""
-        used = [call.function.variant for call in self.calls]
+        used = [call.function.variant for call in self.all_calls]
         return sorted(set(used), key=lambda name: (-used.count(name), name))
 
     def microkernels(self, variant: str) -> set[str]:
         """Names of the micro-kernels of a variant that are in use."""
-        used = (call.function.microkernels for call in self.calls if call.function.variant == variant)
+        used = (call.function.microkernels for call in self.all_calls if call.function.variant == variant)
         return set().union(*used)
 
     @property
@@ -149,15 +185,18 @@ def build_program(
         binder.bind(function, [graph.storage(arg) if as_array(arg) is None else arg for arg in args], var)
         for var, function, args in steps
     ]
+    boot = tuple(call for call in calls if call.function.boot)
+    ready = Tensor(READY, "uint32", (1,), _free(READY, names)) if boot else None
     kept = list(dict(graph.function.attrs or {}).get(STATE_PARAMETERS, ()))
     inputs = tuple(_tensor(param, names) for param in params if param.name not in kept)
     state = tuple(_tensor(param, names) for param in params if param.name in kept)
     if kept:
         state = (_position(names), *state)
     outputs = tuple(_tensor(graph.storage(result), names, shape_of(result)) for result in graph.results)
-    buffers = _buffers(calls, inputs, outputs, state)
+    buffers = _buffers(calls, inputs, outputs, (*state, *([] if ready is None else [ready])))
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
-    return Program(tuple(calls), tuple(binder.constants.values()), inputs, outputs, planned, state)
+    run = tuple(call for call in calls if not call.function.boot)
+    return Program(run, tuple(binder.constants.values()), inputs, outputs, planned, state, boot, ready)
 
 
 def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] | None = None) -> Tensor:
@@ -166,9 +205,14 @@ def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] 
 
 def _position(names: dict[relax.Var, str]) -> Tensor:
     """The number of earlier tokens."""
+    return Tensor(POSITION_PARAMETER, "int32", (1,), _free(POSITION_PARAMETER, names))
+
+
+def _free(wanted: str, names: dict[relax.Var, str]) -> str:
+    """A name in the plan that no tensor has."""
     taken = {*names.values()}
-    choices = itertools.chain([POSITION_PARAMETER], (f"{POSITION_PARAMETER} {i}" for i in itertools.count(2)))
-    return Tensor(POSITION_PARAMETER, "int32", (1,), next(name for name in choices if name not in taken))
+    choices = itertools.chain([wanted], (f"{wanted} {i}" for i in itertools.count(2)))
+    return next(name for name in choices if name not in taken)
 
 
 def _buffer_names(
@@ -258,6 +302,7 @@ def _buffers(
     kinds.update({tensor.buffer: "input" for tensor in inputs})
     kinds.update({tensor.buffer: "output" for tensor in outputs})
     kinds.update({tensor.buffer: "state" for tensor in state})
+    kinds.update({call.result: "state" for call in calls if call.function.boot})
     last = {name: max(step[1] for step in steps) for name, steps in uses.items()}
     aliases = _aliases(calls, last)
     return [

@@ -30,9 +30,15 @@ def step_context(program: Program, step: SteppedModel) -> dict[str, Any]:
         "bytes": program.state_bytes,
         "positions": step.positions,
         "period": step.period,
-        "feeding": step.feeding,
-        "skipped": len(program.calls) - step.feeding,
+        "feeding": _feeding(program, step),
+        "skipped": len(program.calls) - _feeding(program, step),
     }
+
+
+def _feeding(program: Program, step: SteppedModel) -> int:
+    """Calls, from the first on, that bring the state up to date, with those that decode their weights."""
+    operators = [number for number, call in enumerate(program.calls, 1) if not call.decodes]
+    return operators[step.feeding - 1] if step.feeding else 0
 
 
 UNBOUNDED_TOKENS = 256
@@ -72,6 +78,6 @@ def step_metadata(
             {"name": tensor.name, "bytes": tensor.bytes, "fill": step.state[tensor.name].fill}
             for tensor in program.state[1:]
         ],
-        "feeding": step.feeding,
+        "feeding": _feeding(program, step),
         "generate": generate_context(program, step, limits),
     }

@@ -15,6 +15,7 @@ from tvmtiny.codegen.program import Program
 _API = {
     *("RUN", "MODEL", "STATUS", "LABELS", "LABEL_COUNT", "WEIGHTS", "ARENA", "ARENA_BYTES", "ARENA_ALIGN"),
     *("MAX_TOKENS", "OK", "RUN_TEXT", "TEXT_MODEL", "TEXT_BYTES", "TOKENIZER", "INSTANCE"),
+    "INIT",
     "T",  # types of C and POSIX: of a model `size` it would make one
 }
 """What follows a model's prefix already, in capitals."""
@@ -34,7 +35,7 @@ def tensor_symbols(prefix: str, program: Program) -> dict[str, str]:
     ASCII. Symbols are unique, as are the names made of them (`_claims`), compared in capitals because of macros: a
     second one gets `_2`. What is a name of the API without them gets `_input` or `_output`.
     """
-    emitted = [call.function.name for call in program.calls]
+    emitted = [call.function.name for call in program.all_calls]
     emitted += [constant.symbol.removeprefix(f"{prefix}_") for constant in program.constants]
     taken = {name.upper() for name in emitted}
     symbols = {}

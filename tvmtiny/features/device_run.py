@@ -60,7 +60,7 @@ def run_recordings(
         ResultMismatch: the features are not those of the NumPy twin.
     """
     about = front_end(artifact)
-    wrapped = _with_samples(artifact, about)
+    wrapped = feature_model(artifact, about)
     place = artifact.directory / "build" / f"features-{on.partition(':')[0]}"
     raw = [_sample(wrapped, recording) for recording in recordings]
     result = run(wrapped, on=on, samples=raw, timeout_s=timeout_s, build_dir=place, **options)
@@ -101,7 +101,7 @@ def _sample(wrapped: Artifact, recording: Recording) -> Sample:
     return Sample({"samples": values}, len(recording))
 
 
-def _with_samples(artifact: Artifact, about: dict[str, Any]) -> Artifact:
+def feature_model(artifact: Artifact, about: dict[str, Any]) -> Artifact:
     """The model as `<name>_features_model` describes it."""
     count, channels = about["most_samples"], about["channels"]
     start = -(-artifact.arena_bytes // 8) * 8 + about["state_bytes"]

@@ -331,6 +331,13 @@ def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
     Raises:
         UserError: as `read_npz`.
     """
+    return samples_of(artifact, load_npz(Path(path)), source=str(path))
+
+
+def samples_of(
+    artifact: Artifact, contents: Mapping[str, Array], *, source: str = "the data"
+) -> list[Sample]:
+    """As `load_samples`, for arrays by key; `source` is how messages call them."""
     from tvmtiny.runner import Sample
 
     shapes = {row["name"]: tuple(row.get("model_shape", row["shape"])) for row in artifact.metadata["inputs"]}
@@ -340,7 +347,7 @@ def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
     ]
     step = artifact.metadata.get("step")
     tokens = artifact.max_tokens if step is None else int(step["sequence_tokens"])
-    batch = read_npz(path, specs, artifact.metadata.get("length_input"), tokens)
+    batch = check_arrays(contents, specs, artifact.metadata.get("length_input"), tokens, source=source)
     arrays = {info.name: _in_arena(info, batch.arrays[info.name]) for info in artifact.inputs}
     return [
         Sample({name: values[i] for name, values in arrays.items()}, n_tokens=int(batch.n_tokens[i]))

@@ -2,7 +2,7 @@
 
 A second input of ids, such as token types, may select from a table of its own. The table of tokens may have a scale a
 row (operand `row_factors`), as one that is the weights of the last layer, too. A step has the number of earlier tokens
-as its operand `start`.
+as its operand `start`. With the attribute `gathered` the ids count the rows, decoded for the tokens there are.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=lambda o, n: 0,
+    inplace=lambda o: ("tokens",) if o.attrs.get("gathered") else (),
     variant=lambda o: "segments" if "segments" in o else "",
     stepping=_stepping,
 )

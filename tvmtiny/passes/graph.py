@@ -132,7 +132,7 @@ def array_of(expr: Any) -> Array:
     return array
 
 
-Emit = Callable[[Any], Any]
+Emit = Callable[..., Any]
 
 
 class Builder(relax.BlockBuilder):
@@ -154,7 +154,8 @@ def rebuild(
     """Copy a function, asking `rewrite(graph, var, value, emit)` for each binding.
 
     `rewrite` returns None to keep the binding, or an expression over the *old* variables; `emit` binds an
-    intermediate expression (also over old variables) and returns a variable for it. Dead bindings are removed.
+    intermediate expression (also over old variables), under a name if it is given one, and returns a variable for it.
+    Dead bindings are removed.
     `names` renames bound variables. Expressions in `outputs`, read after the last binding, are returned after the
     function's own results.
     """
@@ -176,10 +177,10 @@ def rebuild(
 
     current = ""
 
-    def emit(expr: Any) -> Any:
+    def emit(expr: Any, name: str = "") -> Any:
         # A fused operator keeps the layer's name, for reports; helpers around it need none.
         fused = isinstance(expr, relax.Call) and op_name(expr).startswith("tvmtiny.")
-        return builder.emit(substitute(expr), name_hint=current if fused else "")
+        return builder.emit(substitute(expr), name_hint=name or (current if fused else ""))
 
     with builder.function("main", new_params):
         with builder.dataflow():

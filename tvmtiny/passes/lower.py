@@ -22,6 +22,10 @@ LAYER_ATTRIBUTE = "tvmtiny.layer"
 INPLACE_ATTRIBUTE = "tvmtiny.inplace"
 STATE_ATTRIBUTE = "tvmtiny.state_operands"
 VARIANT_ATTRIBUTE = "tvmtiny.variant"
+PLAIN_ATTRIBUTE = "tvmtiny.plain_bytes"
+"""Of a function that decodes constants: what these would take as they are; 0 of any other."""
+BOOT_ATTRIBUTE = "tvmtiny.boot"
+"""Of a function that is called once, before the first run."""
 OUTPUT_PARAMETER = "out"
 LENGTH_SYMBOL = "n"
 
@@ -54,7 +58,7 @@ def _lower(main: relax.Function, rule: Rule) -> tvm.IRModule:
                     continue
                 operands = operands_of(value)
                 blocking = rule(kernel, operands)
-                function = _function(kernel, operands, blocking)
+                function = lowered_function(kernel, operands, blocking)
                 # Its layer makes it differ from an equal one, which the builder would share: reports go by function.
                 function = function.with_attr(LAYER_ATTRIBUTE, var.name)
                 symbol = builder.add_func(function, f"{var.name}_{kernel.name}")
@@ -90,7 +94,7 @@ def _view(value: Any, mapping: dict[Any, Any]) -> Any:
     return relax.op.reshape(mapping[value.args[0]], shape_of(value))
 
 
-def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.PrimFunc:
+def lowered_function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.PrimFunc:
     """The kernel's TIR with the parameters of absent operands dropped and a constant length put in."""
     function = kernel.prim_func(operands, blocking)
     kept = {*operands.tensors, LENGTH_SYMBOL, OUTPUT_PARAMETER}
@@ -105,5 +109,6 @@ def _function(kernel: Kernel, operands: Operands, blocking: Blocking) -> tirx.Pr
             INPLACE_ATTRIBUTE: " ".join(kernel.inplace(operands)),
             STATE_ATTRIBUTE: " ".join(kernel.state),
             VARIANT_ATTRIBUTE: blocking.variant,
+            PLAIN_ATTRIBUTE: int(operands.attrs.get("plain_bytes", 0)),
         }
     )

@@ -74,6 +74,8 @@ class Quantization:
         residual: str = "int8",
         weights: WeightTypes | None = None,
         int16: Sequence[str] = (),
+        rounding: str = "auto",
+        bias_correction: bool = False,
     ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
@@ -81,6 +83,8 @@ class Quantization:
         self.method = method
         self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
+        self.rounding = rounding
+        self.bias_correction = bias_correction
         self.builder = Builder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
@@ -89,6 +93,7 @@ class Quantization:
         self.token_axes: dict[Any, TokenAxes] = {}
         self.inputs: dict[str, QuantParams] = {}
         self.scales: dict[str, str] = {}
+        self.chosen: dict[str, QuantParams] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = token_rows(self.graph)
         self.n = (
@@ -108,7 +113,12 @@ class Quantization:
         self, name: str, weight: Array, bias: Array, x: QuantParams, observed: Array | None
     ) -> IntegerWeights:
         """Real weights (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
-        return qparams.WEIGHTS[self.weights[name]](weight, bias, x, observed)
+        kind_of_weights = self.weights[name]
+        by_data = self.rounding == "gptq" or (self.rounding == "auto" and kind_of_weights == "int4")
+        found = qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None)
+        return (
+            found.corrected(weight, x, observed) if self.bias_correction and observed is not None else found
+        )
 
     def observed(self, expr: Any) -> Array | None:
         """Rows of an operand in calibration; None where an operator reads it in another order or shape."""
@@ -129,12 +139,13 @@ class Quantization:
                 self._check_vocabulary(param, shape_of(table)[0])
                 return relax.Var(param.name, relax.TensorType([shape[-1]], "uint16"))
         self.inputs[param.name] = self._feature_params(param, shape[-1])
+        self.chosen[f"{param.name}.input"] = self.inputs[param.name]
         return relax.Var(param.name, relax.TensorType(list(shape), "int8"))
 
     def _feature_params(self, param: relax.Var, columns: int) -> QuantParams:
         given = self.statistics.inputs.get(param.name)
         if given is not None:
-            params = qparams.given_columns(given, columns)
+            params = qparams.given_columns(_repeated(given, columns, f"{param.name}.input"), columns)
             if params is not None and (self._only_projected(param) or qparams.is_uniform(params)):
                 self.scales[f"{param.name}.input"] = KEPT
                 return params
@@ -294,11 +305,18 @@ class Quantization:
     def range_of(self, name: str, key: str, *, symmetric: bool = False) -> QuantParams:
         """Parameters for the observed value `<name>.<key>` of an operator: those that the model came with, if any."""
         symmetric = symmetric or (key == "out" and name in self.symmetric_names)
-        given = self._given(f"{name}.{key}", symmetric=symmetric)
-        if given is not None:
-            return given
-        low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
-        return qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
+        params = self._given(f"{name}.{key}", symmetric=symmetric)
+        if params is None:
+            low, high = ranges.choose(self.statistics[f"{name}.{key}"], self.method, symmetric=symmetric)
+            params = qparams.symmetric(low, high) if symmetric else qparams.asymmetric(low, high)
+        self.chosen[f"{name}.{key}"] = params
+        return params
+
+    def magnitude(self, name: str, key: str) -> float:
+        """The largest magnitude (real) of the value `<name>.<key>`."""
+        largest = self.statistics.magnitude(f"{name}.{key}")
+        self.chosen[f"{name}.{key}"] = qparams.holding(largest)
+        return largest
 
     def _given(self, key: str, *, symmetric: bool) -> QuantParams | None:
         """The parameters of a value that the model came with, with zero point 0 where that is asked for."""
@@ -320,14 +338,15 @@ class Quantization:
         """A symmetric scale for each head of a (tokens, H * P) tensor, its columns multiplied by `factors`."""
         given = self._given(f"{name}.{key}", symmetric=True)
         if given is not None and np.all(np.asarray(factors) == 1):
-            return np.full(heads, float(given.scale))
-        rows = self.statistics[f"{name}.{key}"] * factors
-        return np.array(
-            [
-                float(qparams.symmetric(*ranges.choose(part, self.method, symmetric=True)).scale)
-                for part in np.split(rows, heads, axis=1)
-            ]
-        )
+            scales = _repeated(given, heads, f"{name}.{key}").scale
+        else:
+            rows = self.statistics[f"{name}.{key}"] * factors
+            parts = (
+                ranges.choose(part, self.method, symmetric=True) for part in np.split(rows, heads, axis=1)
+            )
+            scales = np.array([float(qparams.symmetric(*part).scale) for part in parts])
+        self.chosen[f"{name}.{key}"] = QuantParams(scales)
+        return scales
 
     # epilogues
 
@@ -381,7 +400,7 @@ class Quantization:
         wide = self.is_wide(var) or (self.is_last(var) and kind(call) == "dense")
         if wide:
             floor = max(self._floors(var), default=0.0)
-            out = qparams.wide(self.statistics.magnitude(f"{var.name}.out"), floor)
+            out = qparams.wide(self.magnitude(var.name, "out"), floor)
         else:
             out = self.range_of(var.name, "out")
         epilogue, out = self._rounding(var.name, dataclasses.replace(epilogue, wide=wide), scale, out)
@@ -406,7 +425,7 @@ class Quantization:
 
     def _largest_sum(self, var: relax.Var) -> float:
         """The largest magnitude (real) that a sum with a residual takes in calibration, its branch included."""
-        return max(self.statistics.magnitude(f"{var.name}.{key}") for key in ("branch", "sum"))
+        return max(self.magnitude(var.name, key) for key in ("branch", "sum"))
 
     def _floors(self, var: relax.Var) -> list[float]:
         """The finest scale that each sum to which `var` is added takes of it."""
@@ -436,6 +455,18 @@ class Quantization:
             return self.operand(expr, int16=True)
         values, params = qparams.quantized_constant(array, offset=True)
         return Value(constant(values), params)
+
+
+def _repeated(params: QuantParams, count: int, name: str) -> QuantParams:
+    """Parameters of a tensor as those of its `count` parts; those that have parts, a multiple of them, stay."""
+    size = max(np.size(params.scale), np.size(params.zero_point))
+    if size % count and size != 1:
+        raise UserError(f"'{name}' has {size} scales.", f"It has {count} parts: give one scale, or {count}.")
+    shape = (max(size, count),)
+    return QuantParams(
+        np.broadcast_to(np.asarray(params.scale, np.float64), shape),
+        np.broadcast_to(params.zero_point, shape),
+    )
 
 
 def dense_tensors(

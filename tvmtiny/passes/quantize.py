@@ -44,6 +44,7 @@ class QuantizedModel:
         max_tokens: S.
         int16: names of the layers between others whose results are int16.
         scales: of values `<layer>.<value>` that have the scale that the model came with: KEPT or SYMMETRIC.
+        chosen: of all values whose range decided on something; as given parameters they make the same module.
     """
 
     module: tvm.IRModule
@@ -54,6 +55,7 @@ class QuantizedModel:
     has_length: bool
     int16: tuple[str, ...] = ()
     scales: dict[str, str] = dataclasses.field(default_factory=dict)
+    chosen: dict[str, QuantParams] = dataclasses.field(default_factory=dict)
 
 
 def quantize(
@@ -63,6 +65,8 @@ def quantize(
     residual: str = "int8",
     weights: WeightTypes | None = None,
     int16: Sequence[str] = (),
+    rounding: str = "auto",
+    bias_correction: bool = False,
 ) -> QuantizedModel:
     """Quantize a fused module.
 
@@ -72,11 +76,13 @@ def quantize(
         residual: one of `int16_layers.RESIDUALS`.
         weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
         int16: names or patterns of layers whose results are to be int16.
+        rounding: of weights, one of `qparams.ROUNDINGS`.
+        bias_correction: whether biases take off the mean error that the rounding of weights makes.
 
     Raises:
         UserError: an accumulator could overflow, or int16 is asked for what cannot be int16 (`passes.int16_layers`).
     """
-    c = Quantization(fused, statistics, method, residual, weights, int16)
+    c = Quantization(fused, statistics, method, residual, weights, int16, rounding, bias_correction)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}
@@ -103,6 +109,7 @@ def quantize(
         has_length=c.has_length,
         int16=tuple(var.name for var in c.wide),
         scales=c.scales,
+        chosen=c.chosen,
     )
 
 

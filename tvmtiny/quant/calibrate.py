@@ -20,6 +20,9 @@ from tvmtiny.quant.qparams import QuantParams
 
 Array = npt.NDArray[Any]
 
+INPUT = ".input"
+"""Behind the name of an input: the value that it holds."""
+
 ROW_LIMIT = 16384
 """Rows (tokens) of a tensor that are kept; more say nothing new about its range."""
 
@@ -86,6 +89,9 @@ class Statistics:
         """
         self.given = dict(given or {})
         self.inputs = dict(inputs or {})
+        self.inputs |= {
+            name.removesuffix(INPUT): params for name, params in self.given.items() if name.endswith(INPUT)
+        }
         rows: dict[str, list[Array]] = {}
         for trace in traces:
             for name, value in trace.values.items():

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmtiny.quant import gptq
+
 Array = npt.NDArray[Any]
 
 GROUP = 32
@@ -31,9 +33,6 @@ WORD = 8
 
 CLIPS = tuple(np.linspace(0.55, 1.1, 23))
 """Scales of a group that are tried, in units of that which represents its largest weight as HIGHEST."""
-
-DAMPING = 0.01
-"""What is added to the second moments of the inputs, in units of their mean: trust in few observations has limits."""
 
 
 def groups_of(depth: int) -> int:
@@ -73,12 +72,11 @@ def rounded(ratio: Array, moments: Array | None = None) -> tuple[Array, Array]:
     smaller scale clips the largest weights and rounds all others finer.
 
     With second moments of the layer's inputs, E[x x^T] (K, K), the weights are rounded one after another, and those
-    that are left take over what the error of each costs at the output, as far as their inputs move alike. After
-    Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ" (ICLR 2023, arXiv:2210.17323), section 3.
+    that are left take over what the error of each costs at the output, as far as their inputs move alike (`gptq`).
     """
     n, depth = ratio.shape
     left = ratio.astype(np.float64)
-    spread = None if moments is None else _spread(moments)
+    spread = None if moments is None else gptq.spread(moments)
     q, scales = np.zeros((n, depth), np.int8), np.zeros((n, groups_of(depth)), np.uint8)
     for group in range(groups_of(depth)):
         first, last = group * GROUP, min(depth, (group + 1) * GROUP)
@@ -89,16 +87,8 @@ def rounded(ratio: Array, moments: Array | None = None) -> tuple[Array, Array]:
             continue
         for k in range(first, last):
             q[:, k] = _nearest(left[:, k] / scale)
-            error = (left[:, k] - scale * q[:, k]) / spread[k, k]
-            left[:, k + 1 :] -= np.outer(error, spread[k, k + 1 :])
+            gptq.hand_on(left, left[:, k] - scale * q[:, k], spread, k)
     return q, scales
-
-
-def _spread(moments: Array) -> Array:
-    """Upper triangular (K, K): row k says how the weights behind k make up for an error of weight k."""
-    damping = DAMPING * float(np.mean(np.diag(moments))) or 1.0
-    inverse = np.linalg.inv(moments + damping * np.eye(len(moments)))
-    return np.asarray(np.linalg.cholesky(inverse).T)
 
 
 def _best_scales(part: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.errors import UserError
-from tvmtiny.quant import int4
+from tvmtiny.quant import gptq, int4
 from tvmtiny.quant.integer import (
     NORM_FRACTION_BITS,
     NORM_MAX_BITS,
@@ -67,6 +67,9 @@ LEAST_STEPS = 16
 FEW_COLUMNS = 8
 """A row of no more numbers lies on some grid by accident."""
 
+ROWS_AT_ONCE = 1024
+"""Rows whose scales are looked for together: memory is bounded."""
+
 SUM_MARGIN = 1.5
 """Sums may exceed their calibrated range by this factor before they saturate."""
 
@@ -88,6 +91,7 @@ class IntegerWeights:
         unit: real value of one unit of each channel's accumulator (N,).
         bound: what no accumulator of a channel exceeds, for any input (N,).
         stored: as in flash, int8 (N, K) or packed int4. groups: scales of the groups of int4 weights, else None.
+        mean_error: what rounding adds to the mean of each channel (real), for its bias to take off; none when None.
     """
 
     values: Array
@@ -95,6 +99,17 @@ class IntegerWeights:
     bound: Array
     stored: Array
     groups: Array | None = None
+    mean_error: Array | None = None
+
+    def corrected(self, weight: Array, x: QuantParams, observed: Array) -> IntegerWeights:
+        """These weights with the mean error that their rounding makes on inputs (R, K) that were observed (real).
+
+        After Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization and Bias
+        Correction" (ICCV 2019, arXiv:1906.04721), section 4.2, with means from calibration data.
+        """
+        real = self.values.astype(np.float64) * self.unit[:, None] / x.scale
+        error = (real - weight) @ observed.astype(np.float64).mean(axis=0)
+        return dataclasses.replace(self, mean_error=error, bound=self.bound + np.abs(error) / self.unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +143,14 @@ def made_symmetric(params: QuantParams) -> QuantParams:
 
     As everywhere, -128 of a symmetric tensor is not used: the step next to it may saturate.
     """
-    largest = 127 + abs(int(params.zero_point)) if int(params.zero_point) else 127
-    return QuantParams(float(params.scale) * largest / 127, 0)
+    if int(params.zero_point) == 0:
+        return params
+    return QuantParams(float(params.scale) * (127 + abs(int(params.zero_point))) / 127, 0)
+
+
+def holding(largest: float) -> QuantParams:
+    """Parameters whose largest magnitude is `largest` (`Statistics.magnitude`)."""
+    return QuantParams(largest / 128, 0)
 
 
 def given_columns(params: QuantParams, count: int) -> QuantParams | None:
@@ -230,19 +251,29 @@ def grid_scales(rows: Array, most: int = 128) -> Array:
     coarse, so that a bias would have little resolution, or where a row has so few numbers that it lies on many grids,
     the finest part of the scale that int8 allows is taken.
     """
+    if len(rows) > ROWS_AT_ONCE:
+        blocks = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
+        return np.concatenate([grid_scales(block, most) for block in blocks])
     peak = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
     found = np.full(len(rows), np.nan)
     negative = 128 if most == 128 else 0  # int8 has -128 and no 128
-    few = rows[:, :FEW_COLUMNS]
     most, least = (most, LEAST_STEPS) if rows.shape[1] > FEW_COLUMNS else (min(most, 127), 128)
-    for steps in range(1, most + 1):
-        scale = np.abs(peak) / steps
-        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != negative) | (peak < 0)))
-        for part in (few, rows):  # a few columns rule most scales out
-            multiples = part[left] / scale[left, None]
-            left = left[np.abs(multiples - np.round(multiples)).max(axis=1, initial=0) < GRID_TOLERANCE]
-        found[left] = scale[left] / (max(1, 127 // steps) if steps < least else 1)
+    steps = np.arange(1, most + 1)[:, None]
+    scales = np.abs(peak) / steps
+    possible = (peak != 0) & ((steps != negative) | (peak < 0))
+    few = rows[:, :FEW_COLUMNS]  # a few columns rule most scales out
+    possible &= _are_multiples(few, np.where(possible, scales, 1.0))
+    for place in np.flatnonzero(possible.any(axis=1)):
+        left = np.flatnonzero(np.isnan(found) & possible[place])
+        left = left[_are_multiples(rows[left], scales[place, left])]
+        found[left] = scales[place, left] / (max(1, 127 // (place + 1)) if place + 1 < least else 1)
     return found
+
+
+def _are_multiples(rows: Array, scales: Array) -> Array:
+    """Whether all of each row (N, K) are whole multiples of its scale (..., N)."""
+    multiples = rows / scales[..., None]
+    return np.asarray(np.abs(multiples - np.round(multiples)).max(axis=-1, initial=0) < GRID_TOLERANCE)
 
 
 def quantized_constant(array: Array, *, offset: bool) -> tuple[Array, QuantParams]:
@@ -330,16 +361,22 @@ def accumulator_bound(weight: Array, bias: Array) -> Array:
     return np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
 
 
-def int8_weights(
-    weight: Array, bias: Array, x: QuantParams, _observed: Array | None = None
-) -> IntegerWeights:
-    """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them."""
+def int8_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | None = None) -> IntegerWeights:
+    """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them.
+
+    With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it.
+    """
     relative, largest = _relative(x)
     scaled = weight * relative
     part = int8_scales(scaled, bias / largest)
-    values = np.clip(np.round(scaled / part[:, None]), -128, 127).astype(np.int8)
+    steps = scaled / part[:, None]
+    if observed is None:
+        values = np.clip(np.round(steps), -128, 127).astype(np.int8)
+    else:
+        values = gptq.rounded(steps, gptq.moments(observed / x.scale), -128, 127).astype(np.int8)
     unit = part * largest
-    bound = (np.abs(scaled) / part[:, None] + 0.5).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
+    widest = np.maximum(np.abs(steps) + 0.5, np.abs(values.astype(np.float64)))
+    bound = widest.sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
     return IntegerWeights(values, unit, bound, values)
 
 
@@ -355,10 +392,7 @@ def int4_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | N
     """
     scaled = weight * x.scale
     unit = weight_scales(scaled, bias, int4.MAX_SCALE * int4.HIGHEST)
-    moments = None
-    if observed is not None:
-        steps = observed.astype(np.float64) / x.scale
-        moments = steps.T @ steps / len(steps)
+    moments = None if observed is None else gptq.moments(observed / x.scale)
     while True:
         q, groups = int4.rounded(scaled / unit[:, None], moments)
         packed = int4.pack(q)
@@ -374,6 +408,9 @@ def _largest_input(x: QuantParams) -> float:
     """The largest magnitude of an int8 value less its zero point, with which the bias carries the zero point, too."""
     return 128.0 + float(np.max(np.abs(x.zero_point)))
 
+
+ROUNDINGS = ("auto", "nearest", "gptq")
+"""How weights are rounded: each by itself, or one after another by calibration data; "auto" does so for int4."""
 
 WEIGHTS: dict[str, Callable[[Array, Array, QuantParams, Array | None], IntegerWeights]] = {
     "int8": int8_weights,
@@ -402,7 +439,8 @@ def dense(
     integers = integers if integers is not None else int8_weights(weight, bias, x)
     w, unit = integers.values.astype(np.int64), integers.unit
     zero = np.broadcast_to(np.asarray(x.zero_point, np.int64), (weight.shape[1],))
-    b = np.round(bias / unit).astype(np.int64) - w @ zero
+    real_bias = bias if integers.mean_error is None else bias - integers.mean_error
+    b = np.round(real_bias / unit).astype(np.int64) - w @ zero
     multiplier, shift = fixed_point(unit / out_scale, limit)
     check_shift(float(accumulator_bound(w, b).max()), shift, what)
     multiplier = np.broadcast_to(multiplier, (len(w),)).copy()

@@ -91,8 +91,9 @@ def steps(module: tvm.IRModule) -> list[tuple[str, Kernel, Operands]]:
 
 
 def work(kernel: Kernel, operands: Operands, tokens: int) -> Work:
-    """What an operator computes with all `tokens` tokens."""
-    heads = int(operands.attrs["heads"]) if kernel.name == "attention" else 0
+    """What an operator computes with all `tokens` tokens; of a model in steps, when all earlier tokens are kept."""
+    heads = int(operands.attrs["heads"]) if kernel.name in ("attention", "attention_step") else 0
+    keys = operands.shape("v_cache")[1] if kernel.name == "attention_step" else tokens
     result: Any = kernel.infer(operands)
     elements = int(np.prod([int(extent) for extent in result.shape]))
-    return Work(kernel.macs(operands, tokens), heads * tokens * tokens, elements)
+    return Work(kernel.macs(operands, tokens), heads * tokens * keys, elements)

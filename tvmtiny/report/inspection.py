@@ -5,6 +5,7 @@ The real pipeline runs, up to the memory plan, with placeholder ranges. Cycles a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +14,20 @@ import tvm
 
 from tvmtiny.codegen.planner import kilobytes, place
 from tvmtiny.codegen.program import Program
-from tvmtiny.compiler import Stages, arena_regions, build
 from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
 from tvmtiny.frontend.supported import check_fused
+from tvmtiny.lowering import Stages, arena_regions, build
+from tvmtiny.options import ModelOptions
 from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
-from tvmtiny.passes.pipeline import fusion_passes
-from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.estimate import CoreFigures, core_figures, steps, work
 from tvmtiny.schedule.rules import family
-from tvmtiny.target import Target
+from tvmtiny.storage.choice import Storage
+from tvmtiny.target import Target, list_targets
 
 INPUTS = "inputs"
 """The row of what belongs to no operator: the scaling of feature inputs."""
@@ -95,7 +97,9 @@ class Inspection:
 
     Attributes:
         fits: a row a target; none where the model cannot be compiled, for the reasons in `unsupported` and `problems`.
-        max_tokens: S. has_length: whether a run may take fewer. Both None where the model cannot be compiled.
+        max_tokens: S, of a step or of the whole. has_length: whether a run may take fewer. Both None where the model
+            cannot be compiled.
+        in_steps: whether figures are those of a step.
     """
 
     operators: tuple[Operator, ...] = ()
@@ -104,51 +108,71 @@ class Inspection:
     problems: tuple[Problem, ...] = ()
     max_tokens: int | None = None
     has_length: bool | None = None
+    in_steps: bool = False
+
+
+def targets_for(weights: str) -> list[Target]:
+    """All targets that have micro-kernels for weights stored so."""
+    found = []
+    for target in list_targets():
+        with contextlib.suppress(UserError):
+            family(target, weights)
+            found.append(target)
+    return found
 
 
 def inspect(
     model: Any,
     targets: Sequence[Target],
+    options: ModelOptions | None = None,
     *,
-    shapes: dict[str, tuple[int, ...]] | None = None,
-    max_tokens: int | None = None,
     latency_budget_ms: float | None = None,
-    fold_qk: str = "auto",
-    residual: str = "int8",
 ) -> Inspection:
     """Take a model apart and hold it against targets, in their order.
 
     Args:
-        model, shapes, max_tokens, fold_qk, residual: as for `tvmtiny.compile`.
+        model: as for `tvmtiny.compile`.
         targets: at least one; the weights of `Inspection.operators` are as stored for the first.
+        options: what would be compiled. Of a model in steps, figures are those of a step of so many tokens at the end
+            of a sequence.
         latency_budget_ms: the longest that an inference may take.
 
     Raises:
         UserError: the model cannot be read, or its shapes are not known.
     """
+    options = options or ModelOptions()
+    families = {target.name: family(target, options.weights) for target in targets}
     try:
-        module = import_model(model, shapes, max_tokens)
+        module = import_model(model, options.shapes, options.max_tokens)
     except UnsupportedOperators as error:
         return Inspection(unsupported=error.rows)
     fused = None
     try:
-        fused = tvm.transform.Sequential(fusion_passes(fold_qk))(module)
+        fused = options.fuse(module)
         check_fused(fused)
         specs, _, tokens = input_specs(fused)
-        quantized = quantize(fused, placeholder_statistics(fused, specs, tokens), "minmax", residual)
+        statistics = placeholder_statistics(fused, specs, tokens)
+        _, quantized = options.in_steps(_placeholder(options).quantize(fused, statistics))
     except UserError as error:
         return _not_compiled(fused, error)
-    programs = _programs(quantized, targets)
+    programs = _programs(quantized, targets, families, options.storage)
     figures = core_figures()
-    return Inspection(
-        operators=_operators(fused, quantized, programs[family(targets[0])]),
-        fits=tuple(
-            _fit(target, programs[family(target)], quantized, figures.get(target.cpu), latency_budget_ms)
-            for target in targets
-        ),
-        max_tokens=tokens,
-        has_length=quantized.has_length,
+    fits = tuple(
+        _fit(target, programs[families[target.name]], quantized, figures.get(target.cpu), latency_budget_ms)
+        for target in targets
     )
+    return Inspection(
+        operators=_operators(fused, quantized, programs[families[targets[0].name]]),
+        fits=fits,
+        max_tokens=quantized.max_tokens,
+        has_length=quantized.has_length,
+        in_steps=options.step is not None,
+    )
+
+
+def _placeholder(options: ModelOptions) -> ModelOptions:
+    """Without what takes time and changes no size."""
+    return dataclasses.replace(options, range_method="minmax", rounding="nearest", bias_correction=False)
 
 
 def _not_compiled(fused: tvm.IRModule | None, error: UserError) -> Inspection:
@@ -179,17 +203,26 @@ def _parameters(fused: tvm.IRModule) -> dict[str, int]:
     return counts
 
 
-def _programs(quantized: QuantizedModel, targets: Sequence[Target]) -> dict[str, Program]:
+def _programs(
+    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str], storage: Storage
+) -> dict[str, Program]:
     """A program for each family of micro-kernels: what differs between cores of one family has no part in it."""
-    boards = {family(target): target for target in reversed(targets)}
-    return {name: build(quantized, board, "model", name, Stages()) for name, board in boards.items()}
+    boards = {families[target.name]: target for target in reversed(targets)}
+    return {
+        name: build(quantized, board, "model", name, Stages(), storage=storage)
+        for name, board in boards.items()
+    }
 
 
 def _operators(fused: tvm.IRModule, quantized: QuantizedModel, program: Program) -> tuple[Operator, ...]:
     parameters, sizes = _parameters(fused), {c.symbol: c.array.nbytes for c in program.constants}
-    rows = []
-    for (name, kernel, operands), call in zip(steps(quantized.module), program.calls, strict=True):
-        own = sum(sizes.pop(a.constant, 0) for a in call.arguments if a.constant)
+    rows, known = [], iter(steps(quantized.module))
+    for call in program.all_calls:
+        own = sum(sizes.pop(symbol, 0) for symbol in call.constants)
+        if call.decodes:
+            rows.append(Operator(call.result, call.function.kernel, 0, 0, own))
+            continue
+        name, kernel, operands = next(known)
         macs = kernel.macs(operands, quantized.max_tokens)
         rows.append(Operator(name, kernel.name, parameters.get(name, 0), macs, own))
     scaling = program.weight_bytes - sum(row.weight_bytes or 0 for row in rows)

@@ -18,7 +18,7 @@ from tvmtiny.errors import ResultMismatch, TvmtinyError, UserError
 from tvmtiny.link.messages import Counter
 from tvmtiny.runner import kinds
 from tvmtiny.runner.base import Answer, Job, Runner
-from tvmtiny.runner.plugin import Block
+from tvmtiny.runner.plugin import Block, Counts
 from tvmtiny.runner.project import Project
 from tvmtiny.runner.protocol import Guard, Response, Sample, sample_bytes
 from tvmtiny.runner.size import Sizes, read_sizes
@@ -40,6 +40,8 @@ class RunResult:
         status: by sample, what the model's run function returned.
         instructions: exact number for the first sample's inference, or None where it cannot be told.
         total_instructions: of all samples, likewise.
+        sample_instructions: of each sample, of its first repetition; empty where it cannot be told. A model that runs
+            in steps is counted step by step.
         stack_bytes: deepest stack of any inference, or None where it cannot be told.
         elf: the program for the target itself.
         run_elf: the program that was executed.
@@ -62,6 +64,7 @@ class RunResult:
     cycles: tuple[tuple[int, ...], ...] = ()
     clock_hz: int = 0
     counter: Counter = Counter.NONE
+    sample_instructions: tuple[int, ...] = ()
 
 
 def run(
@@ -160,7 +163,12 @@ def _result(
         cycles=_cycles(responses, repeat),
         clock_hz=responses[0].info.clock_hz,
         counter=responses[0].info.counter,
+        sample_instructions=_by_sample(counts, repeat) if complete else (),
     )
+
+
+def _by_sample(counts: list[Counts], repeat: int) -> tuple[int, ...]:
+    return tuple(value for count in counts for value in count.each)[::repeat]
 
 
 def _cycles(responses: list[Response], repeat: int) -> tuple[tuple[int, ...], ...]:

@@ -47,11 +47,12 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Instructions of the first measurement and of all `runs`; blocks of the first, if asked for."""
+    """Instructions of the first measurement, of all `runs` and of each; blocks of the first, if asked for."""
 
     first: int
     total: int
     runs: int
+    each: tuple[int, ...]
     blocks: tuple[Block, ...]
 
 
@@ -95,7 +96,8 @@ def read_counts(path: Path) -> Counts | None:
         return None
     blocks = (Block(*map(int, row[1:])) for row in rows if row[0] == "block")
     ordered = tuple(sorted(blocks, key=lambda block: (block.phase, block.address, block.instructions)))
-    return Counts(values["first"], values["total"], values["runs"], ordered)
+    each = tuple(int(row[1]) for row in rows if row[0] == "run")
+    return Counts(values["first"], values["total"], values["runs"], each, ordered)
 
 
 def _compile(compiler: str, path: Path) -> None:

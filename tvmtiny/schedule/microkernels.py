@@ -242,6 +242,31 @@ ARGUMENTS: dict[str, tuple[str, Arguments]] = {
         ],
     ),
     "mean_s8": ("mean_s8", _mean),
+    "unpack_s8": ("unpack_s8", lambda r, w, s: [r[0].pointer, r[1].pointer, w[0].pointer, w[0].cols, *s]),
+    "unpack_rows_s8": (
+        "unpack_rows_s8",
+        lambda r, w, s: [
+            *(part.pointer for part in (*r, *w)),
+            w[0].rows,
+            w[0].cols,
+            r[1].stride,
+            *s,
+        ],
+    ),
+    "huffman_s8": (
+        "huffman_s8",
+        lambda r, w, s: [*(part.pointer for part in (*r, *w)), r[0].cols, r[1].cols, w[0].cols],
+    ),
+    "huffman_rows_s8": (
+        "huffman_rows_s8",
+        lambda r, w, s: [
+            *(part.pointer for part in (*r, *w)),
+            w[0].rows,
+            w[0].cols,
+            r[2].cols,
+            r[3].cols,
+        ],
+    ),
     "mean_s16_s32": ("mean_s16_s32", _mean),
 }
 """Tile operator -> (micro-kernel, arguments from the block's reads, writes and integer parameters)."""

@@ -31,6 +31,11 @@ void *tvmt_acquire(const struct tvmt_instance *instance, k_timeout_t timeout) {
   if (instance->arena == NULL || k_mutex_lock(instance->lock, timeout) != 0) {
     return NULL;
   }
+  const tvmt_model *model = instance->model;
+  if (model->init != NULL && model->init(instance->arena, instance->arena_bytes) != 0) {
+    tvmt_release(instance);
+    return NULL;
+  }
   return instance->arena;
 }
 

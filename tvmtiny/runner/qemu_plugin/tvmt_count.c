@@ -8,6 +8,7 @@
  *   first N           instructions of the first measurement
  *   total N           of all of them
  *   runs N            how many there were
+ *   run N             instructions of each, in order
  *   block A I P N T   with blocks=on: in phase P of the first one, the block of I instructions at address A was
  *                     entered N times, and T times it was left for another address than the one behind it
  *
@@ -113,7 +114,8 @@ static struct {
 static counter executed;
 static block *blocks;
 static bool measuring;
-static uint64_t started, first, total, runs;
+static uint64_t started, total, runs;
+static uint64_t *each; /* instructions of each run; room for a power of two of them */
 static size_t phase;
 static tally *latest; /* of the block that was entered last, in its phase */
 static uint64_t latest_end;
@@ -144,6 +146,17 @@ static void on_begin(unsigned vcpu, void *data) {
   started = counter_read(&executed);
 }
 
+/* Appends to `each`, which grows whenever the number of runs is zero or a power of two. */
+static void keep(uint64_t count) {
+  if ((runs & (runs - 1)) == 0) {
+    each = realloc(each, (runs ? 2 * runs : 1) * sizeof *each);
+    if (!each) {
+      abort();
+    }
+  }
+  each[runs++] = count;
+}
+
 static void on_end(unsigned vcpu, void *data) {
   const block *own = data;
   (void)vcpu;
@@ -153,11 +166,8 @@ static void on_end(unsigned vcpu, void *data) {
   measuring = false;
   const uint64_t count = counter_read(&executed) - started - own->instructions;
   total += count;
-  if (runs++ > 0) {
-    return;
-  }
-  first = count;
-  if (options.with_blocks) {
+  keep(count);
+  if (runs == 1 && options.with_blocks) {
     own->tallies[phase].entered--;
   }
 }
@@ -245,7 +255,10 @@ static void write_counts(qemu_plugin_id_t id, void *unused) {
     qemu_plugin_outs("tvmt_count: cannot write the counts\n");
     return;
   }
-  fprintf(file, "first %" PRIu64 "\ntotal %" PRIu64 "\nruns %" PRIu64 "\n", first, total, runs);
+  fprintf(file, "first %" PRIu64 "\ntotal %" PRIu64 "\nruns %" PRIu64 "\n", runs ? each[0] : 0, total, runs);
+  for (uint64_t i = 0; i < runs; i++) {
+    fprintf(file, "run %" PRIu64 "\n", each[i]);
+  }
   for (const block *entry = blocks; options.with_blocks && entry; entry = entry->next) {
     write_block(file, entry);
   }

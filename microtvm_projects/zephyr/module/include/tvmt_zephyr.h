@@ -42,6 +42,8 @@ struct tvmt_instance {
 const struct tvmt_instance *tvmt_find(const char *name);
 
 /* Take the arena, for as long as inputs, the run and the outputs need it; models that share it wait meanwhile.
+ * Weights that are decoded at boot are decoded here, each time, as another model may have had the arena: hold it for
+ * more than one run then.
  * Returns NULL when `timeout` ends first, and for an instance without an arena. Not for interrupts. */
 void *tvmt_acquire(const struct tvmt_instance *instance, k_timeout_t timeout);
 

@@ -1,0 +1,249 @@
+"""Recipes: what is refused, and that a run which was killed ends as one that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+
+from tvmtiny.cli import app  # noqa: E402
+from tvmtiny.compress import runner  # noqa: E402  torch may be missing
+from tvmtiny.compress.progress import Event  # noqa: E402
+from tvmtiny.compress.recipe import Recipe, load_recipe  # noqa: E402
+from tvmtiny.compress.runner import preview, run_recipe  # noqa: E402
+from tvmtiny.errors import EnvironmentProblem, UserError  # noqa: E402
+from tvmtiny.report.inspection import Fit, Inspection  # noqa: E402
+from tvmtiny.target import load_target  # noqa: E402
+
+TESTS = Path(__file__).parents[1]
+TASK = f'[task]\nfile = "{(TESTS / "recipe_task.py").as_posix()}"\n'
+TRAIN = "[train]\nepochs = 6\nlearning_rate = 5e-3\n"
+COMPILE = '[compile]\ntarget = "stm32l4r5"\n'
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def recipe(tmp_path: Path, text: str = TASK + TRAIN + COMPILE) -> Recipe:
+    return load_recipe(write(tmp_path, text))
+
+
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports and sizes are not what these tests look at, and take seconds."""
+    fit = Fit(load_target("stm32l4r5"), 1, 1, None, None, None, {})
+    monkeypatch.setattr(runner, "to_onnx", lambda _module, _task: onnx.ModelProto())
+    monkeypatch.setattr(runner, "check_export", lambda _proto, _module, _task: 0.0)
+    monkeypatch.setattr(runner, "estimate", lambda _proto, _options: (Inspection(), fit))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("task = ", "no TOML"),
+        (TASK + TRAIN, r"lacks the table \[compile\]"),
+        (TASK + COMPILE + "[tran]\n", "no 'tran'; did you mean train"),
+        ('[task]\nfile = "missing.py"\n' + COMPILE, "no Python file"),
+        (TASK + "widht = 8\n" + COMPILE, r"\[task\] has no 'widht'; did you mean width"),
+        (TASK + 'width = "8"\n' + COMPILE, r"width = '8': .*valid integer"),
+        (TASK + "[train]\nepoch = 3\n" + COMPILE, r"\[train\] has no 'epoch'; did you mean epochs"),
+        (TASK + "[train]\nepochs = 0\n" + COMPILE, r"epochs = 0: .*greater than or equal to 1"),
+        (TASK + "[train]\nepochs = 1.5\n" + COMPILE, r"epochs = 1.5: .*valid integer"),
+        (TASK + '[compile]\ntarget = "stm32l4r6"\n', "stm32l4r6"),
+        (TASK + COMPILE + "wieghts = 1\n", r"\[compile\] has no 'wieghts'; did you mean weights"),
+        (TASK + COMPILE + 'tokenizer = "none.json"\n', "there is no file"),
+        (TASK + '[[step]]\nkind = "prun"\n' + COMPILE, "no 'prun'; did you mean prune"),
+        (
+            TASK + '[[step]]\nkind = "prune"\nhaeds = 0.5\n' + COMPILE,
+            r"1 \(prune\) has no 'haeds'; did you mean heads",
+        ),
+        (TASK + '[[step]]\nkind = "prune"\nheads = 1.5\n' + COMPILE, r"heads = 1.5: .*less than 1"),
+        (
+            TASK + '[[step]]\nkind = "prune"\nmethod = "size"\n' + COMPILE,
+            r"method = 'size': .*'magnitude', 'taylor'",
+        ),
+        (
+            TASK + '[[step]]\nkind = "prune"\n[step.train]\nepoch = 4\n' + COMPILE,
+            r"\(prune\): train has no 'epoch'; did you mean epochs",
+        ),
+        (TASK + "[[step]]\nheads = 0.5\n" + COMPILE, r"\[\[step\]\] 1 has no kind"),
+        (TASK + '[step]\nkind = "prune"\n' + COMPILE, "steps are tables of their own"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        recipe(tmp_path, text)
+
+
+def test_an_error_in_the_task_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def task(seed):\n    return 1 / 0\n")
+    loaded = recipe(tmp_path, '[task]\nfile = "broken.py"\n' + COMPILE)
+    with pytest.raises(UserError, match=r"broken.py, line 2: ZeroDivisionError"):
+        loaded.task(0)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "says"),
+    [
+        ("one class", "'labels' of selection hold the class 1 only"),
+        ("labels out of range", "the loss of the first batch failed: IndexError"),
+        ("outputs", "returns 1 tensors; the task names 2"),
+        ("loss", "The loss is nan in train, epoch 1 of 6, batch .*, learning rate 0.00"),
+    ],
+)
+@pytest.mark.usefixtures("without_compiler")
+def test_flaws_of_a_task_are_named(tmp_path: Path, flaw: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        run_recipe(recipe(tmp_path, TASK + f'flaw = "{flaw}"\n' + TRAIN + COMPILE), tmp_path / "out")
+    assert not (tmp_path / "out" / "compile.json").exists()
+
+
+class Stopped(Exception):
+    """Ends a run between two epochs."""
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    loaded, epochs = recipe(tmp_path), []
+
+    def kill(event: Event) -> None:
+        if event.done == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        run_recipe(loaded, tmp_path / "killed", on_progress=kill)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "compile.json").exists()
+    again = run_recipe(loaded, tmp_path / "killed", on_progress=lambda event: epochs.append(event.done))
+    whole = run_recipe(loaded, tmp_path / "whole")
+    assert [epoch for epoch in epochs if epoch] == [4, 5, 6]
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_a_finished_run_trains_nothing_again_unless_told_to(tmp_path: Path) -> None:
+    loaded, epochs = recipe(tmp_path, TASK + "[train]\nepochs = 1\n" + COMPILE), []
+    for resume in (True, True, False):
+        run_recipe(loaded, tmp_path, resume=resume, on_progress=lambda event: epochs.append(event.done))
+    assert sum(epochs) == 2
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvmtiny.compress.progress import Checkpoint
+
+    def full(_path: Path, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    checkpoint = Checkpoint(tmp_path / "state.pt", "")
+    checkpoint.save({"epoch": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(EnvironmentProblem, match=r"Cannot write .*state.pt: No space left"):
+            checkpoint.save({"epoch": 2})
+    assert checkpoint.load() == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    from tvmtiny.compress.progress import Checkpoint
+
+    (tmp_path / "state.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(EnvironmentProblem, match=r"state.pt is damaged"):
+        Checkpoint(tmp_path / "state.pt", "").load()
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_a_dry_run_trains_and_writes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK + TRAIN + COMPILE)
+    stages = preview(load_recipe(path))
+    assert [stage.step for stage in stages] == ["train"]
+    assert stages[0].metrics == {}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_compiles_with_nothing_by_hand(tmp_path: Path) -> None:
+    path, out = write(tmp_path, TASK + "[train]\nepochs = 1\n" + COMPILE), tmp_path / "out"
+    found = CliRunner().invoke(app, ["compress", str(path), "-o", str(out), "--json"])
+    assert found.exit_code == 0, found.output
+    row = json.loads(found.stdout)["rows"][-1]
+    compiled = CliRunner().invoke(app, ["compile", str(out), "-o", str(tmp_path / "c"), "--json"])
+    assert compiled.exit_code == 0, compiled.output
+    report = json.loads(compiled.stdout)
+    assert report["target"] == "stm32l4r5"
+    assert {name: report[name] for name in ("weight_bytes", "arena_bytes", "macs")} == {
+        name: row[name] for name in ("weight_bytes", "arena_bytes", "macs")
+    }
+    with np.load(out / "test.npz") as test:
+        assert {"ids", "mask", "labels"} == set(test.files)
+
+
+STEPS = """
+[[step]]
+kind = "distil"
+mask = "mask"
+[step.train]
+epochs = 2
+[[step]]
+kind = "prune"
+heads = 0.5
+rounds = 2
+[step.train]
+epochs = 2
+"""
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_steps_run_in_order_and_go_on_within_one(tmp_path: Path) -> None:
+    loaded, seen = recipe(tmp_path, TASK + TRAIN + STEPS + COMPILE), []
+
+    def stop(event: Event) -> None:
+        seen.append((event.step, event.text, event.done))
+        if seen.count(("2 prune", "training", 1)) == 2:  # the first epoch of the second round
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_recipe(loaded, tmp_path / "stopped", on_progress=stop)
+    assert list(dict.fromkeys(step for step, _, _ in seen)) == ["train", "1 distil", "2 prune"]
+    rest: list[tuple[str, int]] = []
+    again = run_recipe(
+        loaded,
+        tmp_path / "stopped",
+        on_progress=lambda e: rest.append((e.step, e.done)) if e.text == "training" else None,
+    )
+    assert rest == [("2 prune", 2)]
+    whole = run_recipe(loaded, tmp_path / "whole")
+    assert whole.module.layers[0].attention.heads == 2
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_recipes_that_begin_alike_share_their_trainings(tmp_path: Path) -> None:
+    loaded, trained = recipe(tmp_path, TASK + TRAIN + STEPS + COMPILE), []
+
+    def listen(event: Event) -> None:
+        if event.text == "training":
+            trained.append(event.step)
+
+    shorter = dataclasses.replace(loaded, steps=loaded.steps[:1])
+    for variant in (shorter, loaded):
+        run_recipe(
+            variant, tmp_path / f"{len(variant.steps)}", checkpoints=tmp_path / "kept", on_progress=listen
+        )
+    assert trained.count("train") == 6
+    assert trained.count("1 distil") == 2

@@ -1,0 +1,86 @@
+"""What can be wrong with a task, found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tvmtiny.compress.task import Array, Split, Task
+from tvmtiny.errors import UserError
+
+_REMEDY = "Correct the task of the recipe."
+
+
+def check_task(task: Task, module: nn.Module) -> None:
+    """Run one batch and a sample of each split through a module, the loss and the metrics.
+
+    Raises:
+        UserError: arrays, names or shapes that do not go together, targets of one class only, or a metric that is no
+            number.
+    """
+    names = list(task.selection.inputs)
+    for what, given in (("test", task.test.inputs), ("calibration", task.calibration)):
+        if list(given) != names:
+            raise UserError(f"The inputs of {what} are {list(given)}, of selection {names}.", _REMEDY)
+    for what, split in (("selection", task.selection), ("test", task.test)):
+        _check_classes(what, split)
+        _check_finite(what, split.inputs)
+    _check_batch(task, module, names)
+    _check_metrics(task, module)
+
+
+def _check_classes(what: str, split: Split) -> None:
+    """Targets of classes (whole numbers; negative ones count for nothing) have at least two."""
+    for name, target in split.targets.items():
+        values = np.asarray(target)
+        classes = np.unique(values[values >= 0]) if values.dtype.kind in "iu" else None
+        if classes is not None and len(classes) < 2 <= len(split):
+            found = f"the class {classes[0]} only" if len(classes) else "no class at all"
+            raise UserError(
+                f"The targets '{name}' of {what} hold {found}.", f"Check how rows are split. {_REMEDY}"
+            )
+
+
+def _check_finite(what: str, arrays: Mapping[str, Array]) -> None:
+    for name, values in arrays.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(f"The input '{name}' of {what} holds values that are not finite.", _REMEDY)
+
+
+def _check_batch(task: Task, module: nn.Module, names: list[str]) -> None:
+    if task.steps < 1:
+        raise UserError(f"The task has {task.steps} batches an epoch.", _REMEDY)
+    batch = next(iter(task.batches()), None)
+    if batch is None:
+        raise UserError("An epoch of the task has no batch.", _REMEDY)
+    inputs, targets = batch
+    if list(inputs) != names:
+        raise UserError(f"Batches have the inputs {list(inputs)}, the selection split {names}.", _REMEDY)
+    loss = _attempt(
+        "the loss of the first batch", lambda: task.loss(task.forward(module.eval(), inputs), targets)
+    )
+    if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
+        shape = tuple(getattr(loss, "shape", ()))
+        raise UserError(f"The loss is no scalar tensor: {type(loss).__name__} {shape}.", _REMEDY)
+
+
+def _check_metrics(task: Task, module: nn.Module) -> None:
+    for what, split in (("selection", task.selection), ("test", task.test)):
+        found = _attempt(f"the metrics of {what}", lambda split=split: task.measure(module, split))
+        if not found or not all(
+            isinstance(v, float | int | np.number) and np.isfinite(v) for v in found.values()
+        ):
+            raise UserError(f"The metrics of {what} are no numbers by name: {found}.", _REMEDY)
+
+
+def _attempt(what: str, compute: Any) -> Any:
+    """What `compute` gives; errors of shapes, indices and names are the user's."""
+    try:
+        return compute()
+    except (RuntimeError, IndexError, KeyError, ValueError, TypeError) as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"Computing {what} failed: {type(error).__name__}: {line}", _REMEDY) from error

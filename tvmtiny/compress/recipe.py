@@ -1,0 +1,246 @@
+"""A recipe: which task, how its model is trained, what is done to it, and how the result is compiled.
+
+    [task]
+    file = "task.py"            # defines task(seed, **parameters) -> Task; the other keys are its parameters
+    [train]                     # before the first step: a `Training`; left out: the model is as the task makes it
+    epochs = 12
+    [[step]]                    # any number, in this order
+    kind = "prune"
+    heads = 0.5
+    [step.train]                # of the step before it
+    epochs = 4
+    [compile]                   # arguments of tvmtiny.compile
+    target = "stm32l4r5"
+    [ablation]                  # of `tvmtiny ablate` alone: tvmtiny/ablate/variants.py
+
+Paths are relative to the recipe. Everything is checked when it is loaded, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+import tomllib
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from tvmtiny.compress.parameters import read, unknown
+from tvmtiny.compress.progress import Progress
+from tvmtiny.compress.steps import GIVEN, step_function
+from tvmtiny.compress.task import Task
+from tvmtiny.compress.training import Training
+from tvmtiny.errors import UserError
+
+TABLES = ("task", "train", "step", "compile", "ablation")
+PATHS = ("tokenizer", "features", "labels")
+"""Arguments of tvmtiny.compile that are files."""
+_OF_THE_RUN = ("model", "calibration", "output", "dump_dir", "on_stage", "verify")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        kind: its name in `steps.STEPS`.
+        parameters: checked keyword arguments of its function.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, module: nn.Module, task: Task, progress: Progress) -> nn.Module:
+        """What the step makes of a module, which stays as it is."""
+        return step_function(self.kind, self.kind)(module, task, **self.parameters, progress=progress)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe file says; `dataclasses.replace` makes variants of one.
+
+    Attributes:
+        path: of the file.
+        task_file: the Python file of the task.
+        task_parameters: arguments of its function besides the seed.
+        train: the training before the first step, or None.
+        steps: in their order.
+        compile: arguments of tvmtiny.compile.
+    """
+
+    path: Path
+    task_file: Path
+    task_parameters: Mapping[str, Any]
+    train: Training | None
+    steps: tuple[Step, ...]
+    compile: Mapping[str, Any]
+
+    def task(self, seed: int) -> Task:
+        """The task for a seed.
+
+        Raises:
+            UserError: its function fails, or returns something else.
+        """
+        return _call(self.task_file, _task_function(self.task_file), seed, self.task_parameters)
+
+    def key(self, seed: int, steps: int) -> str:
+        """Tells the state after so many steps from that of any other recipe, task or seed."""
+        state = {
+            "task": hashlib.sha256(self.task_file.read_bytes()).hexdigest(),
+            "parameters": dict(self.task_parameters),
+            "seed": seed,
+            "train": self.train,
+            "steps": self.steps[:steps],
+        }
+        return hashlib.sha256(json.dumps(state, default=_plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read and check a recipe file; the task's function is found but not called.
+
+    Raises:
+        UserError: no such file, no TOML, a name that nothing takes, a value that is not admitted.
+    """
+    path = Path(path)
+    return parse_recipe(read_toml(path), path)
+
+
+def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
+    """As `load_recipe`, for what the file at `path` holds, or would hold."""
+    for name in data:
+        if name not in TABLES:
+            raise unknown(name, list(TABLES), str(path))
+    task = dict(_table(data, "task", path))
+    if not isinstance(task.get("file"), str):
+        raise UserError(f"{path}: [task] names no file.", 'Write file = "task.py", relative to the recipe.')
+    task_file = path.parent / task.pop("file")
+    parameters = read(_task_function(task_file), task, f"{path}: [task]", without=("seed",))
+    train = _table(data, "train", path) if "train" in data else None
+    return Recipe(
+        path=path,
+        task_file=task_file,
+        task_parameters=parameters,
+        train=None if train is None else Training(**read(Training, train, f"{path}: [train]")),
+        steps=_steps(data.get("step", []), path),
+        compile=_compile(_table(data, "compile", path), path),
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a recipe file holds. Raises UserError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.", "Give the path of a recipe.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML: {error}.", "docs/compression.md shows a recipe.") from error
+
+
+def _table(data: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    found = data.get(name)
+    if not isinstance(found, dict):
+        what = "lacks the table" if found is None else "has something else in place of the table"
+        raise UserError(f"{path} {what} [{name}].", "docs/compression.md shows a recipe.")
+    return found
+
+
+def _steps(rows: Any, path: Path) -> tuple[Step, ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: steps are tables of their own.", "Write [[step]] above each.")
+    steps = []
+    for number, row in enumerate(rows, 1):
+        where = f"{path}: [[step]] {number}"
+        if not isinstance(row.get("kind"), str):
+            raise UserError(f"{where} has no kind.", 'Write kind = "distil", for example.')
+        function = step_function(row["kind"], where)
+        table = {name: value for name, value in row.items() if name != "kind"}
+        steps.append(Step(row["kind"], read(function, table, f"{where} ({row['kind']})", without=GIVEN)))
+    return tuple(steps)
+
+
+def _compile(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    from tvmtiny.compiler import compile as function
+    from tvmtiny.target import load_target
+
+    names = [name for name in inspect.signature(function).parameters if name not in _OF_THE_RUN]
+    for name in table:
+        if name not in names:
+            raise unknown(name, names, f"{path}: [compile]")
+    if not isinstance(table.get("target"), str):
+        raise UserError(f"{path}: [compile] names no target.", "`tvmtiny targets` lists them.")
+    load_target(table["target"])
+    return {k: _beside(path, v) if k in PATHS else v for k, v in table.items()}
+
+
+def _beside(path: Path, files: Any) -> Any:
+    """Paths, relative to the recipe, as they are from here."""
+    if isinstance(files, dict):
+        return {name: _beside(path, file) for name, file in files.items()}
+    if not isinstance(files, str):
+        return files
+    if not (path.parent / files).is_file():
+        raise UserError(
+            f"{path}: [compile]: there is no file {path.parent / files}.", "Paths are relative to the recipe."
+        )
+    return path.parent / files
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _task_function(file: Path) -> Callable[..., Any]:
+    """The function `task` of a file, which is imported once."""
+    function = getattr(_import(file), "task", None)
+    if not callable(function):
+        raise UserError(f"{file} defines no function `task`.", "Define task(seed: int, ...) -> Task there.")
+    return function
+
+
+def _import(file: Path) -> ModuleType:
+    place = file.resolve()
+    name = f"tvmtiny_task_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, place)
+    if not place.is_file() or spec is None or spec.loader is None:
+        raise UserError(f"There is no Python file {file}.", "Correct `file` in [task].")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if not isinstance(error, Exception) or isinstance(error, UserError):
+            raise
+        raise _failure(file, error) from error
+    return module
+
+
+def _call(file: Path, function: Callable[..., Any], seed: int, parameters: Mapping[str, Any]) -> Task:
+    try:
+        task = function(seed=seed, **parameters)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _failure(file, error) from error
+    if not isinstance(task, Task):
+        raise UserError(
+            f"task() of {file} returns {type(task).__name__}.", "Return a tvmtiny.compress.task.Task."
+        )
+    return task
+
+
+def _failure(file: Path, error: Exception) -> UserError:
+    """What went wrong in a user's file, with the line of it that comes last in the traceback."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file.resolve()]
+    line = f", line {frames[-1].lineno}" if frames else ""
+    return UserError(f"{file}{line}: {type(error).__name__}: {error}", "Correct the task of the recipe.")

@@ -1,0 +1,37 @@
+"""The steps that a recipe can name.
+
+Each is one file with a function of the step's name:
+
+    def prune(module, task, *, <parameters>, progress=None) -> nn.Module
+
+It leaves `module` as it is. Its signature is what the recipe may set (parameters.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from tvmtiny.compress.parameters import unknown
+
+STEPS: dict[str, str] = {
+    "cluster": "tvmtiny.compress.cluster",
+    "distil": "tvmtiny.compress.distil",
+    "low_rank": "tvmtiny.compress.low_rank",
+    "prune": "tvmtiny.compress.prune",
+    "qat": "tvmtiny.compress.qat",
+    "quantize": "tvmtiny.compress.quantize",
+}
+"""Module of each step."""
+
+GIVEN = ("module", "task", "progress")
+"""What the run gives to a step; the other parameters are the recipe's."""
+
+
+def step_function(kind: str, where: str) -> Callable[..., Any]:
+    """The function of a step; raises UserError for a kind that does not exist, with the nearest that does."""
+    if kind not in STEPS:
+        raise unknown(kind, list(STEPS), f"{where}: kind")
+    function: Callable[..., Any] = getattr(importlib.import_module(STEPS[kind]), kind)
+    return function
