@@ -200,6 +200,8 @@ def _list(tasks: Sequence[Task], *, as_json: bool) -> None:
     for task in tasks:
         table.add_row(task.signature.text, str(len(task.uses)), str(task.size), task.name)
     console.show(table)
+    total = sum(task.size for task in tasks)
+    console.show(f"{total} schedules in all; --search sweep --trials {total} measures every one.")
 
 
 def _tune(
@@ -287,12 +289,11 @@ def _table(progress: Sequence[Progress], seconds: float, trials: int) -> Any:
     numbers = ("trials", "best", "improvement", "failed", "wrong")
     done, _, _ = _totals(progress)
     left = seconds / max(1, done) * max(0, trials - done)
-    table = console.table(
-        f"{done} of {trials} trials, about {left:.0f} s left", "kernel", *numbers, right=numbers
-    )
+    title = f"{done} of {trials} trials, {60 * done / max(1, seconds):.0f} a minute, about {left:.0f} s left"
+    table = console.table(title, "kernel", *numbers, right=numbers)
     for one in progress:
         table.add_row(
-            one.task.signature.text,
+            one.task.signature.brief,
             f"{one.trials} of {one.task.size}",
             f"{one.best:.4f}",
             f"{100 * (1 - one.best):.1f} %",
