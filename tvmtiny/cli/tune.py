@@ -35,6 +35,7 @@ class Strategy(enum.StrEnum):
     """How schedules are looked for."""
 
     xgb = "xgb"
+    evolutionary = "evolutionary"
     random = "random"
     sweep = "sweep"
 
@@ -65,7 +66,9 @@ def command(
     ] = Objective.balanced,
     search: Annotated[
         Strategy,
-        typer.Option(help="MetaSchedule's evolutionary search with XGBoost, random points, or every point."),
+        typer.Option(
+            help="A cost model that ranks all schedules, MetaSchedule's evolution, random ones, or every one."
+        ),
     ] = Strategy.xgb,
     trials: Annotated[
         int,
@@ -86,7 +89,9 @@ def command(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--restart", help="Go on with what the work directory holds, or empty it."),
+        typer.Option(
+            "--resume/--restart", help="Go on with the work directory and records, or begin from nothing."
+        ),
     ] = True,
     report: Annotated[
         Path | None,
@@ -128,7 +133,9 @@ def command(
         if list_only:
             _list(tasks, as_json=as_json)
             return
-        _check_installed(with_model=search is Strategy.xgb, with_report=report is not None)
+        _check_installed(
+            with_model=search in {Strategy.xgb, Strategy.evolutionary}, with_report=report is not None
+        )
         from tvmtiny.tune.session import Options
 
         options = Options(objective.value, search.value, trials, batch, seed, from_records=resume)
