@@ -145,10 +145,10 @@ class Bench:
         title = f"mixed: int4 for {count} of {len(found)} layers, gptq, bias correction"
         return self.row(title, self._quantized(found, "gptq", True))
 
-    def trained(self, seed: int) -> Row:
+    def trained(self, seed: int, train: FineTuning) -> Row:
         """int4 with quantization-aware training."""
         progress = Progress(seed=seed, listener=lambda event: print(event, file=sys.stderr, flush=True))
-        module = qat(self.module, self.task, train=TRAINING[self.task_name], progress=progress)
+        module = qat(self.module, self.task, train=train, progress=progress)
         assert isinstance(module, QuantizedModule)
         return self.row(f"int4, trained (seed {seed})", module.quantized())
 
@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument(
         "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
     )
+    parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(TASKS[options.example](options.data, 0))
@@ -176,7 +178,8 @@ def main() -> None:
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")
     rows = [*bench.without_training(), bench.mixed(options.most_lost)]
-    trained = [bench.trained(seed) for seed in range(options.seeds)]
+    train = FineTuning(epochs=options.epochs, learning_rate=options.learning_rate)
+    trained = [bench.trained(seed, train) for seed in range(options.seeds)]
     for title, measured, size in (*rows, *trained):
         table.add_row(title, f"{measured.metrics['accuracy']:.2%}", f"{measured.snr_db:.1f}", f"{size:,}")
     Console(width=120).print(f"{options.example}, {len(bench.task.test)} samples")

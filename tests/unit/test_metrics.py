@@ -77,7 +77,7 @@ def dataset(**targets: Any) -> Dataset:
 
 
 OUTPUTS = {
-    "intent": np.array([[[2.0, 1.0, 0.0]], [[0.0, 1.0, 2.0]]]),
+    "intent": np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]),
     "tags": np.eye(5)[[[1, 2, 0, 0], [3, 4, 4, 1]]],
 }
 LENGTHS = np.array([3, 4])

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tvmtiny import __version__
 from tvmtiny.cli import (
+    ablate,
     bench,
     board,
     compress,
@@ -61,6 +62,7 @@ app.command("run")(run.command)
 app.command("project")(project.command)
 app.command("profile")(profile.command)
 app.command("evaluate")(evaluate.command)
+app.command("ablate")(ablate.command)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.add_typer(board.app, name="board")

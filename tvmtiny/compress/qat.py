@@ -37,6 +37,7 @@ def qat(
     weights: Literal["int8", "int4"] = "int4",
     residual: Literal["int8", "int16"] = "int8",
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
+    start: Literal["nearest", "gptq"] = "gptq",
     distil: Annotated[float, Interval(ge=0, le=1)] = 0.5,
     train: FineTuning = FineTuning(),
     progress: Progress | None = None,
@@ -51,6 +52,7 @@ def qat(
         weights: type of the weights; layers whose type `module` already has among its compile options keep it.
         residual: type of the residual stream.
         range_method: how the first step sizes are chosen from the task's calibration inputs.
+        start: the rounding of weights that training begins with.
         distil: share of the loss that is the distance from the outputs of `module`; the rest is the task's own.
         train: how; what is left out has the defaults of `FineTuning`.
 
@@ -61,8 +63,10 @@ def qat(
     fused = to_fused(module, task)
     types = weight_types(fused, weights, compile_options(module).get("layer_weights"))
     _, statistics = calibrate(fused, task)
-    start = quantize(fused, statistics, range_method, residual, types, rounding="nearest")
-    found = QuantizedModule(fused, list(task.calibration), start.chosen, types, residual)
+    begin = quantize(fused, statistics, range_method, residual, types, rounding=start)
+    found = QuantizedModule(fused, list(task.calibration), begin.chosen, types, residual)
+    if start == "gptq":
+        found.round_weights(begin)
     fit(found, task, train, progress=progress, loss=lambda m, x, y: _loss(m, module, task, x, y, distil))
     kept = {name: value for name, value in compile_options(module).items() if name != "layer_weights"}
     return with_options(found, **kept, **found.options(to_fused(found, task)))

@@ -46,7 +46,7 @@ def quantize(
         weights: of dense layers in flash. "mixed" gives int4 to the layers that lose least by it.
         rounding, bias_correction, residual, range_method: as for `tvmtiny.compile`.
         most_lost: for "mixed": how much less than with int8 the task's first metric may be on its selection data.
-        weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on as `most_lost` allows.
+        weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on within `most_lost`.
 
     Raises:
         UserError: the model cannot be quantized, or not within `most_lost` to `weight_bytes`.

@@ -11,6 +11,7 @@
     epochs = 4
     [compile]                   # arguments of tvmtiny.compile
     target = "stm32l4r5"
+    [ablation]                  # of `tvmtiny ablate` alone: tvmtiny/ablate/variants.py
 
 Paths are relative to the recipe. Everything is checked when it is loaded, before anything is trained.
 """
@@ -39,7 +40,7 @@ from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import Training
 from tvmtiny.errors import UserError
 
-TABLES = ("task", "train", "step", "compile")
+TABLES = ("task", "train", "step", "compile", "ablation")
 PATHS = ("tokenizer", "features", "labels")
 """Arguments of tvmtiny.compile that are files."""
 _OF_THE_RUN = ("model", "calibration", "output", "dump_dir", "on_stage", "verify")
@@ -109,7 +110,11 @@ def load_recipe(path: Path | str) -> Recipe:
         UserError: no such file, no TOML, a name that nothing takes, a value that is not admitted.
     """
     path = Path(path)
-    data = _toml(path)
+    return parse_recipe(read_toml(path), path)
+
+
+def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
+    """As `load_recipe`, for what the file at `path` holds, or would hold."""
     for name in data:
         if name not in TABLES:
             raise unknown(name, list(TABLES), str(path))
@@ -129,7 +134,8 @@ def load_recipe(path: Path | str) -> Recipe:
     )
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a recipe file holds. Raises UserError when it cannot be read."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tvmtiny.compress.parameters import unknown
 
-STEPS = {
+STEPS: dict[str, str] = {
     "cluster": "tvmtiny.compress.cluster",
     "distil": "tvmtiny.compress.distil",
     "low_rank": "tvmtiny.compress.low_rank",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.evaluate.data import RECORDINGS, Dataset
+from tvmtiny.evaluate.metrics import output_shape
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.opening import hf_directory
 from tvmtiny.runner import Sample
@@ -28,7 +29,7 @@ class FloatOutputs:
     """Results of the float model.
 
     Attributes:
-        outputs: by the compiled model's name of an output, (N, *shape).
+        outputs: by the compiled model's name of an output, in the shapes of `metrics.output_shape`.
         engine: what computed them.
     """
 
@@ -83,7 +84,7 @@ def float_outputs(
                 f"{values[0].size} values.",
                 "Give the model that was compiled with --float MODEL.",
             )
-        outputs[info.name] = values.reshape(len(values), *info.shape)
+        outputs[info.name] = values.reshape(len(values), *output_shape(info))
     return FloatOutputs(outputs, engine)
 
 

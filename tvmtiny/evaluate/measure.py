@@ -14,7 +14,7 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
 from tvmtiny.evaluate.data import RECORDINGS, TEXTS, Dataset
 from tvmtiny.evaluate.memory import Flash, flash
-from tvmtiny.evaluate.metrics import Metrics
+from tvmtiny.evaluate.metrics import Metrics, output_shape
 from tvmtiny.frontend.data import LENGTH_KEY
 from tvmtiny.link.messages import Counter
 from tvmtiny.report.blocks import Program
@@ -48,7 +48,7 @@ class Evaluation:
         on: where it ran.
         metrics: by name, larger is better.
         samples: the inputs that the model saw; those that the device made of texts or recordings too.
-        raw: its outputs by sample, as integers. outputs: the same as real numbers by name, (N, *shape).
+        raw: its outputs by sample, as integers. outputs: the same as real numbers by name, samples first.
         tokens: present tokens of the samples.
         instructions: exact, of everything from the text, the recording or the inputs to the outputs; None where
             nothing counts them.
@@ -185,12 +185,13 @@ def run_dataset(
 
 
 def real_outputs(artifact: Artifact, rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """Integer outputs by sample as real numbers by name, float32 (N, *shape)."""
+    """Integer outputs by sample as real numbers by name, float32; shapes are those of `output_shape`."""
     found = {}
     for info in artifact.outputs:
         integers = np.stack([row[info.name] for row in rows]).astype(np.float64)
         scale, zero_point = np.asarray(info.scale or (1.0,)), np.asarray(info.zero_point or (0,))
-        found[info.name] = ((integers - zero_point) * scale).astype(np.float32)
+        real = ((integers - zero_point) * scale).astype(np.float32)
+        found[info.name] = real.reshape(len(rows), *output_shape(info))
     return found
 
 

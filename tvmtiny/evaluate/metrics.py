@@ -1,7 +1,7 @@
 """Metrics of a model's outputs: the built-in ones by name, and functions of the user.
 
-A metric takes the outputs by name, real numbers (N, ...), and the targets by name, one entry a sample; it gives
-values by name, larger is better. `Task.metrics` of a recipe has the same form, so that one function serves both.
+A metric takes the outputs by name, real numbers (N, C) or (N, S, C), and the targets by name, one entry a sample.
+It gives values by name, larger is better. `Task.metrics` of a recipe has the same form: one function serves both.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def target_key(artifact: Artifact, targets: Mapping[str, Any], output: str) -> s
     return LABELS_KEY if output == artifact.outputs[0].name and LABELS_KEY in targets else None
 
 
+def output_shape(info: TensorInfo) -> tuple[int, ...]:
+    """The shape of an output of one sample, as metrics see it: (C,) for one row, else as in the arena."""
+    return info.shape[-1:] if _is_row(info) else info.shape
+
+
 def _is_row(info: TensorInfo) -> bool:
     return int(np.prod(info.shape[:-1])) == 1
 
@@ -133,8 +138,7 @@ def _built_in(artifact: Artifact, data: Dataset, spec: str) -> Metrics:
             return {title: token_accuracy(scores, classes, targets[LENGTH_KEY])}
         if name == "span_f1":
             return {title: bio_f1(scores, classes, targets[LENGTH_KEY], info.labels)}
-        rows = scores.reshape(len(scores), -1)
-        return {title: accuracy(rows, classes, top=int(top[1]) if top else 1)}
+        return {title: accuracy(scores, classes, top=int(top[1]) if top else 1)}
 
     return metric
 

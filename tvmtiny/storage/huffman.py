@@ -1,8 +1,8 @@
 """Canonical Huffman codes of bytes, with words of at most LIMIT bits.
 
-A code is what a decoder needs: the symbols in the order of their words (shorter ones first, then by value), and how many
-words there are of each length. Bits are read from the highest of each byte. In a table whose rows are wanted one at
-a time the first bit of every GROUP-th row is known, and those before a row in its group are decoded with it.
+A code is what a decoder needs: the symbols in the order of their words (shorter ones first, then by value), and how
+many words there are of each length. Bits are read from the highest of each byte. In a table whose rows are wanted one
+at a time the first bit of every GROUP-th row is known, and those before a row in its group are decoded with it.
 
 The lengths are the best that there are within LIMIT: package-merge, Larmore and Hirschberg, "A fast algorithm for
 optimal length-limited Huffman codes" (J. ACM 37, 1990). `tvmt_huffman.h` decodes on the device.

@@ -1,0 +1,81 @@
+"""An ablation: all runs of a recipe's variants, kept as they finish, so that one that was killed goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tvmtiny.ablate.execution import execute
+from tvmtiny.ablate.run import Job, Run
+from tvmtiny.ablate.variants import WHOLE, Variant
+from tvmtiny.compress.progress import write
+
+OnRun = Callable[[Run, int, int], None]
+"""Called after each run with it, how many are done, and how many there are."""
+
+CHECKPOINTS, RUNS = "checkpoints", "runs"
+
+
+def ablate(
+    variants: Sequence[Variant],
+    output: Path,
+    *,
+    seeds: int = 1,
+    on: str = "qemu",
+    limit: int | None = None,
+    jobs: int = 1,
+    address: str | None = None,
+    resume: bool = True,
+    on_run: OnRun = lambda *_: None,
+) -> list[Run]:
+    """Run every variant with every seed.
+
+    Args:
+        variants: of `load_variants`.
+        output: directory of finished runs and checkpoints; those of an earlier call there are taken up.
+        seeds: 0 to `seeds` - 1.
+        on: where compiled models are evaluated. limit: test samples, or None for all.
+        jobs: runs at once; above 1 it needs Ray.
+        address: of a Ray cluster; `output` and the recipe lie where all its machines see them.
+        resume: whether to take up finished runs; what has been trained is taken up in any case.
+
+    Returns:
+        the runs in the order of variants, then seeds.
+
+    Raises:
+        EnvironmentProblem: Ray or a tool is missing, or the disk is full; what has finished is kept.
+    """
+    output = output.resolve()
+    planned = [
+        Job(variant, seed, output / CHECKPOINTS, on, limit) for variant in variants for seed in range(seeds)
+    ]
+    found = {}
+    for job in planned:
+        run = _read(job, _file(output, job)) if resume else None
+        if run is not None:
+            found[job.key] = run
+            on_run(run, len(found), len(planned))
+    # Whole recipes go first: the variants take up what they begin with.
+    for whole in (True, False):
+        left = [job for job in planned if job.key not in found and (job.variant.kind == WHOLE) == whole]
+        for job, run in execute(left, jobs, address):
+            write(_file(output, job), (json.dumps(dataclasses.asdict(run), indent=1) + "\n").encode())
+            found[job.key] = run
+            on_run(run, len(found), len(planned))
+    return [found[job.key] for job in planned]
+
+
+def _file(output: Path, job: Job) -> Path:
+    return output / RUNS / f"{job.key}.json"
+
+
+def _read(job: Job, file: Path) -> Run | None:
+    """A run that has finished before, under the name that the variant has now; None if there is none to be read."""
+    try:
+        data = json.loads(file.read_text("utf-8"))
+        run = Run(**data)
+    except (OSError, ValueError, TypeError):
+        return None
+    return dataclasses.replace(run, variant=job.variant.name, kind=job.variant.kind)
