@@ -146,6 +146,15 @@ def test_a_finished_run_trains_nothing_again_unless_told_to(tmp_path: Path) -> N
     assert sum(epochs) == 2
 
 
+@pytest.mark.usefixtures("without_compiler")
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    events: list[Event] = []
+    with pytest.raises(EnvironmentProblem, match=r"Cannot write .*file"):
+        run_recipe(recipe(tmp_path), tmp_path / "file", on_progress=events.append)
+    assert not events
+
+
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tvmtiny.compress.progress import Checkpoint
 
