@@ -1,11 +1,11 @@
-"""How good is the search? Sweeps the schedules of a model's kernels, then searches them again with several seeds.
+"""How good is the search? Measures every schedule of a model's kernels, then searches them again with several seeds.
 
     python benchmarks/tuning.py enc32 --target qemu-m4 --work-dir build/tune/sweep --plot search.png
 
 The sweep measures every schedule once (minutes to an hour; it goes on where it was stopped). The searches then take
-their measurements from it, so that they cost nothing. Printed: for each kernel the size of its space, how far the
-rules' schedule is from the optimum, and the median number of trials until XGBoost-guided and random search are within
-0.1 % of it.
+their measurements from it, so that they cost nothing, and know only what they have asked for. The objective is latency.
+Printed, as Markdown: the size of each kernel's space, and how far the rules and the best are apart; how far searches of
+several lengths are from the optimum of the whole model; and after how many trials each reaches it.
 """
 
 from __future__ import annotations
@@ -13,69 +13,143 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 
 from tvmtiny.bench.session import c_compiler
+from tvmtiny.kernels import Blocking
+from tvmtiny.schedule.signature import Signature
+from tvmtiny.schedule.space import describe
 from tvmtiny.target import Target, load_target
 from tvmtiny.tune.engine import Limits
 from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import Place, place_of
 from tvmtiny.tune.session import Options, Progress, Session
-from tvmtiny.tune.store import DATABASE, Store
+from tvmtiny.tune.store import Measurement, Store
 from tvmtiny.tune.tasks import Task, tasks_of
 
 mpl.use("Agg")
 from matplotlib import pyplot
 
 SEEDS = range(5)
+BATCH = 8
+LENGTHS = (16, 32, 64, 128)
 NEAR = 1.001
+"""As good as something: within 0.1 % of its cycles."""
 
 
-def search(task: Task, target: Target, place: Place, store: Store, strategy: str, seed: int) -> Progress:
-    """One search of one kernel, from what is known: with an empty database of MetaSchedule, as a new run has it."""
-    for name in DATABASE:
-        (store.directory / name).unlink(missing_ok=True)
-    session = Session(
-        [task], target, place, store, Limits(), Options("latency", strategy, task.size, 8, seed)
-    )
-    session.run()
-    return session.progress[0]
+class Asked(Store):
+    """The measurements of a sweep, of which a search knows those that it has asked for."""
+
+    def __init__(self, swept: Store) -> None:
+        super().__init__(swept.directory, "")
+        self._swept, self._asked = swept, dict[tuple[Signature, Blocking], Measurement]()
+
+    def find(self, signature: Signature, point: Blocking) -> Measurement | None:
+        """What the sweep has measured."""
+        found = self._swept.find(signature, point)
+        if found is not None:
+            self._asked[signature, point] = found
+        return found
+
+    def known(self, signature: Signature) -> list[Measurement]:
+        """What has been asked for."""
+        return [found for (own, _), found in self._asked.items() if own == signature]
 
 
-def trials_to(curve: list[float], goal: float) -> int:
-    """The first trial after which a curve is near its goal; one more than there are when it never is."""
-    return next((index for index, value in enumerate(curve, start=1) if value <= goal * NEAR), len(curve) + 1)
+def curve(
+    tasks: Sequence[Task], target: Target, place: Place, swept: Store, strategy: str, seed: int, trials: int
+) -> list[float]:
+    """One search: after each trial, cycles of the model with the best of each kernel so far, relative to the rules'."""
+    rules = {task.signature: _of_rules(swept, task) * len(task.uses) for task in tasks}
+    total, best, found = sum(rules.values()), dict.fromkeys(rules, 1.0), list[float]()
+
+    def note(progress: Sequence[Progress], _: float) -> None:
+        for one in progress:
+            for value in one.curve[seen.get(one.task.signature, 0) :]:
+                best[one.task.signature] = value
+                found.append(sum(rules[own] * best[own] for own in rules) / total)
+            seen[one.task.signature] = one.trials
+
+    seen: dict[Signature, int] = {}
+    options = Options("latency", strategy, trials, BATCH, seed, from_records=False)
+    Session(tasks, target, place, Asked(swept), Limits(), options, note).run()
+    return found
 
 
-def compare(tasks: list[Task], target: Target, place: Place, store: Store, plot: Path) -> None:
-    """Search every kernel with both strategies and all seeds; print and plot."""
-    figure, panels = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False)
-    for task, axes in zip(tasks, panels[0], strict=True):
-        curves = {
-            strategy: [search(task, target, place, store, strategy, seed).curve for seed in SEEDS]
-            for strategy in ("random", "xgb")
-        }
-        optimum = min(min(curve) for curve in curves["random"])
-        needed = {
-            name: statistics.median(trials_to(curve, optimum) for curve in some)
-            for name, some in curves.items()
-        }
-        print(
-            f"{task.signature.text}: {task.size} schedules, optimum {optimum:.4f} of the rules' cycles; "
-            f"trials until it: random {needed['random']:g}, xgb {needed['xgb']:g}"
+def _of_rules(swept: Store, task: Task) -> int:
+    found = swept.find(task.signature, task.default)
+    assert found is not None, f"{task.name} is not swept"
+    return found.cycles
+
+
+def table_of_spaces(tasks: Sequence[Task], swept: Store) -> Iterator[str]:
+    """Size of each space, and the rules beside the best of it."""
+    yield "| kernel | schedules | failed | by the rules | optimum | change | best schedule | within 0.2 % of it |"
+    yield "|---|---:|---:|---:|---:|---:|---|---:|"
+    for task in tasks:
+        known = swept.known(task.signature)
+        valid = [found for found in known if found.valid]
+        best, rules = min(valid, key=lambda found: found.cycles), _of_rules(swept, task)
+        near = sum(found.cycles <= 1.002 * best.cycles for found in valid)
+        yield (
+            f"| {task.signature.text} | {task.size} | {len(known) - len(valid)} | {rules:,} | {best.cycles:,} "
+            f"| {100 * (best.cycles / rules - 1):+.1f} % | {describe(best.point)} | {near} |"
         )
-        for (name, some), colour in zip(curves.items(), ("tab:gray", "tab:blue"), strict=True):
-            for curve in some:
-                axes.step(range(1, len(curve) + 1), curve, where="post", color=colour, alpha=0.6, label=name)
-        axes.set(title=task.name, xlabel="trials", ylabel="best so far, rules = 1")
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        axes.legend(unique.values(), unique.keys())
+
+
+def table_of_searches(curves: dict[str, list[list[float]]], optimum: float) -> Iterator[str]:
+    """How far the best so far is from the optimum, median of all seeds."""
+    yield "| trials | " + " | ".join(curves) + " |"
+    yield "|---:|" + "---:|" * len(curves)
+    for length in LENGTHS:
+        gaps = [statistics.median(one[min(length, len(one)) - 1] for one in some) for some in curves.values()]
+        yield f"| {length} | " + " | ".join(f"{100 * (gap / optimum - 1):+.2f} %" for gap in gaps) + " |"
+
+
+def trials_to(one: Sequence[float], goal: float) -> int:
+    """The first trial after which a curve is as good as a goal; one more than there are when it never is."""
+    return next((index for index, value in enumerate(one, start=1) if value <= goal * NEAR), len(one) + 1)
+
+
+def table_of_trials(curves: dict[str, list[list[float]]], optimum: float) -> Iterator[str]:
+    """After how many trials each seed of each strategy is as good as the optimum."""
+    yield "| search | trials to within 0.1 % of the optimum, by seed | median | mean |"
+    yield "|---|---|---:|---:|"
+    for name, some in curves.items():
+        needed = [trials_to(one, optimum) for one in some]
+        mean, median = statistics.mean(needed), statistics.median(needed)
+        yield f"| {name} | {', '.join(map(str, needed))} | {median:g} | {mean:.0f} |"
+
+
+def plot(path: Path, title: str, curves: dict[str, list[list[float]]], optimum: float) -> None:
+    """Every seed thin, the median of each strategy thick."""
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for (name, some), colour in zip(curves.items(), ("tab:gray", "tab:blue", "tab:orange"), strict=False):
+        length = min(map(len, some))
+        steps = range(1, length + 1)
+        for one in some:
+            axes.step(steps, one[:length], where="post", color=colour, alpha=0.25, linewidth=0.8)
+        median = [statistics.median(one[index] for one in some) for index in range(length)]
+        axes.step(
+            steps,
+            median,
+            where="post",
+            color=colour,
+            linewidth=2,
+            label=f"{name}, median of {len(some)} seeds",
+        )
+    axes.axhline(
+        optimum, color="black", linestyle=":", linewidth=1, label="optimum (every schedule measured)"
+    )
+    axes.set(title=title, xlabel="trials", ylabel="estimated cycles, rules = 1", xlim=(1, max(LENGTHS)))
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(plot, dpi=120)
-    print(f"wrote {plot}")
+    figure.savefig(path, dpi=80)
+    print(f"\nwrote {path}")
 
 
 def main() -> None:
@@ -83,22 +157,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
     parser.add_argument("--target", required=True)
-    parser.add_argument("--kernel", help="only kernels of this name, such as ffn")
     parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("--plot", type=Path, default=Path("search.png"))
+    parser.add_argument("--search", action="append", help="strategies to compare (random and xgb)")
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     target = load_target(arguments.target)
     place = place_of("qemu", target, timeout_s=300, jobs=0)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = artifacts_of(arguments.models, target.name, None, Path(folder))
         tasks = tasks_of(artifacts, target, wide_weights=True)
-    tasks = [task for task in tasks if arguments.kernel in (None, task.kernel.name)]
     condition = "\n".join([target.cpu, *target.flags, target.optimize, place.name, c_compiler()])
-    with Store(arguments.work_dir, condition).opened() as store:
-        total = sum(task.size for task in tasks)
-        options = Options("latency", "sweep", total, 16, 0)
-        Session(tasks, target, place, store, Limits(), options, lambda *_: None).run()
-        compare(tasks, target, place, store, arguments.plot)
+    with Store(arguments.work_dir, condition).opened() as swept:
+        points = [(task, point) for task in tasks for design in task.designs for point in design.points()]
+        options = Options("latency", "sweep", len(points), 32, 0, from_records=False)
+        if any(swept.find(task.signature, point) is None for task, point in points):
+            Session(tasks, target, place, swept, Limits(), options).run()
+        print("\n".join(table_of_spaces(tasks, swept)), "\n")
+        best = sum(min(m.cycles for m in swept.known(t.signature) if m.valid) * len(t.uses) for t in tasks)
+        optimum = best / sum(_of_rules(swept, task) * len(task.uses) for task in tasks)
+        curves = {
+            strategy: [curve(tasks, target, place, swept, strategy, seed, max(LENGTHS)) for seed in SEEDS]
+            for strategy in arguments.search or ("random", "xgb")
+        }
+    print(f"Optimum: {100 * (optimum - 1):+.2f} % of the rules' cycles\n")
+    print("\n".join(table_of_searches(curves, optimum)), "\n")
+    print("\n".join(table_of_trials(curves, optimum)))
+    if arguments.plot:
+        plot(arguments.plot, f"{', '.join(arguments.models)} on {target.cpu}", curves, optimum)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         if keep is not None:
             scores = scores.masked_fill(~keep, float("-inf"))
         heads = torch.softmax(scores, dim=-1) @ value
-        return self.output(heads.transpose(1, 2).reshape(x.shape))
+        return self.output(heads.transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):

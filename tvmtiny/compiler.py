@@ -85,6 +85,7 @@ def compile(  # noqa: A001 - the verb of the command line
     int16: Sequence[str] = (),
     scales: ScaleSource | None = None,
     rounding: str = "auto",
+    bias_correction: bool = False,
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
@@ -121,6 +122,7 @@ def compile(  # noqa: A001 - the verb of the command line
         scales: scales and zero points of single values (`quant.scales`), before those of calibration or of the model.
         rounding: of weights, one of `quant.qparams.ROUNDINGS`: "nearest"; "gptq", by calibration data; "auto", which
             is "gptq" for int4.
+        bias_correction: whether biases take off the mean error that the rounding of weights makes in calibration.
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
@@ -144,6 +146,7 @@ def compile(  # noqa: A001 - the verb of the command line
         weights=weights,
         layer_weights=layer_weights,
         rounding=rounding,
+        bias_correction=bias_correction,
         compress_weights=compress_weights,
         decode=decode,
         residual=residual,

@@ -20,7 +20,7 @@ from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.schedule.records import RULES, TunedRule
 from tvmtiny.schedule.rules import Schedule, blocking
-from tvmtiny.storage.choice import AS_THEY_ARE, Storage
+from tvmtiny.storage.choice import AS_THEY_ARE, ROWS, Storage
 from tvmtiny.target import MemoryRegion, Target
 
 OnStage = Callable[[str, float], None]
@@ -109,7 +109,7 @@ def build(
     with stages("lower"):
         module = CompressTables(storage.form)(quantized.module) if compressed else quantized.module
         lowered = stages.dump("lowered", Lower(rule or blocking(microkernels))(module))
-        if compressed:
+        if compressed and storage.place != ROWS:
             lowered = stages.dump("compressed", CompressWeights(storage)(lowered))
     with stages("schedule"):
         scheduled = stages.dump("scheduled", Schedule(microkernels)(lowered))

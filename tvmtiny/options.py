@@ -40,6 +40,7 @@ class ModelOptions:
     weights: str = "int8"
     layer_weights: Mapping[str, str] | None = None
     rounding: str = "auto"
+    bias_correction: bool = False
     compress_weights: str = AS_THEY_ARE.form
     decode: str = AS_THEY_ARE.place
     residual: str = "int8"

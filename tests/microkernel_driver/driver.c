@@ -256,11 +256,11 @@ static int dispatch(int32_t kernel, char *base, const int32_t *a) {
       tvmt_unpack_rows_s8(U16(0), U8(1), S8(2), S8(3), a[4], a[5], a[6], a[7]);
       return 0;
     case 39:
-      tvmt_huffman_s8(U16(0), U8(1), U8(2), S8(3), U16(4), a[5], a[6], a[7]);
+      tvmt_huffman_s8(U8(0), U8(1), U8(2), S8(3), U16(4), a[5], a[6], a[7]);
       clear(U16(4), a[8]);
       return 0;
     case 40:
-      tvmt_huffman_rows_s8(U16(0), (const uint32_t *)(const void *)S32(1), U16(2), U8(3), U8(4), S8(5), U16(6), a[7],
+      tvmt_huffman_rows_s8(U16(0), (const uint32_t *)(const void *)S32(1), U8(2), U8(3), U8(4), S8(5), U16(6), a[7],
                            a[8], a[9], a[10]);
       clear(U16(6), a[11]);
       return 0;

@@ -57,7 +57,13 @@ def _coded(rng: Rng, rows: int, cols: int, extreme: bool) -> tuple[np.ndarray, C
 
 def _code_arguments(rng: Rng, data: np.ndarray, code: Code, out: Buffer) -> list[Argument]:
     table = Buffer(noise(rng, np.uint16, TABLE), np.zeros(TABLE, np.uint16))  # cleared by the driver
-    return [Buffer(data), Buffer(code.symbols), Buffer(code.lengths), out, table]
+    return [
+        Buffer(data, skew=int(rng.integers(0, 4))),
+        Buffer(code.symbols),
+        Buffer(code.lengths),
+        out,
+        table,
+    ]
 
 
 def huffman_s8(rng: Rng, rows: int, cols: int, depth: int, extreme: bool) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -63,7 +64,20 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (TASK + '[compile]\ntarget = "stm32l4r6"\n', "stm32l4r6"),
         (TASK + COMPILE + "wieghts = 1\n", r"\[compile\] has no 'wieghts'; did you mean weights"),
         (TASK + COMPILE + 'tokenizer = "none.json"\n', "there is no file"),
-        (TASK + '[[step]]\nkind = "prun"\n' + COMPILE, "no 'prun'"),
+        (TASK + '[[step]]\nkind = "prun"\n' + COMPILE, "no 'prun'; did you mean prune"),
+        (
+            TASK + '[[step]]\nkind = "prune"\nhaeds = 0.5\n' + COMPILE,
+            r"1 \(prune\) has no 'haeds'; did you mean heads",
+        ),
+        (TASK + '[[step]]\nkind = "prune"\nheads = 1.5\n' + COMPILE, r"heads = 1.5: .*less than 1"),
+        (
+            TASK + '[[step]]\nkind = "prune"\nmethod = "size"\n' + COMPILE,
+            r"method = 'size': .*'magnitude', 'taylor'",
+        ),
+        (
+            TASK + '[[step]]\nkind = "prune"\n[step.train]\nepoch = 4\n' + COMPILE,
+            r"\(prune\): train has no 'epoch'; did you mean epochs",
+        ),
         (TASK + "[[step]]\nheads = 0.5\n" + COMPILE, r"\[\[step\]\] 1 has no kind"),
         (TASK + '[step]\nkind = "prune"\n' + COMPILE, "steps are tables of their own"),
     ],
@@ -94,6 +108,10 @@ def test_flaws_of_a_task_are_named(tmp_path: Path, flaw: str, says: str) -> None
     with pytest.raises(UserError, match=says):
         run_recipe(recipe(tmp_path, TASK + f'flaw = "{flaw}"\n' + TRAIN + COMPILE), tmp_path / "out")
     assert not (tmp_path / "out" / "compile.json").exists()
+
+
+class Stopped(Exception):
+    """Ends a run between two epochs."""
 
 
 @pytest.mark.usefixtures("without_compiler")
@@ -172,3 +190,60 @@ def test_a_result_compiles_with_nothing_by_hand(tmp_path: Path) -> None:
     }
     with np.load(out / "test.npz") as test:
         assert {"ids", "mask", "labels"} == set(test.files)
+
+
+STEPS = """
+[[step]]
+kind = "distil"
+mask = "mask"
+[step.train]
+epochs = 2
+[[step]]
+kind = "prune"
+heads = 0.5
+rounds = 2
+[step.train]
+epochs = 2
+"""
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_steps_run_in_order_and_go_on_within_one(tmp_path: Path) -> None:
+    loaded, seen = recipe(tmp_path, TASK + TRAIN + STEPS + COMPILE), []
+
+    def stop(event: Event) -> None:
+        seen.append((event.step, event.text, event.done))
+        if seen.count(("2 prune", "training", 1)) == 2:  # the first epoch of the second round
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_recipe(loaded, tmp_path / "stopped", on_progress=stop)
+    assert list(dict.fromkeys(step for step, _, _ in seen)) == ["train", "1 distil", "2 prune"]
+    rest: list[tuple[str, int]] = []
+    again = run_recipe(
+        loaded,
+        tmp_path / "stopped",
+        on_progress=lambda e: rest.append((e.step, e.done)) if e.text == "training" else None,
+    )
+    assert rest == [("2 prune", 2)]
+    whole = run_recipe(loaded, tmp_path / "whole")
+    assert whole.module.layers[0].attention.heads == 2
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_recipes_that_begin_alike_share_their_trainings(tmp_path: Path) -> None:
+    loaded, trained = recipe(tmp_path, TASK + TRAIN + STEPS + COMPILE), []
+
+    def listen(event: Event) -> None:
+        if event.text == "training":
+            trained.append(event.step)
+
+    shorter = dataclasses.replace(loaded, steps=loaded.steps[:1])
+    for variant in (shorter, loaded):
+        run_recipe(
+            variant, tmp_path / f"{len(variant.steps)}", checkpoints=tmp_path / "kept", on_progress=listen
+        )
+    assert trained.count("train") == 6
+    assert trained.count("1 distil") == 2

@@ -119,6 +119,19 @@ def test_flash_and_balance_choose_otherwise_than_latency() -> None:
     assert chosen == {"latency": fast, "flash": small, "balanced": small}
 
 
+def test_balance_counts_another_variant_as_code_on_top_and_does_not_sell_cycles_for_scratch_memory() -> None:
+    def other(cycles: int, code: int) -> Measurement:
+        point = Blocking(4, 4, "pairs", "dsp-pair_steps_32")
+        return Measurement(point, cycles, code_bytes=code, weight_bytes=9000, scratch_bytes=100)
+
+    default = measured(4, 1000, 1000, weight_bytes=9000)
+    for cycles, code, worth_it in ((930, 1000, True), (980, 1000, False), (930, 3000, False)):
+        chosen = results.best([default, other(cycles, code)], default, "balanced")
+        assert (chosen.point.variant == "dsp-pair_steps_32") == worth_it
+    tiny = measured(1, 1500, 1000, scratch=10, weight_bytes=9000)
+    assert results.best([default, tiny], default, "balanced") == default
+
+
 @given(st.lists(st.tuples(*[st.integers(1, 5)] * 3), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_dominates(figures: list[tuple[int, int, int]]) -> None:
     found = [measured(i + 1, 10 * c, f, s) for i, (c, f, s) in enumerate(figures)]
@@ -294,7 +307,9 @@ def test_models_of_the_same_name_have_folders_of_their_own(
 
 @pytest.fixture
 def own_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder, and no records beside it."""
     monkeypatch.setenv(records.ENVIRONMENT_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(records, "folders", lambda: [records.user_folder()])
     return tmp_path
 
 
@@ -458,6 +473,33 @@ def test_a_kernel_takes_its_record_then_the_nearest_then_the_rules(
         assert none.blocking == blocking("dsp")(attention.kernel, attention.operands)
         origins.append(chosen.origin)
     assert origins == [TUNED, BORROWED]
+
+
+def test_a_borrowed_schedule_has_the_rows_of_the_rules_where_its_record_has(
+    compiled: Artifact, own_records: Path
+) -> None:
+    board = load_target("qemu-m7")
+    tasks = tasks_of([compiled], board, wide_weights=False)
+    attention = next(task for task in tasks if task.kernel.name == "attention")
+    design = attention.designs[0]
+    assert attention.default.rows == 6
+    long = tuple((name, (64 * shape[0], *shape[1:])) for name, shape in attention.signature.shapes)
+    # Of long sequences the rules' choice is 4 rows: it comes first there.
+    choices = {**design.choices, "rows": (4, 6, 8, 16)}
+    recorded = dataclasses.replace(
+        attention,
+        signature=dataclasses.replace(attention.signature, shapes=long),
+        designs=[dataclasses.replace(design, choices=choices)],
+    )
+    borrowed = {}
+    for rows in choices["rows"]:
+        point = Blocking(rows, 6, "plain", "dual_issue-staged_1")
+        made = [record_of(recorded, point)]
+        records.write(own_records / "cortex-m7" / "latency.json", "cortex-m7", "latency", made)
+        chosen = TunedRule(board, "latency", "dual_issue").choose(attention.kernel, attention.operands)
+        assert (chosen.origin, chosen.blocking.variant) == (BORROWED, "dual_issue-staged_1")
+        borrowed[rows] = chosen.blocking.rows
+    assert borrowed == {4: 6, 6: 6, 8: 8, 16: 8}  # there are 8 tokens
 
 
 def test_wide_weights_are_for_latency_alone(tasks: list[Task], own_records: Path) -> None:

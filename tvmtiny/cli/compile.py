@@ -57,6 +57,7 @@ class Decode(enum.StrEnum):
 
     tile = "tile"
     boot = "boot"
+    rows = "rows"
 
 
 class RangeMethod(enum.StrEnum):
@@ -362,7 +363,8 @@ def command(
     decode: Annotated[
         Decode,
         typer.Option(
-            help="Decode compressed weights in each run, one matrix at a time, or once at boot into RAM of the arena."
+            help="Decode compressed weights in each run, the matrices of one operator at a time, or once at boot into "
+            "RAM of the arena; rows compresses embedding tables alone, which takes no RAM."
         ),
     ] = Decode.tile,
     tuned: Annotated[

@@ -131,7 +131,7 @@ def command(
         _check_installed(with_model=search is Strategy.xgb, with_report=report is not None)
         from tvmtiny.tune.session import Options
 
-        options = Options(objective.value, search.value, trials, batch, seed)
+        options = Options(objective.value, search.value, trials, batch, seed, from_records=resume)
         directory = work_dir or Path("build") / "tune" / board.cpu
         limits = (scratch_bytes, code_bytes)
         _tune(
@@ -238,9 +238,9 @@ def _tune(
             try:
                 session.run()
             finally:
-                total = session.rules_cycles
                 made = [
-                    record(t, session.found(t), options.objective, place.name, compiler, total) for t in tasks
+                    record(t, session.found(t), options.objective, place.name, compiler, session.share(t))
+                    for t in tasks
                 ]
                 records = [one for one in made if one is not None]
                 saved = _save(board.cpu, options.objective, records)

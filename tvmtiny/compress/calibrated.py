@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import tvm
+from torch import nn
 
 from tvmtiny.compress.batched import BatchedModel
-from tvmtiny.compress.task import Arrays, Task
+from tvmtiny.compress.task import Arrays, Split, Task
 from tvmtiny.frontend.data import Batch, check_arrays, input_specs
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
@@ -48,3 +51,41 @@ def integer_outputs(quantized: QuantizedModel, fused: tvm.IRModule, inputs: Arra
         (results[name].numpy() - np.asarray(p.zero_point)) * np.asarray(p.scale)
         for name, p in zip(quantized.outputs, params, strict=True)
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """An integer model on a split: the task's metrics, and signal to noise in dB, of the worst output."""
+
+    metrics: dict[str, float]
+    snr_db: float
+
+
+class Judge:
+    """Measures integer models of one module on one split."""
+
+    def __init__(self, module: nn.Module, fused: tvm.IRModule, task: Task, split: Split) -> None:
+        self._fused, self._task, self._split = fused, task, split
+        self._wanted = task.predict(module, split.inputs)
+        self._lengths = batch(fused, split.inputs).n_tokens
+
+    def measure(self, quantized: QuantizedModel) -> Measured:
+        """Metrics, and how near to the float outputs the integer ones are."""
+        found = integer_outputs(quantized, self._fused, self._split.inputs)
+        outputs = {
+            name: rows.reshape(self._wanted[name].shape).astype(np.float32)
+            for name, rows in zip(self._task.outputs, found, strict=True)
+        }
+        worst = min(self._snr(outputs[name], self._wanted[name]) for name in self._task.outputs)
+        return Measured(self._task.metrics(outputs, self._split.targets), worst)
+
+    def _snr(self, found: Array, wanted: Array) -> float:
+        """Of an output; of one with a row a token, over the tokens that are there."""
+        if wanted.ndim == 3:
+            present = np.arange(wanted.shape[1]) < self._lengths[:, None]
+            found, wanted = found[present], wanted[present]
+        signal, noise = (
+            np.sum(wanted.astype(np.float64) ** 2),
+            np.sum((found - wanted).astype(np.float64) ** 2),
+        )
+        return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))

@@ -16,6 +16,7 @@ from tvmtiny.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from tvmtiny.compress.task import Task
 
@@ -55,15 +56,23 @@ def _paths(value: Any, change: Any) -> Any:
 
 
 def write_result(
-    directory: Path, proto: onnx.ModelProto, task: Task, options: dict[str, Any], figures: dict[str, Any]
+    directory: Path,
+    module: nn.Module,
+    proto: onnx.ModelProto,
+    task: Task,
+    options: dict[str, Any],
+    figures: dict[str, Any],
 ) -> None:
     """Write the files of a result, each whole or not at all.
+
+    Args:
+        module: what `proto` was exported from.
 
     Raises:
         UserError: a target has the name of an input.
         EnvironmentProblem: the disk is full, or the place cannot be written.
     """
-    from tvmtiny.compress.progress import write
+    from tvmtiny.compress.progress import state_bytes, write
 
     (directory / OPTIONS).unlink(missing_ok=True)
     test = _with_targets(task)
@@ -72,6 +81,7 @@ def write_result(
         "test.npz": test,
         "sample.npz": {name: values[:SAMPLES] for name, values in test.items()},
     }
+    write(directory / "module.pt", state_bytes(module.state_dict()))
     write(directory / "model.onnx", proto.SerializeToString())
     for name, content in arrays.items():
         write(directory / name, _npz(content))

@@ -19,6 +19,7 @@ import tvm
 from torch import nn
 
 from tvmtiny.compress.fused_module import fuse
+from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Arrays, Task
 from tvmtiny.errors import UserError
 from tvmtiny.options import ModelOptions
@@ -94,6 +95,19 @@ def _strip_origin(proto: onnx.ModelProto) -> None:
     graph.name = "model"
 
 
+def to_fused(module: nn.Module, task: Task) -> tvm.IRModule:
+    """The fused float module of the exported one: its layers have the names that `layer_weights` takes."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        onnx.save(to_onnx(module, task), str(path))
+        return fuse(path)
+
+
+def exported_form(module: nn.Module) -> nn.Module:
+    """What is exported of a module: of one that computes integers, the float module."""
+    return module.float_form() if isinstance(module, QuantizedModule) else module
+
+
 def check_export(proto: onnx.ModelProto, module: nn.Module, task: Task) -> float:
     """The largest difference of any output between ONNX Runtime and torch, over calibration samples.
 
@@ -104,7 +118,7 @@ def check_export(proto: onnx.ModelProto, module: nn.Module, task: Task) -> float
 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs: Arrays = {name: x[:COMPARED] for name, x in task.calibration.items()}
-    expected = task.predict(module, inputs)
+    expected = task.predict(exported_form(module), inputs)
     rows = range(len(next(iter(inputs.values()))))
     found = [session.run(list(task.outputs), {k: x[i : i + 1] for k, x in inputs.items()}) for i in rows]
     worst = 0.0

@@ -91,23 +91,15 @@ class FusedGraph:
         self.constants: dict[str, Any] = {}
         self.same: dict[str, str] = {}
         self._calls = [(var, value) for var, value in self._graph if kind(value)]
-        for var, value in self._graph:
-            self._check(var, value)
+        for var, value in self._calls:
+            _check(var, value)
+        for var, value in self._calls:
+            for expr in value.args:
+                if hasattr(expr.ty, "shape") and as_array(self._graph.producer(expr)) is None:
+                    self._root(expr, var)
         for var, value in self._calls:
             for argument, expr in arguments(value).items():
                 self._collect(f"{var.name}/{argument}", expr)
-
-    def _check(self, var: Any, value: Any) -> None:
-        form = {"before", "after", "kv_heads"} & set(attributes(value)) if kind(value) else set()
-        if (kind(value) and kind(value) not in CORE) or form:
-            what = f"{kind(value)}{f' with {min(form)}' if form else ''}"
-            raise UserError(
-                f"The operator '{var.name}' ({what}) cannot be trained with quantization.",
-                f"Quantization-aware training knows {', '.join(CORE)}; quantize this model after training.",
-            )
-        for expr in value.args if kind(value) else ():
-            if hasattr(expr.ty, "shape") and as_array(self._graph.producer(expr)) is None:
-                self._root(expr, var)
 
     def _root(self, expr: Any, reader: Any) -> Any:
         """The variable whose elements an operand has, in order: a result of an operator or an input."""
@@ -191,6 +183,12 @@ class FusedGraph:
             values[var] = _run(var.name, value, operands, keep, see)
         return [self._result(values, result) for result in self._graph.results]
 
+    def input_of(self, name: str) -> str:
+        """The input of the model that an operator reads as its first argument; empty where it reads a result."""
+        value = next(value for var, value in self._calls if var.name == name)
+        root = trace(self._graph, value.args[0]).root
+        return root.name if any(root.same_as(param) for param in self._graph.params) else ""
+
     def _operand(self, values: dict[Any, Tensor], expr: Any, reader: Any) -> Tensor:
         root = values[self._root(expr, reader)]
         return root.reshape(root.shape[0], *shape_of(expr))
@@ -201,13 +199,32 @@ class FusedGraph:
         return root.reshape(root.shape[0], *shape_of(expr)[1:])
 
 
+def _check(var: Any, call: Any) -> None:
+    """Refuse an operator, or a form of it, that is not known here."""
+    form = sorted({"before", "after", "kv_heads"} & set(attributes(call)))
+    if kind(call) not in CORE or form:
+        raise UserError(
+            f"The operator '{var.name}' ({kind(call)}{f' with {form[0]}' if form else ''}) cannot be trained with "
+            "quantization.",
+            f"Quantization-aware training knows {', '.join(CORE)}; quantize this model after training.",
+        )
+
+
 def arguments(call: Any) -> dict[str, Any]:
-    """The arguments of a fused call by name, `residual` and the `gamma` and `beta` that follow included."""
+    """The arguments of a fused call by name, `residual` and the `gamma` and `beta` that follow included.
+
+    The beta of an RMSNorm, which has none, is left out where it is zeros.
+    """
     core, residual, norm = parts(call)
     found = dict(zip(CORE[kind(call)], core, strict=True))
     if residual is not None:
         found["residual"] = residual
-    return found | (dict(zip(("gamma", "beta"), norm, strict=True)) if norm is not None else {})
+    if norm is not None:
+        found |= dict(zip(("gamma", "beta"), norm, strict=True))
+    uncentred = NORMS["rms_norm"] in (attributes(call).get("norm"), NORMS.get(kind(call)))
+    if uncentred and not np.any(as_array(found["beta"])):
+        del found["beta"]
+    return found
 
 
 def _run(name: str, call: Any, o: dict[str, Tensor], keep: Tensor | None, see: Observer) -> Tensor:
@@ -219,16 +236,16 @@ def _run(name: str, call: Any, o: dict[str, Tensor], keep: Tensor | None, see: O
     if "residual" in o:
         y = see.value(name, "sum", y + o["residual"])
     if attrs.get("norm"):
-        y = _normalized(attrs["norm"], y, o["gamma"], o["beta"], attrs)
+        y = _normalized(attrs["norm"], y, o, attrs.get("epsilon", 0.0))
     return see.value(name, "out", y)
 
 
-def _normalized(norm: int, x: Tensor, gamma: Tensor, beta: Tensor, attrs: dict[str, Any]) -> Tensor:
-    if norm == NORMS["scale"]:
-        return x * gamma + beta
-    if norm == NORMS["rms_norm"]:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + attrs["epsilon"]) * gamma + beta
-    return F.layer_norm(x, x.shape[-1:], gamma, beta, attrs["epsilon"])
+def _normalized(norm: int, x: Tensor, o: dict[str, Tensor], epsilon: float) -> Tensor:
+    if norm == NORMS["layer_norm"]:
+        return F.layer_norm(x, x.shape[-1:], o["gamma"], o["beta"], epsilon)
+    rate = torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) if norm == NORMS["rms_norm"] else 1.0
+    scaled = x * rate * o["gamma"]
+    return scaled + o["beta"] if "beta" in o else scaled
 
 
 def _embed(
@@ -281,7 +298,7 @@ def _norm(kind_of_norm: str) -> Callable[..., Tensor]:
     def run(
         name: str, attrs: dict[str, Any], o: dict[str, Tensor], keep: Tensor | None, see: Observer
     ) -> Tensor:
-        return _normalized(NORMS[kind_of_norm], o["x"], o["gamma"], o["beta"], attrs)
+        return _normalized(NORMS[kind_of_norm], o["x"], o, attrs.get("epsilon", 0.0))
 
     return run
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tvm
 from torch import Tensor, nn
@@ -52,6 +53,14 @@ class FusedModule(nn.Module):
         """Inputs in order, (B, ...), with up to S tokens; results in order."""
         named, tokens = self._named(inputs)
         return self._results(self._graph.run(self.constants, named, self._keep(named), Plain()), tokens)
+
+    @property
+    def fused(self) -> tvm.IRModule:
+        """The fused module with the present constants."""
+        for name, expr in self._graph.expressions.items():
+            values = self.constants[self._graph.same[name]].detach().numpy()
+            expr.value.copyfrom(np.ascontiguousarray(values))
+        return self._fused
 
     def _named(self, inputs: Sequence[Tensor]) -> tuple[dict[str, Tensor], int]:
         """Inputs by name with S tokens, and how many they had."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,15 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write beside, then rename: a run that is killed leaves the old state or the new one."""
-        if self.path is None:
-            return
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write(self.path, buffer.getvalue())
+        if self.path is not None:
+            write(self.path, state_bytes(state))
+
+
+def state_bytes(state: Mapping[str, Any]) -> bytes:
+    """A file of tensors and plain values; torch.save on a path hides why it cannot be written."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def write(path: Path, data: bytes) -> None:

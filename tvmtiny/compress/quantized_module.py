@@ -88,6 +88,22 @@ class QuantizedModule(FusedModule):
                 zero_points[name] = int(params.zero_point)
         return steps, zero_points, magnitudes
 
+    @property
+    def graph(self) -> FusedGraph:
+        """The operators."""
+        return self._graph
+
+    def round_weights(self, quantized: QuantizedModel) -> None:
+        """Start from the weights of an integer model of the same layers, whose rounding another method has chosen."""
+        model = BatchedModel(quantized.module)
+        with torch.no_grad():
+            for name, first in self._graph.same.items():
+                layer, operand = name.split("/")
+                alone = list(self._graph.same.values()).count(first) == 1
+                w = self.constants[first]
+                if alone and operand in GROUPS:
+                    w.copy_(dequantized(self._graph, quantized, model, layer, operand, w))
+
     # the parameters as the compiler takes them
 
     def chosen(self) -> dict[str, QuantParams]:
@@ -112,8 +128,7 @@ class QuantizedModule(FusedModule):
         Raises:
             UserError: it is not the same model.
         """
-        self._integers()
-        names = FusedGraph(other).names_of(self._graph)
+        names = FusedGraph(other).names_of(FusedGraph(self.fused))
         return {
             "scales": to_scales({_renamed(name, names): params for name, params in self.chosen().items()}),
             "layer_weights": {names[name]: kind for name, kind in self._options["weights"].items()},
@@ -126,15 +141,12 @@ class QuantizedModule(FusedModule):
     def _integers(self) -> tuple[QuantizedModel, BatchedModel]:
         version = tuple(p._version for p in (*self.parameters(), self.magnitudes))
         if self._made is None or self._made[0] != version:
-            for name, expr in self._graph.expressions.items():
-                values = self.constants[self._graph.same[name]].detach().numpy()
-                expr.value.copyfrom(np.ascontiguousarray(values))
             quantized = self._quantize(self.chosen())
             self._made = version, quantized, BatchedModel(quantized.module)
         return self._made[1:]
 
     def _quantize(self, chosen: Mapping[str, QuantParams]) -> QuantizedModel:
-        return quantize(self._fused, Statistics([], chosen), **self._options, rounding="nearest")
+        return quantize(self.fused, Statistics([], chosen), **self._options, rounding="nearest")
 
     # running
 
@@ -167,7 +179,7 @@ class QuantizedModule(FusedModule):
 
     def float_form(self) -> FusedModule:
         """The float module that is exported: the same weights, nothing rounded."""
-        found = FusedModule(self._fused, self._inputs)
+        found = FusedModule(self.fused, self._inputs)
         found.constants = self.constants
         return found.eval()
 
@@ -196,7 +208,7 @@ def _real_inputs(
     """Inputs by name; features as what their integers stand for."""
     found = dict(named)
     for name, params in quantized.inputs.items():
-        real = (integers[name] - torch.from_numpy(params.zero_point)) * torch.from_numpy(params.scale)
+        real = (integers[name] - torch.tensor(params.zero_point)) * torch.tensor(params.scale)
         found[name] = real.float().reshape(named[name].shape)
     return found
 
@@ -227,14 +239,14 @@ class _Rounding:
             x = x.masked_fill(~self._keep[:, :, None], 0)  # nothing is learned from absent tokens
         self._largest[full] = float(x.detach().abs().max())
         if key == "out":
-            result = self._results[name].reshape(x.shape)
-            return self._rounded(x, full, self._quantized.tensors[name], result)
-        params = self._quantized.chosen.get(full)
-        return x if params is None or key in MAGNITUDES else self._rounded(x, full, params, None)
+            params = self._quantized.tensors[name]
+            return self._rounded(x, full, params, self._results[name].reshape(x.shape))
+        inner = self._quantized.chosen.get(full)
+        return x if inner is None or key in MAGNITUDES else self._rounded(x, full, inner, None)
 
     def _rounded(self, x: Tensor, full: str, params: QuantParams, integers: Tensor | None) -> Tensor:
-        learned = self._owner.steps.get(_key(full), None)
-        scale = torch.from_numpy(np.atleast_1d(np.asarray(params.scale, np.float64)))
+        learned = self._owner.steps.get(_key(full))
+        scale = torch.tensor(params.scale, dtype=torch.float64).reshape(-1)
         if learned is not None:
             learned = _repeat(torch.exp(learned), x.shape[-1])
         zero_point = int(np.asarray(params.zero_point).reshape(-1)[0])
@@ -242,15 +254,29 @@ class _Rounding:
         return _Round.apply(x, learned, _repeat(scale, x.shape[-1]), zero_point, bits, integers)
 
     def weight(self, name: str, operand: str, w: Tensor) -> Tensor:
-        """The weight as its integers stand for it; their unit is that with the least error."""
-        integers = self._model.constant(name, operand, w.shape[-1])
-        if integers is None or integers.shape != w.shape:
-            return w
-        v, real = integers.double(), w.detach().double()
-        by_row = operand in GROUPS
-        power = (v * v).sum(-1, keepdim=True) if by_row else (v * v).sum()
-        unit = ((v * real).sum(-1, keepdim=True) if by_row else (v * real).sum()) / power.clamp(min=1)
-        return w + ((v * unit).float() - w).detach()
+        """The weight as its integers stand for it."""
+        found = dequantized(self._owner.graph, self._quantized, self._model, name, operand, w.detach())
+        return w if found is None else w + (found - w).detach()
+
+
+def dequantized(
+    graph: FusedGraph, quantized: QuantizedModel, model: BatchedModel, name: str, operand: str, w: Tensor
+) -> Tensor | None:
+    """What the integers of a matrix or table `w` stand for, in the unit with the least error; None without integers."""
+    integers = model.constant(name, operand, w.shape[-1])
+    if integers is None or integers.shape != w.shape:
+        return None
+    columns = torch.tensor(1.0, dtype=torch.float64)  # scales of the input's columns, which integers contain
+    source = quantized.inputs.get(graph.input_of(name))
+    if operand == "wo":
+        columns = torch.tensor(quantized.chosen[f"{name}.context"].scale, dtype=torch.float64)
+    elif source is not None and operand in GROUPS:
+        columns = torch.tensor(source.scale, dtype=torch.float64)
+    columns = _repeat(columns.reshape(-1), w.shape[-1])
+    v, real = integers.double(), w.double() * columns
+    axis = {"dim": -1, "keepdim": True} if operand in GROUPS else {}
+    unit = (v * real).sum(**axis) / (v * v).sum(**axis).clamp(min=1)
+    return (v * unit / columns).to(w.dtype)
 
 
 class _Round(torch.autograd.Function):

@@ -117,7 +117,7 @@ def run_recipe(
         export_error=check_export(proto, module, task),
         directory=directory,
     )
-    write_result(directory, proto, task, options, _figures(recipe, seed, result))
+    write_result(directory, module, proto, task, options, _figures(recipe, seed, result))
     return result
 
 

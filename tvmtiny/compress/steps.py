@@ -15,7 +15,14 @@ from typing import Any
 
 from tvmtiny.compress.parameters import unknown
 
-STEPS: dict[str, str] = {}
+STEPS: dict[str, str] = {
+    "cluster": "tvmtiny.compress.cluster",
+    "distil": "tvmtiny.compress.distil",
+    "low_rank": "tvmtiny.compress.low_rank",
+    "prune": "tvmtiny.compress.prune",
+    "qat": "tvmtiny.compress.qat",
+    "quantize": "tvmtiny.compress.quantize",
+}
 """Module of each step."""
 
 GIVEN = ("module", "task", "progress")

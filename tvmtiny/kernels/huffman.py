@@ -39,18 +39,18 @@ def _reference(o: Operands, n: int) -> Array:
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
-    W, N, C, dtype = o.shape("data")[0], o.shape("symbols")[0], o.attrs["count"], _dtype(o)
+    B, N, C, dtype = o.shape("data")[0], o.shape("symbols")[0], o.attrs["count"], _dtype(o)
     if "ids" not in o:
 
         @T.prim_func(private=True, s_tir=True)
         def huffman(
-            data: T.Buffer((W,), "uint16"),
+            data: T.Buffer((B,), "uint8"),
             symbols: T.Buffer((N,), "uint8"),
             lengths: T.Buffer((LIMIT,), "uint8"),
             out: T.Buffer((1, C), dtype),
         ):
             table = T.sblock_alloc_buffer((stored.TABLE,), "uint16")
-            stored.huffman_s8(data, symbols, lengths, out, table, C, W, N, dtype)
+            stored.huffman_s8(data, symbols, lengths, out, table, C, B, N, dtype)
 
         return huffman
     S, G = o.shape("ids")[0], o.shape("starts")[0]
@@ -59,7 +59,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     def huffman_rows(
         ids: T.Buffer((S,), "uint16"),
         starts: T.Buffer((G,), "uint32"),
-        data: T.Buffer((W,), "uint16"),
+        data: T.Buffer((B,), "uint8"),
         symbols: T.Buffer((N,), "uint8"),
         lengths: T.Buffer((LIMIT,), "uint8"),
         n: T.int32,
@@ -67,7 +67,7 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         table = T.sblock_alloc_buffer((stored.TABLE,), "uint16")
         stored.huffman_rows_s8(
-            ids, starts, data, symbols, lengths, out, table, T.min(n, S), C, G, W, N, dtype
+            ids, starts, data, symbols, lengths, out, table, T.min(n, S), C, G, B, N, dtype
         )
 
     return huffman_rows

@@ -9,7 +9,7 @@ from tvmtiny.storage import huffman
 TABLE = 258
 """Elements (uint16) of a decoder's work memory: TVMT_HUFFMAN_TABLE of tvmt_huffman.h."""
 
-assert (huffman.WORD, huffman.GROUP) == (16, 4), "the operators below are written for these"
+assert huffman.GROUP == 4, "huffman_rows_s8 below is written for it"
 
 
 @T.inline
@@ -64,7 +64,7 @@ def next_byte(data, symbols, lengths, at, place, symbol, length, out, out_row, i
     for bits in T.serial(huffman.LIMIT):
         if length[0] == 0:
             place[0] = place[0] * 2 + T.bitwise_and(
-                T.shift_right(T.Cast("int32", data[T.truncdiv(at[0], 16)]), 15 - T.truncmod(at[0], 16)),
+                T.shift_right(T.Cast("int32", data[T.truncdiv(at[0], 8)]), 7 - T.truncmod(at[0], 8)),
                 1,
             )
             at[0] = at[0] + 1
@@ -76,10 +76,10 @@ def next_byte(data, symbols, lengths, at, place, symbol, length, out, out_row, i
 
 
 @T.inline
-def huffman_s8(data, symbols, lengths, out, table, cols, words, n_symbols, dtype):
+def huffman_s8(data, symbols, lengths, out, table, cols, size, n_symbols, dtype):
     """out[0, i] = byte i of `data`."""
     with T.sblock("huffman_s8"):
-        T.reads(data[0:words], symbols[0:n_symbols], lengths[0 : huffman.LIMIT])
+        T.reads(data[0:size], symbols[0:n_symbols], lengths[0 : huffman.LIMIT])
         T.writes(out[0:1, 0:cols], table[0:1])
         T.sblock_attr({"tvmtiny.tile": "huffman_s8", "tvmtiny.scalars": []})
         at = T.sblock_alloc_buffer((1,), "int32")
@@ -93,14 +93,14 @@ def huffman_s8(data, symbols, lengths, out, table, cols, words, n_symbols, dtype
 
 @T.inline
 def huffman_rows_s8(
-    ids, starts, data, symbols, lengths, out, table, rows, cols, groups, words, n_symbols, dtype
+    ids, starts, data, symbols, lengths, out, table, rows, cols, groups, size, n_symbols, dtype
 ):  # fmt: skip
     """out[r, i] = byte i of row ids[r]; the rows of its group before it go through the same place."""
     with T.sblock("huffman_rows_s8"):
         T.reads(
             ids[0:rows],
             starts[0:groups],
-            data[0:words],
+            data[0:size],
             symbols[0:n_symbols],
             lengths[0 : huffman.LIMIT],
         )

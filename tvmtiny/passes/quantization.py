@@ -75,6 +75,7 @@ class Quantization:
         weights: WeightTypes | None = None,
         int16: Sequence[str] = (),
         rounding: str = "auto",
+        bias_correction: bool = False,
     ) -> None:
         self.main = fused["main"]
         self.graph = Graph(self.main)
@@ -83,6 +84,7 @@ class Quantization:
         self.wide = int16_layers(self.graph, residual, int16)
         self.weights = weights or weight_types(fused)
         self.rounding = rounding
+        self.bias_correction = bias_correction
         self.builder = Builder()
         self.values: dict[Any, Value] = {}
         self.copies: dict[tuple[Any, tuple[int, ...], bytes], Any] = {}
@@ -113,7 +115,10 @@ class Quantization:
         """Real weights (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
         kind_of_weights = self.weights[name]
         by_data = self.rounding == "gptq" or (self.rounding == "auto" and kind_of_weights == "int4")
-        return qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None)
+        found = qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None)
+        return (
+            found.corrected(weight, x, observed) if self.bias_correction and observed is not None else found
+        )
 
     def observed(self, expr: Any) -> Array | None:
         """Rows of an operand in calibration; None where an operator reads it in another order or shape."""

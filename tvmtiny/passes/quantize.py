@@ -66,6 +66,7 @@ def quantize(
     weights: WeightTypes | None = None,
     int16: Sequence[str] = (),
     rounding: str = "auto",
+    bias_correction: bool = False,
 ) -> QuantizedModel:
     """Quantize a fused module.
 
@@ -76,11 +77,12 @@ def quantize(
         weights: type of the weights of each layer (`passes.weight_types`); int8 when None.
         int16: names or patterns of layers whose results are to be int16.
         rounding: of weights, one of `qparams.ROUNDINGS`.
+        bias_correction: whether biases take off the mean error that the rounding of weights makes.
 
     Raises:
         UserError: an accumulator could overflow, or int16 is asked for what cannot be int16 (`passes.int16_layers`).
     """
-    c = Quantization(fused, statistics, method, residual, weights, int16, rounding)
+    c = Quantization(fused, statistics, method, residual, weights, int16, rounding, bias_correction)
     builder, needed = c.builder, materialized(c.graph)
     c.symmetric_names = symmetric_operands(c.graph)
     c.token_axes = token_axes(c.graph, needed) if c.has_length else {}

@@ -67,6 +67,9 @@ LEAST_STEPS = 16
 FEW_COLUMNS = 8
 """A row of no more numbers lies on some grid by accident."""
 
+ROWS_AT_ONCE = 1024
+"""Rows whose scales are looked for together: memory is bounded."""
+
 SUM_MARGIN = 1.5
 """Sums may exceed their calibrated range by this factor before they saturate."""
 
@@ -88,6 +91,7 @@ class IntegerWeights:
         unit: real value of one unit of each channel's accumulator (N,).
         bound: what no accumulator of a channel exceeds, for any input (N,).
         stored: as in flash, int8 (N, K) or packed int4. groups: scales of the groups of int4 weights, else None.
+        mean_error: what rounding adds to the mean of each channel (real), for its bias to take off; none when None.
     """
 
     values: Array
@@ -95,6 +99,17 @@ class IntegerWeights:
     bound: Array
     stored: Array
     groups: Array | None = None
+    mean_error: Array | None = None
+
+    def corrected(self, weight: Array, x: QuantParams, observed: Array) -> IntegerWeights:
+        """These weights with the mean error that their rounding makes on inputs (R, K) that were observed (real).
+
+        After Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization and Bias
+        Correction" (ICCV 2019, arXiv:1906.04721), section 4.2, with means from calibration data.
+        """
+        real = self.values.astype(np.float64) * self.unit[:, None] / x.scale
+        error = (real - weight) @ observed.astype(np.float64).mean(axis=0)
+        return dataclasses.replace(self, mean_error=error, bound=self.bound + np.abs(error) / self.unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,19 +251,29 @@ def grid_scales(rows: Array, most: int = 128) -> Array:
     coarse, so that a bias would have little resolution, or where a row has so few numbers that it lies on many grids,
     the finest part of the scale that int8 allows is taken.
     """
+    if len(rows) > ROWS_AT_ONCE:
+        blocks = np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE))
+        return np.concatenate([grid_scales(block, most) for block in blocks])
     peak = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
     found = np.full(len(rows), np.nan)
     negative = 128 if most == 128 else 0  # int8 has -128 and no 128
-    few = rows[:, :FEW_COLUMNS]
     most, least = (most, LEAST_STEPS) if rows.shape[1] > FEW_COLUMNS else (min(most, 127), 128)
-    for steps in range(1, most + 1):
-        scale = np.abs(peak) / steps
-        left = np.flatnonzero(np.isnan(found) & (peak != 0) & ((steps != negative) | (peak < 0)))
-        for part in (few, rows):  # a few columns rule most scales out
-            multiples = part[left] / scale[left, None]
-            left = left[np.abs(multiples - np.round(multiples)).max(axis=1, initial=0) < GRID_TOLERANCE]
-        found[left] = scale[left] / (max(1, 127 // steps) if steps < least else 1)
+    steps = np.arange(1, most + 1)[:, None]
+    scales = np.abs(peak) / steps
+    possible = (peak != 0) & ((steps != negative) | (peak < 0))
+    few = rows[:, :FEW_COLUMNS]  # a few columns rule most scales out
+    possible &= _are_multiples(few, np.where(possible, scales, 1.0))
+    for place in np.flatnonzero(possible.any(axis=1)):
+        left = np.flatnonzero(np.isnan(found) & possible[place])
+        left = left[_are_multiples(rows[left], scales[place, left])]
+        found[left] = scales[place, left] / (max(1, 127 // (place + 1)) if place + 1 < least else 1)
     return found
+
+
+def _are_multiples(rows: Array, scales: Array) -> Array:
+    """Whether all of each row (N, K) are whole multiples of its scale (..., N)."""
+    multiples = rows / scales[..., None]
+    return np.asarray(np.abs(multiples - np.round(multiples)).max(axis=-1, initial=0) < GRID_TOLERANCE)
 
 
 def quantized_constant(array: Array, *, offset: bool) -> tuple[Array, QuantParams]:
@@ -414,7 +439,8 @@ def dense(
     integers = integers if integers is not None else int8_weights(weight, bias, x)
     w, unit = integers.values.astype(np.int64), integers.unit
     zero = np.broadcast_to(np.asarray(x.zero_point, np.int64), (weight.shape[1],))
-    b = np.round(bias / unit).astype(np.int64) - w @ zero
+    real_bias = bias if integers.mean_error is None else bias - integers.mean_error
+    b = np.round(real_bias / unit).astype(np.int64) - w @ zero
     multiplier, shift = fixed_point(unit / out_scale, limit)
     check_shift(float(accumulator_bound(w, b).max()), shift, what)
     multiplier = np.broadcast_to(multiplier, (len(w),)).copy()

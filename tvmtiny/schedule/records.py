@@ -90,6 +90,11 @@ class Record:
         """The point of the trace. Raises ValueError when it is none."""
         return space.replayed(self.trace)
 
+    @property
+    def rows_by_rule(self) -> bool:
+        """Whether the schedule has as many rows as the rules give the recorded shapes."""
+        return space.chooses_first(self.trace, "rows")
+
     def to_json(self) -> dict[str, Any]:
         """As a file holds it."""
         return {
@@ -143,9 +148,9 @@ def read(path: Path, cpu: str, objective: str) -> list[Record]:
                 raise ValueError(f"{name} {data[name]} instead of {wanted}")
         found = [Record.from_json(row) for row in data["records"]]
         for record in found:
-            _ = record.blocking  # now, not amid a compile
+            _ = record.blocking, record.rows_by_rule  # now, not amid a compile
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} holds no records of schedules for {cpu}, {objective}: {error}",
             "tvmtiny tune writes them. Give another file; if it is among your own records, remove it and tune "
@@ -156,16 +161,23 @@ def read(path: Path, cpu: str, objective: str) -> list[Record]:
 def write(path: Path, cpu: str, objective: str, records: Iterable[Record]) -> None:
     """Write a file in one step. Raises OSError."""
     rows = sorted(records, key=lambda record: json.dumps(record.signature.to_json()))
-    data = {
-        "schema": SCHEMA,
-        "cpu": cpu,
-        "objective": objective,
-        "records": [record.to_json() for record in rows],
-    }
+    head = {"schema": SCHEMA, "cpu": cpu, "objective": objective}
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
+    text = "\n".join(["{", *lines, ' "records": [', ",\n".join(map(_text, rows)), " ]", "}", ""])
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def _text(record: Record) -> str:
+    """A record as JSON, a line a field and a line a schedule of its front: for people, and for diffs."""
+    fields = {name: json.dumps(value) for name, value in record.to_json().items()}
+    if record.front:
+        fields["front"] = (
+            "[" + ",".join(f"\n   {json.dumps(row)}" for row in record.to_json()["front"]) + "\n  ]"
+        )
+    return " {\n" + ",\n".join(f"  {json.dumps(name)}: {value}" for name, value in fields.items()) + "\n }"
 
 
 @contextlib.contextmanager
@@ -249,17 +261,24 @@ class TunedRule:
     def _by_record(
         self, record: Record, signature: Signature, kernel: Kernel, operands: Operands
     ) -> Chosen | None:
-        fitted = self._fitted(record.blocking, kernel, operands)
         origin = TUNED if record.signature == signature else BORROWED
-        return None if fitted is None else Chosen(fitted, origin, record)
+        point = record.blocking
+        if origin == BORROWED:
+            point = dataclasses.replace(point, rows=self._rows(record, kernel, operands))
+        return Chosen(point, origin, record) if self._applies(point, kernel, operands) else None
 
-    def _fitted(self, point: Blocking, kernel: Kernel, operands: Operands) -> Blocking | None:
-        """A point for these operands; None where it does not apply: pairs of an odd head, other storage of weights."""
+    def _rows(self, record: Record, kernel: Kernel, operands: Operands) -> int:
+        """Rows of a borrowed schedule: what the rules give these shapes where the record has what they give its own.
+
+        Rows decide scratch memory: those of short sequences may be too many for long ones. Never more than there are.
+        """
+        rows = self._rules(kernel, operands).rows if record.rows_by_rule else record.blocking.rows
+        return min(rows, max(1, space.tokens_of(kernel, operands)))
+
+    def _applies(self, point: Blocking, kernel: Kernel, operands: Operands) -> bool:
+        """Whether a kernel can have a schedule: not pairs of an odd head, nor other storage of weights than asked."""
         if point.weights != PLAIN and not kernel.pairable(operands):
-            return None
+            return False
         if kernel.columns and self._wide != (point.weights == WIDE_PAIRS) and self.objective != "latency":
-            return None
-        if self._wide and kernel.columns and point.weights != WIDE_PAIRS:
-            return None
-        first = operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
-        return dataclasses.replace(point, rows=min(point.rows, max(1, first)))
+            return False
+        return not (self._wide and kernel.columns and point.weights != WIDE_PAIRS)

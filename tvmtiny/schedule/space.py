@@ -135,6 +135,16 @@ def replayed(trace: Any, module: tvm.IRModule | None = None) -> Blocking:
     return point
 
 
+def chooses_first(trace: Any, name: str) -> bool:
+    """Whether a trace (as JSON) has the rules' value of a choice, the first that there is."""
+    instructions, decisions = trace
+    (annotated,) = (
+        args[1] for kind, args, keys, _ in instructions if [kind, keys] == ["Annotate", [_PREFIX + name]]
+    )
+    (deciding,) = (index for index, (*_, results) in enumerate(instructions) if annotated in results)
+    return bool(dict(decisions)[deciding] == 0)
+
+
 def _nothing() -> tvm.IRModule:
     root = s_tir.SBlock([], [], [], "root", tirx.Evaluate(0))
     function = tirx.PrimFunc([], s_tir.SBlockRealize([], True, root))
@@ -168,7 +178,7 @@ def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
         function = kernel.prim_func(operands, Blocking())
     length = next((param for param in function.params if param.name == LENGTH_SYMBOL), None)
     if length is not None:
-        function = function.specialize({length: tirx.IntImm("int32", _tokens(kernel, operands))})
+        function = function.specialize({length: tirx.IntImm("int32", tokens_of(kernel, operands))})
     return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
 
 
@@ -177,12 +187,20 @@ def describe(point: Blocking) -> str:
     return ", ".join([f"rows {point.rows}", point.weights, *([point.variant] if point.variant else [])])
 
 
-def features(point: Blocking) -> dict[str, float]:
-    """What a cost model sees of a point."""
+def features(point: Blocking, tokens: int) -> dict[str, float]:
+    """What a cost model sees of a point: its choices, and what its rows mean for so many tokens.
+
+    `blocks` is how often weights are read, `waste` how many rows too many are multiplied, as micro-kernels take them in
+    groups; both relative to the tokens.
+    """
     variant = Variant.parse(point.variant)
+    group = max(1, point.widened_rows)
+    full, rest = divmod(tokens, point.rows)
+    groups = full * -(-point.rows // group) + -(-rest // group)
     return {
         "rows": math.log2(point.rows),
-        "remainder": point.rows % 4,
+        "blocks": (full + bool(rest)) / tokens,
+        "waste": groups * group / tokens - 1,
         "wide": float(point.weights == WIDE_PAIRS),
         "plain": float(point.weights == PLAIN),
         **{name: float(value) for name, value in variant.settings},
@@ -197,14 +215,14 @@ def _blocking(columns: str, name: str, chosen: dict[str, int]) -> Blocking:
 
 def _rows(kernel: Kernel, operands: Operands, default: Blocking) -> tuple[int, ...]:
     """The rule's choice first, then every other that makes different loops."""
-    first = _tokens(kernel, operands)
+    first = tokens_of(kernel, operands)
     others = [rows for rows in ROWS if rows <= first and rows != default.rows]
     if not others or not _goes_by_rows(kernel, operands, default):
         return (default.rows,)
     return (default.rows, *others)
 
 
-def _tokens(kernel: Kernel, operands: Operands) -> int:
+def tokens_of(kernel: Kernel, operands: Operands) -> int:
     """Rows of a kernel's first operand."""
     return operands.shape("x" if "x" in operands else kernel.arguments[0])[0]
 

@@ -22,10 +22,10 @@ NONE, PACKED, HUFFMAN, AUTO = "none", "packed", "huffman", "auto"
 FORMS = (NONE, PACKED, HUFFMAN, AUTO)
 """What flash may hold: weights as they are; indices into codebooks; Huffman codes; for each array the shorter."""
 
-TILE, BOOT = "tile", "boot"
-PLACES = (TILE, BOOT)
-"""When weights are decoded: in each run, a matrix just before the operator that multiplies it; or once, before the
-first run. Rows of embedding tables are decoded when they are wanted, in either case."""
+TILE, BOOT, ROWS = "tile", "boot", "rows"
+PLACES = (TILE, BOOT, ROWS)
+"""When weights are decoded: in each run, the matrices of an operator just before it; once, before the first run; or not
+at all. Embedding tables are compressed in each case, and their rows decoded when they are wanted."""
 
 CALL_BYTES = 64
 """Code of one more operator, its call included (gcc, -O2)."""

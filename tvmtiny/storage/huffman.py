@@ -1,8 +1,9 @@
 """Canonical Huffman codes of bytes, with words of at most LIMIT bits.
 
 A code is what a decoder needs: the symbols in the order of their words (shorter ones first, then by value), and how
-many words there are of each length. Bits are read from the highest of 16-bit words. In a table whose rows are wanted
-one at a time the first bit of every GROUP-th row is known, and those before a row in its group are decoded with it.
+many words there are of each length. Bits are read from the highest of each byte. In a table whose rows are wanted one
+at a time the first bit of every GROUP-th row is known, and those before a row in its group are decoded with it.
+
 The lengths are the best that there are within LIMIT: package-merge, Larmore and Hirschberg, "A fast algorithm for
 optimal length-limited Huffman codes" (J. ACM 37, 1990). `tvmt_huffman.h` decodes on the device.
 """
@@ -24,8 +25,8 @@ LIMIT = 12
 GROUP = 4
 """Rows that share an entry of `starts`."""
 
-WORD = 16
-"""Bits of a word of data."""
+BEHIND = 3
+"""Bytes behind the last word: a decoder loads four at a time."""
 
 
 def code_lengths(weights: Array, limit: int = LIMIT) -> Array:
@@ -90,17 +91,17 @@ class Code:
         return int((self.words()[1] * histogram).sum())
 
     def encode(self, values: Array) -> tuple[Array, Array]:
-        """Bytes (R, C) -> data uint16 (words,), and the first bit of every GROUP-th row uint32."""
+        """Bytes (R, C) -> data uint8, and the first bit of every GROUP-th row uint32."""
         words, lengths = self.words()
         flat = values.reshape(-1)
         sizes = lengths[flat]
         assert np.all(sizes > 0), "a byte that the code has no word for"
         places = np.concatenate([[0], np.cumsum(sizes)])
-        stream = np.zeros(-(-int(places[-1]) // WORD) * WORD, np.uint8)
+        stream = np.zeros(int(places[-1]), np.uint8)
         for bit in range(int(sizes.max())):
             longer = sizes > bit
             stream[places[:-1][longer] + bit] = words[flat[longer]] >> (sizes[longer] - 1 - bit) & 1
-        data = np.packbits(stream).view(">u2").astype(np.uint16)
+        data = np.concatenate([np.packbits(stream), np.zeros(BEHIND, np.uint8)])
         starts = places[: -1 : values.shape[1]][::GROUP]
         return data, starts.astype(np.uint32)
 
@@ -111,7 +112,7 @@ class Code:
         for symbol in self.symbols.tolist():
             low = int(words[symbol]) << int(LIMIT - lengths[symbol])
             entries[low : low + 2 ** int(LIMIT - lengths[symbol])] = int(lengths[symbol]) << 8 | symbol
-        bits = np.unpackbits(data.astype(">u2").view(np.uint8))[first:]
+        bits = np.unpackbits(data)[first:]
         padded = np.concatenate([bits, np.zeros(LIMIT, np.uint8)]).astype(np.int64)
         windows = sum(
             padded[i : len(bits) + i] << (LIMIT - 1 - i) for i in range(LIMIT)

@@ -25,11 +25,19 @@ TOLERANCE = 0.002
 LEAST_SHARE = 0.005
 """Kernels that take less of a run than this keep the rules' schedule."""
 
+BALANCE = {"cycles": 4, "flash": 1, "scratch": 1}
+"""Weights of `balanced`: a per cent of cycles is worth four of flash or of scratch memory.
+
+A mean of ratios, not of their logarithms: scratch memory that shrinks to a quarter must not buy half as many cycles
+again.
+"""
+
 
 def score(found: Measurement, default: Measurement, objective: str) -> float:
     """What is to become small, relative to the rules' schedule: 1.
 
-    `balanced` is the geometric mean of cycles, flash and scratch memory.
+    `balanced` is the mean of cycles, flash and scratch memory, weighted by BALANCE. To it another variant of
+    micro-kernels than the rules' is code on top of theirs, which other kernels go on sharing.
     """
     if not found.valid:
         return math.inf
@@ -40,7 +48,10 @@ def score(found: Measurement, default: Measurement, objective: str) -> float:
         return cycles
     if objective == "flash":
         return flash + 1e-3 * cycles
-    return math.exp((math.log(cycles) + math.log(flash) + math.log(scratch)) / 3)
+    if found.point.variant != default.point.variant:
+        flash += default.code_bytes / max(1, default.flash_bytes)
+    terms = {"cycles": cycles, "flash": flash, "scratch": scratch}
+    return sum(BALANCE[name] * value for name, value in terms.items()) / sum(BALANCE.values())
 
 
 def best(measured: Sequence[Measurement], default: Measurement, objective: str) -> Measurement:
@@ -75,16 +86,16 @@ def figures(found: Measurement) -> Figures:
 
 
 def record(
-    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str, total: int = 0
+    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str, share: float = 1
 ) -> Record | None:
     """The record of a task; None when the rules' schedule was not measured, or nothing else is worth its code.
 
     Args:
-        total: cycles of all tuned operators by the rules. Another variant of micro-kernels is code of its own, which a
+        share: part of a run that the task takes. Another variant of micro-kernels is code of its own, which a
             classifier that takes a thousandth of the run does not repay.
     """
     default = default_of(task, measured)
-    if default is None or not default.valid or default.cycles * len(task.uses) < total * LEAST_SHARE:
+    if default is None or not default.valid or share < LEAST_SHARE:
         return None
     chosen = best(measured, default, objective)
     front = pareto(measured) if objective == "balanced" else []

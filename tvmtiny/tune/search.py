@@ -8,6 +8,7 @@ a handful of decisions instead, so both are written here.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 import types
@@ -31,15 +32,21 @@ from tvmtiny.tune.store import DATABASE, key_of
 from tvmtiny.tune.tasks import Task
 
 TASK_ATTRIBUTE = "tvmtiny.task"
-STRATEGIES = ("xgb", "random", "sweep")
+STRATEGIES = ("xgb", "evolutionary", "random", "sweep")
+
+MODELLED = ("xgb", "evolutionary")
+"""Strategies that ask the cost model."""
 
 POPULATION, GENERATIONS = 96, 3
 """Of the evolutionary search: the spaces have hundreds of points, not millions."""
 
-WARM_UP_SAMPLES = 16
-"""The cost model guesses until it has seen so many."""
+WARM_UP_SAMPLES = 8
+"""Points of a task that are measured before the cost model is asked."""
 
-FEATURES = ("rows", "remainder", "wide", "plain", *KNOBS)
+EXPLORED = 8
+"""Of so many points that the cost model ranks first, one is left out for a random one."""
+
+FEATURES = ("rows", "blocks", "waste", "wide", "plain", *KNOBS)
 
 
 def workload(task: Task) -> tvm.IRModule:
@@ -91,7 +98,7 @@ class Decisions(ms.feature_extractor.PyFeatureExtractor):
 
     def _row(self, module: tvm.IRModule) -> np.ndarray:
         task = self._tasks[str(module["main"].attrs[TASK_ATTRIBUTE])]
-        found = space.features(space.blocking_of(module))
+        found = space.features(space.blocking_of(module), space.tokens_of(task.kernel, task.operands))
         extents = [np.log2(shape[-1]) for _, shape in task.signature.shapes[:2]]
         return np.array([[*(found.get(name, -1.0) for name in FEATURES), *extents]], np.float64)
 
@@ -135,6 +142,71 @@ class InOrder(ms.search_strategy.PySearchStrategy):
         return InOrder(self._task, self._seed)
 
 
+@derived_object
+class Ranked(ms.search_strategy.PySearchStrategy):
+    """The points that the cost model ranks first among all that are left, and a few random ones.
+
+    The spaces are so small that every point can be ranked: evolution, which proposes points where there are too many
+    for that, costs more time here and finds less.
+
+    Args:
+        known: points that need no trial.
+    """
+
+    def __init__(self, task: Task, seed: int, known: Sequence[Blocking]) -> None:
+        super().__init__()
+        self._task, self._seed, self._known = task, seed, known
+        self._random = random.Random(f"{seed} {task.name}")
+        self._context: Any = None
+        self._model: Any = None
+        self._left: dict[Blocking, Any] = {}
+        self._batch, self._seen = 0, len(known)
+
+    def _initialize_with_tune_context(self, context: Any) -> None:
+        self._context = context
+
+    def pre_tuning(
+        self, max_trials: int, num_trials_per_iter: int, design_spaces: Any, database: Any, cost_model: Any
+    ) -> None:
+        """Note what is left, how many points make a batch and who ranks them."""
+        self._left = {
+            point: candidate(self._task, point) for point in self._mixed() if point not in self._known
+        }
+        self._batch, self._model = num_trials_per_iter, cost_model
+
+    def _mixed(self) -> list[Blocking]:
+        """All points in random order, but of each design in turn: the model has to see every one soon."""
+        designs = [list(design.points()) for design in self._task.designs]
+        for points in designs:
+            self._random.shuffle(points)
+        turns = itertools.zip_longest(*designs)
+        return [point for turn in turns for point in turn if point is not None]
+
+    def post_tuning(self) -> None:
+        """Nothing is kept."""
+
+    def generate_measure_candidates(self) -> list[Any] | None:
+        """The next batch; None at the end."""
+        if not self._left:
+            return None
+        ranked = list(self._left)
+        if self._seen >= WARM_UP_SAMPLES:
+            scores = self._model.predict(self._context, list(self._left.values()))
+            ranked = [ranked[index] for index in np.argsort(-np.asarray(scores), kind="stable")]
+        best = self._batch - self._batch // EXPLORED
+        rest = ranked[best:]
+        chosen = ranked[:best] + self._random.sample(rest, min(self._batch - best, len(rest)))
+        self._seen += len(chosen)
+        return [self._left.pop(point) for point in chosen]
+
+    def notify_runner_results(self, measure_candidates: Any, results: Any) -> None:
+        """The cost model is told by a callback of MetaSchedule's."""
+
+    def clone(self) -> Any:
+        """Another one that begins anew."""
+        return Ranked(self._task, self._seed, self._known)
+
+
 def candidate(task: Task, point: Blocking) -> Any:
     """A point as MetaSchedule's candidate for measurement."""
     schedule = scheduled(task, point, workload(task))
@@ -159,23 +231,26 @@ def commit(database: Any, context: Any, candidates: Sequence[Any], scores: Seque
         database.commit_tuning_record(record)
 
 
-def context(task: Task, target: Target, strategy: str, seed: int) -> Any:
-    """A tuning context of MetaSchedule."""
+def _strategy(task: Task, name: str, seed: int, known: Sequence[Blocking]) -> Any:
+    if name == "xgb":
+        return Ranked(task, seed, known)
+    if name != "evolutionary":
+        return InOrder(task, seed if name == "random" else None)
+    return ms.search_strategy.EvolutionarySearch(
+        population_size=POPULATION,
+        init_measured_ratio=0.3,
+        init_min_unmeasured=8,
+        genetic_num_iters=GENERATIONS,
+        eps_greedy=0.15,
+    )
+
+
+def context(task: Task, target: Target, strategy: str, seed: int, known: Sequence[Blocking] = ()) -> Any:
+    """A tuning context of MetaSchedule; points that are `known` are not proposed again where a model ranks them."""
 
     def designs(schedule: Schedule) -> list[Schedule]:
         return [design.sample(schedule.copy()) for design in task.designs]
 
-    search = (
-        ms.search_strategy.EvolutionarySearch(
-            population_size=POPULATION,
-            init_measured_ratio=0.3,
-            init_min_unmeasured=8,
-            genetic_num_iters=GENERATIONS,
-            eps_greedy=0.15,
-        )
-        if strategy == "xgb"
-        else InOrder(task, seed if strategy == "random" else None)
-    )
     with _without_intrinsics():
         return ms.TuneContext(
             mod=workload(task),
@@ -183,9 +258,9 @@ def context(task: Task, target: Target, strategy: str, seed: int) -> Any:
             space_generator=ms.space_generator.ScheduleFn(
                 designs, sch_rules=[], postprocs=[], mutator_probs={MutateDecision(seed): 1.0}
             ),
-            search_strategy=search,
+            search_strategy=_strategy(task, strategy, seed, known),
             task_name=task.name,
-            rand_state=seed,
+            rand_state=1 + seed,  # TVM takes 0 for 1
             num_threads=1,
         )
 
@@ -208,11 +283,19 @@ def _without_intrinsics() -> Iterator[None]:
             del sys.modules[name]
 
 
+def scheduler(strategy: str, seed: int) -> Any:
+    """What divides trials among tasks: by what they promise, or in turn."""
+    if strategy in MODELLED:
+        return ms.task_scheduler.GradientBased(seed=1 + seed)
+    return ms.task_scheduler.RoundRobin()
+
+
 def cost_model(tasks: Sequence[Task], strategy: str, seed: int) -> Any:
     """XGBoost on decisions; none for searches that do not ask."""
-    if strategy != "xgb":
+    if strategy not in MODELLED:
         return ms.cost_model.RandomModel(seed=seed)
-    config = ms.cost_model.xgb_model.XGBConfig(max_depth=6, seed=seed, nthread=1)
+    # Not MetaSchedule's gamma of 0.001: it allows no split between schedules that differ by less than a few per cent.
+    config = ms.cost_model.xgb_model.XGBConfig(max_depth=4, gamma=0, min_child_weight=0, seed=seed, nthread=1)
     return ms.cost_model.XGBModel(
         extractor=Decisions(tasks), config=config, num_warmup_samples=WARM_UP_SAMPLES, adaptive_training=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -76,6 +77,8 @@ class Options:
         strategy: one of search.STRATEGIES.
         trials: candidates over all tasks; the batch that reaches so many is the last.
         batch: candidates that are built and measured at once.
+        from_records: whether to begin with the schedules of records. Without them a seed gives the same trials again,
+            whatever was found before.
     """
 
     objective: str
@@ -83,6 +86,7 @@ class Options:
     trials: int
     batch: int
     seed: int
+    from_records: bool = True
 
 
 OnBatch = Callable[[Sequence[Progress], float], None]
@@ -122,7 +126,8 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="tvmtiny-tune-") as folder:
             engine = Engine(self.target, self._place, self.store, self._limits, Path(folder))
             self._measure_defaults(engine)
-            self._measure_records(engine)
+            if self.options.from_records:
+                self._measure_records(engine)
             left = self.options.trials - sum(one.trials for one in self.progress)
             if left > 0:
                 self._search(engine, Path(folder), left)
@@ -176,8 +181,12 @@ class Session:
         options = self.options
         batch = min(options.batch, trials)
         trials -= trials % batch  # the scheduler ends with the batch that reaches its limit
-        scheduler = "gradient" if options.strategy == "xgb" else "round-robin"
-        contexts = [search.context(task, self.target, options.strategy, options.seed) for task in self.tasks]
+        contexts = [
+            search.context(
+                task, self.target, options.strategy, options.seed, [one.point for one in self.found(task)]
+            )
+            for task in self.tasks
+        ]
         model = search.cost_model(self.tasks, options.strategy, options.seed)
         database = search.fresh_database(self.store.directory)
         self._teach(model, database, contexts)
@@ -197,7 +206,7 @@ class Session:
                     ms.measure_callback.UpdateCostModel(),
                     ms.measure_callback.RemoveBuildArtifact(),
                 ],
-                task_scheduler=scheduler,
+                task_scheduler=search.scheduler(options.strategy, options.seed),
             )
         except BaseException:
             if self._failure is not None:
@@ -229,11 +238,15 @@ class Session:
     def _report(self) -> None:
         self._on_batch(self.progress, time.monotonic() - self._started)
 
-    @property
-    def rules_cycles(self) -> int:
-        """Cycles of all tasks by the rules, each as often as it runs; 0 before they are measured."""
-        uses = {key_of(task.signature): len(task.uses) for task in self.tasks}
-        return sum(uses[key] * found.cycles for key, found in self._defaults.items())
+    def share(self, task: Task) -> float:
+        """Part of a run by the rules that a task takes, in the model where that is most; 0 before it is measured."""
+        of_models, own = collections.Counter[str](), collections.Counter[str]()
+        for other in self.tasks:
+            cycles = found.cycles if (found := self._defaults.get(key_of(other.signature))) else 0
+            for use in other.uses:
+                of_models[use.model] += cycles
+                own[use.model] += cycles if other is task else 0
+        return max((own[model] / max(1, of_models[model]) for model in own), default=0)
 
     def found(self, task: Task) -> list[Measurement]:
         """Everything known of a task's schedules, by the limits of this run."""

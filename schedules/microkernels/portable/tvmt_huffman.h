@@ -12,12 +12,14 @@
 
 #define TVMT_HUFFMAN_LIMIT 12 /* bits of the longest word */
 #define TVMT_HUFFMAN_FIRST 8
+#define TVMT_HUFFMAN_BEHIND 3
 #define TVMT_HUFFMAN_ENTRIES 256
 #define TVMT_HUFFMAN_TABLE (TVMT_HUFFMAN_ENTRIES + 2) /* elements of a table, with the two values behind it */
 
 typedef struct {
-  const uint16_t *data; /* bits, the first of a word in its highest bit */
-  int32_t words;
+  const uint8_t *data; /* bits, from the highest of each byte on; the last word ends at least TVMT_HUFFMAN_BEHIND bytes
+                          before the end */
+  int32_t bytes;       /* at least 4 */
   const uint8_t *symbols;
   int32_t n_symbols;
   const uint8_t *lengths; /* words of 1 to TVMT_HUFFMAN_LIMIT bits */
@@ -25,28 +27,10 @@ typedef struct {
                              entries are not 0, and how many symbols they have */
 } tvmt_huffman;
 
-/* A place in the bits. */
-typedef struct {
-  uint32_t window; /* the next bits, from the highest on */
-  int32_t spare;   /* how many of them there are, less 16 */
-  int32_t word;
-} tvmt_bits;
-
-TVMT_INLINE void tvmt_bits_fill(tvmt_bits *bits, const tvmt_huffman *code) {
-  if (bits->spare < 0) {
-    const uint32_t next = bits->word < code->words ? code->data[bits->word++] : 0u;
-    bits->window |= next << -bits->spare;
-    bits->spare += 16;
-  }
-}
-
-TVMT_INLINE tvmt_bits tvmt_bits_at(const tvmt_huffman *code, uint32_t bit) {
-  const uint32_t words = (uint32_t)code->words;
-  tvmt_bits bits = {0u, -16, (int32_t)(bit >> 4 < words ? bit >> 4 : words)};
-  tvmt_bits_fill(&bits, code);
-  bits.window <<= bit & 15u;
-  bits.spare -= (int32_t)(bit & 15u);
-  return bits;
+/* The bits from `bit` on, the next one highest: 25 at least. */
+TVMT_INLINE uint32_t tvmt_huffman_window(const uint8_t *data, uint32_t last, uint32_t bit) {
+  const uint8_t *at = data + (bit >> 3 < last ? bit >> 3 : last);
+  return ((uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3]) << (bit & 7u);
 }
 
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_huffman_begin(const tvmt_huffman *code) {
@@ -80,24 +64,39 @@ TVMT_FUNCTION TVMT_CODE_SECTION uint32_t tvmt_huffman_long(const tvmt_huffman *c
   return TVMT_HUFFMAN_LIMIT << 8;
 }
 
-TVMT_INLINE uint8_t tvmt_huffman_next(tvmt_bits *bits, const tvmt_huffman *code) {
-  uint32_t entry = code->table[bits->window >> (32 - TVMT_HUFFMAN_FIRST)];
-  if (entry == 0u) entry = tvmt_huffman_long(code, bits->window);
-  bits->window <<= entry >> 8;
-  bits->spare -= (int32_t)(entry >> 8);
-  return (uint8_t)entry;
-}
+#define TVMT_HUFFMAN_ENTRY(window) table[(window) >> (32 - TVMT_HUFFMAN_FIRST)]
 
-/* The next `count` bytes. */
-TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_huffman_decode(tvmt_bits *place, const tvmt_huffman *code, uint8_t *out,
-                                                         int32_t count) {
-  const tvmt_huffman local = *code; /* in registers: a byte of `out` may be anything for all that C knows */
-  tvmt_bits bits = *place;
-  for (; count > 0; count--) {
-    tvmt_bits_fill(&bits, &local);
-    *out++ = tvmt_huffman_next(&bits, &local);
+/* The `count` bytes from `bit` on; returns the bit behind them. Three words of up to 8 bits lie in one window. */
+TVMT_FUNCTION TVMT_CODE_SECTION uint32_t tvmt_huffman_decode(const tvmt_huffman *code, uint32_t bit, uint8_t *out,
+                                                             int32_t count) {
+  const uint16_t *const table = code->table;
+  const uint8_t *const data = code->data;
+  const uint32_t last = (uint32_t)code->bytes - 4u;
+  while (count > 0) {
+    uint32_t window = tvmt_huffman_window(data, last, bit);
+    uint32_t first = TVMT_HUFFMAN_ENTRY(window);
+    if (first == 0u) {
+      first = tvmt_huffman_long(code, window);
+    } else if (count > 2) {
+      window <<= first >> 8;
+      const uint32_t second = TVMT_HUFFMAN_ENTRY(window);
+      window <<= second >> 8;
+      const uint32_t third = TVMT_HUFFMAN_ENTRY(window);
+      if (second != 0u && third != 0u) {
+        bit += (first >> 8) + (second >> 8) + (third >> 8);
+        out[0] = (uint8_t)first;
+        out[1] = (uint8_t)second;
+        out[2] = (uint8_t)third;
+        out += 3;
+        count -= 3;
+        continue;
+      }
+    }
+    *out++ = (uint8_t)first;
+    bit += first >> 8;
+    count--;
   }
-  *place = bits;
+  return bit;
 }
 
 #endif

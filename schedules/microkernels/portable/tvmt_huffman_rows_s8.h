@@ -11,16 +11,16 @@
  * starts: the first bit of every TVMT_HUFFMAN_GROUP-th row. The others as in tvmt_huffman_s8.h.
  */
 TVMT_FUNCTION TVMT_CODE_SECTION void tvmt_huffman_rows_s8(const uint16_t *ids, const uint32_t *starts,
-                                                          const uint16_t *data, const uint8_t *symbols,
+                                                          const uint8_t *data, const uint8_t *symbols,
                                                           const uint8_t *lengths, void *out, uint16_t *table,
-                                                          int32_t rows, int32_t cols, int32_t words,
+                                                          int32_t rows, int32_t cols, int32_t bytes,
                                                           int32_t n_symbols) {
-  const tvmt_huffman code = {data, words, symbols, n_symbols, lengths, table};
+  const tvmt_huffman code = {data, bytes, symbols, n_symbols, lengths, table};
   tvmt_huffman_begin(&code);
   for (int32_t r = 0; r < rows; r++) {
-    tvmt_bits bits = tvmt_bits_at(&code, starts[ids[r] / TVMT_HUFFMAN_GROUP]);
+    uint32_t bit = starts[ids[r] / TVMT_HUFFMAN_GROUP];
     for (int32_t before = ids[r] % TVMT_HUFFMAN_GROUP; before >= 0; before--) {
-      tvmt_huffman_decode(&bits, &code, (uint8_t *)out + r * cols, cols);
+      bit = tvmt_huffman_decode(&code, bit, (uint8_t *)out + r * cols, cols);
     }
   }
 }

@@ -1,0 +1,192 @@
+"""What each way of quantizing costs on the examples: accuracy, and signal to noise at the logits.
+
+    python benchmarks/quantization.py intent --data DIR
+    python benchmarks/quantization.py motion
+
+Rows are computed by the integer arithmetic of the generated C, on the data that the example was measured on. DIR holds
+train.tsv and validation.tsv of SNIPS (examples/intent/README.md); motion takes its data from the package seglearn.
+Quantization-aware training starts from the model.onnx of the example, once a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional as F  # noqa: N812
+
+from tvmtiny.compress.calibrated import Judge, Measured, calibrate
+from tvmtiny.compress.fused_module import FusedModule, fuse
+from tvmtiny.compress.progress import Progress
+from tvmtiny.compress.qat import qat
+from tvmtiny.compress.quantize import layer_bytes, mixed
+from tvmtiny.compress.quantized_module import QuantizedModule
+from tvmtiny.compress.task import Split, Task
+from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def _accuracy(outputs: Any, targets: Any) -> dict[str, float]:
+    return {"accuracy": float(np.mean(outputs["logits"].argmax(axis=-1) == targets["labels"]))}
+
+
+def _loss(outputs: Any, targets: Any) -> torch.Tensor:
+    return F.cross_entropy(outputs["logits"], targets["labels"], label_smoothing=0.05)
+
+
+def _split(inputs: dict[str, Any]) -> Split:
+    arrays = {name: np.asarray(values) for name, values in inputs.items()}
+    return Split(arrays, {"labels": arrays.pop("labels")})
+
+
+def intent(data: Path, seed: int) -> Task:
+    """The task of examples/intent."""
+    sys.path.insert(0, str(EXAMPLES / "intent"))
+    import train
+    from tokenizers import Tokenizer
+
+    validation = train.read_rows(data / "validation.tsv")
+    fitting, selection = train.split(train.distinct(train.read_rows(data / "train.tsv"), validation))
+    tokenizer = Tokenizer.from_file(str(EXAMPLES / "intent" / "tokenizer.json"))
+    labels = (EXAMPLES / "intent" / "labels.txt").read_text().split()
+    parts = {
+        name: train.encode_rows(rows, tokenizer, labels)
+        for name, rows in {"fit": fitting, "selection": selection, "test": validation}.items()
+    }
+
+    def batches() -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+        for (ids, mask), classes in train.batches(parts["fit"]):
+            yield {"input_ids": ids, "attention_mask": mask}, {"labels": classes}
+
+    return _task("intent", batches, -(-len(fitting) // train.RECIPE.batch), parts)
+
+
+def motion(data: Path, seed: int) -> Task:
+    """The task of examples/motion."""
+    sys.path.insert(0, str(EXAMPLES / "motion"))
+    import train
+
+    recordings, _ = train.load()
+    chosen = tuple(s for s in range(1, 11) if s not in train.HELD_OUT + train.SELECTION)
+    fitting = recordings.of(chosen)
+    values = np.concatenate(fitting.values)
+    steps, generator = len(values) // train.STRIDE // train.RECIPE.batch, np.random.default_rng(seed)
+    windows = {"selection": recordings.of(train.SELECTION), "test": recordings.of(train.HELD_OUT)}
+    parts = {
+        name: dict(zip(("window", "labels"), part.windows(), strict=True)) for name, part in windows.items()
+    }
+
+    def batches() -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+        for (window,), classes in train.batches(fitting, values.mean(0), values.std(0), steps, generator):
+            yield {"window": window}, {"labels": classes}
+
+    return _task("motion", batches, steps, parts)
+
+
+def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
+    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
+    return Task(
+        model=lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), list(calibration)),
+        outputs=("logits",),
+        batches=batches,
+        steps=steps,
+        loss=_loss,
+        metrics=_accuracy,
+        selection=_split(parts["selection"]),
+        test=_split(parts["test"]),
+        calibration=calibration,
+    )
+
+
+Row = tuple[str, Measured, int]
+"""A way, its figures, and bytes of the weights of dense layers."""
+
+
+class Bench:
+    """The float model of a task, and its integer models on the test data."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.module = task, task.model().eval()
+        self.fused = self.module.fused
+        self.judge = Judge(self.module, self.fused, task, task.test)
+        _, self.statistics = calibrate(self.fused, task)
+
+    def row(self, title: str, quantized: QuantizedModel) -> Row:
+        """One row."""
+        return title, self.judge.measure(quantized), sum(layer_bytes(quantized).values())
+
+    def without_training(self) -> Iterator[Row]:
+        """int8 and int4, each in every way."""
+        for weights in ("int8", "int4"):
+            for rounding in ("nearest", "gptq"):
+                for corrected in (False, True):
+                    title = f"{weights}, {rounding}{', bias correction' if corrected else ''}"
+                    yield self.row(
+                        title, self._quantized(weight_types(self.fused, weights), rounding, corrected)
+                    )
+
+    def mixed(self, most_lost: float) -> Row:
+        """int4 for the layers that lose least."""
+        types = weight_types(self.fused)
+        judge = Judge(self.module, self.fused, self.task, self.task.selection)
+        found = mixed(
+            lambda types: self._quantized(types, "gptq", True), types, judge, most_lost, None, Progress()
+        )
+        count = sum(kind == "int4" for kind in found.values())
+        title = f"mixed: int4 for {count} of {len(found)} layers, gptq, bias correction"
+        return self.row(title, self._quantized(found, "gptq", True))
+
+    def trained(self, seed: int, train: FineTuning) -> Row:
+        """int4 with quantization-aware training."""
+        progress = Progress(seed=seed, listener=lambda event: print(event, file=sys.stderr, flush=True))
+        module = qat(self.module, self.task, train=train, progress=progress)
+        assert isinstance(module, QuantizedModule)
+        return self.row(f"int4, trained (seed {seed})", module.quantized())
+
+    def _quantized(self, types: WeightTypes, rounding: str, corrected: bool) -> QuantizedModel:
+        return quantize(
+            self.fused, self.statistics, weights=types, rounding=rounding, bias_correction=corrected
+        )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("example", choices=tuple(TASKS))
+    parser.add_argument("--data", type=Path, help="directory of train.tsv and validation.tsv, for intent")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
+    )
+    parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(TASKS[options.example](options.data, 0))
+    table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
+    accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
+    table.add_row("float", f"{accuracy:.2%}", "", "")
+    rows = [*bench.without_training(), bench.mixed(options.most_lost)]
+    train = FineTuning(epochs=options.epochs, learning_rate=options.learning_rate)
+    trained = [bench.trained(seed, train) for seed in range(options.seeds)]
+    for title, measured, size in (*rows, *trained):
+        table.add_row(title, f"{measured.metrics['accuracy']:.2%}", f"{measured.snr_db:.1f}", f"{size:,}")
+    Console(width=120).print(f"{options.example}, {len(bench.task.test)} samples")
+    Console(width=120).print(table)
+
+
+TASKS = {"intent": intent, "motion": motion}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Quantization after training: how weights are stored and rounded, chosen with the task's data.
+
+The module stays as it is; what was chosen travels as its compile options, and the compiler does it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+from torch import nn
+
+from tvmtiny.compress.calibrated import Judge, calibrate
+from tvmtiny.compress.export import to_fused
+from tvmtiny.compress.options import compile_options, with_options
+from tvmtiny.compress.progress import Progress
+from tvmtiny.compress.task import Task
+from tvmtiny.errors import UserError
+from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.kernels.weights import GROUPS
+from tvmtiny.passes import quantize as to_integers
+from tvmtiny.passes.graph import Graph, as_array
+from tvmtiny.passes.quantize import QuantizedModel
+from tvmtiny.passes.weight_types import WeightTypes, weight_types
+
+
+def quantize(
+    module: nn.Module,
+    task: Task,
+    *,
+    weights: Literal["int8", "int4", "mixed"] = "int8",
+    rounding: Literal["auto", "nearest", "gptq"] = "auto",
+    bias_correction: bool = False,
+    residual: Literal["int8", "int16"] = "int8",
+    range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
+    most_lost: Annotated[float, Ge(0)] = 0.005,
+    weight_bytes: Annotated[int, Ge(0)] | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A copy of `module` with the compile options that were chosen.
+
+    Args:
+        weights: of dense layers in flash. "mixed" gives int4 to the layers that lose least by it.
+        rounding, bias_correction, residual, range_method: as for `tvmtiny.compile`.
+        most_lost: for "mixed": how much less than with int8 the task's first metric may be on its selection data.
+        weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on within `most_lost`.
+
+    Raises:
+        UserError: the model cannot be quantized, or not within `most_lost` to `weight_bytes`.
+    """
+    options: dict[str, Any] = {
+        "rounding": rounding, "bias_correction": bias_correction, "residual": residual,
+        "range_method": range_method, "fold_qk": "never",
+    }  # fmt: skip
+    found = copy.deepcopy(module)
+    if weights != "mixed":
+        return with_options(found, **options, weights=weights)
+    fused = to_fused(module, task)
+    _, statistics = calibrate(fused, task)
+
+    def integers(types: WeightTypes) -> QuantizedModel:
+        return to_integers.quantize(
+            fused,
+            statistics,
+            range_method,
+            residual,
+            types,
+            rounding=rounding,
+            bias_correction=bias_correction,
+        )
+
+    chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
+    judge = Judge(module, fused, task, task.selection)
+    choice = mixed(integers, chosen, judge, most_lost, weight_bytes, progress or Progress())
+    return with_options(found, **options, layer_weights=choice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """What int4 weights of one layer alone cost and save: dB at the outputs, bytes."""
+
+    layer: str
+    snr_db: float
+    saved_bytes: int
+
+    @property
+    def price(self) -> float:
+        """Noise a byte that is saved."""
+        return float(10 ** (-self.snr_db / 10)) / max(1, self.saved_bytes)
+
+
+def sensitivities(
+    integers: Callable[[WeightTypes], QuantizedModel], types: WeightTypes, judge: Judge
+) -> list[Sensitivity]:
+    """Every layer of int8 weights with int4 weights instead, the others as in `types`; the cheapest first."""
+    before = layer_bytes(integers(types))
+    rows = []
+    for layer, kind in types.items():
+        if kind == "int8":
+            quantized = integers({**types, layer: "int4"})
+            saved = before[layer] - layer_bytes(quantized)[layer]
+            rows.append(Sensitivity(layer, judge.measure(quantized).snr_db, saved))
+    return sorted(rows, key=lambda row: row.price)
+
+
+def mixed(
+    integers: Callable[[WeightTypes], QuantizedModel],
+    types: WeightTypes,
+    judge: Judge,
+    most_lost: float,
+    weight_bytes: int | None,
+    progress: Progress,
+) -> WeightTypes:
+    """`types` with int4 for one layer after another, the cheapest first, each kept that costs no more than `most_lost`.
+
+    Raises:
+        UserError: the weights stay larger than `weight_bytes`.
+    """
+
+    def metric(candidate: Mapping[str, str]) -> float:
+        return next(iter(judge.measure(integers(dict(candidate))).metrics.values()))
+
+    least, found = metric(types) - most_lost, dict(types)
+    rows = sensitivities(integers, types, judge)
+    size = sum(layer_bytes(integers(found)).values())
+    for done, row in enumerate(rows):
+        if weight_bytes is not None and size <= weight_bytes:
+            break
+        value = metric({**found, row.layer: "int4"})
+        progress.report(f"int4 for {row.layer}", done + 1, len(rows), metric=value, snr_db=row.snr_db)
+        if value >= least:
+            found[row.layer] = "int4"
+            size -= row.saved_bytes
+    if weight_bytes is not None and size > weight_bytes:
+        raise UserError(
+            f"The weights take {size:,} bytes where int4 costs no more than {most_lost}; {weight_bytes:,} are allowed.",
+            "Allow a larger loss with most_lost, or prune first.",
+        )
+    return found
+
+
+def layer_bytes(quantized: QuantizedModel) -> dict[str, int]:
+    """Bytes of the weights and group scales of each layer."""
+    graph, found = Graph(quantized.module["main"]), {}
+    for var, value in graph:
+        if kernel_of(value) is not None:
+            tensors = operands_of(value).tensors
+            arrays = [
+                as_array(graph.producer(tensors[name]))
+                for name in (*GROUPS, *GROUPS.values())
+                if name in tensors
+            ]
+            found[var.name] = sum(array.nbytes for array in arrays if array is not None)
+    return found
