@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("tokenizers")
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "slots"))
 
 import corpus
+from metrics import TAGS, best_path, metrics
 
 from tvmtiny.errors import UserError
 from tvmtiny.evaluate.metrics import IGNORED
@@ -53,9 +55,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return corpus.load.__wrapped__(80, 32)
 
 
-def spoken(data: Any, tags: np.ndarray) -> list[str]:
+def spoken(tags: np.ndarray) -> list[str]:
     """Kinds of the slots that a row's tags name, in order."""
-    return [kind for kind, _, _ in spans([data.tags[tag] for tag in tags[tags != IGNORED]])]
+    return [kind for kind, _, _ in spans([TAGS[tag] for tag in tags[tags != IGNORED]])]
 
 
 def test_tags_stand_at_the_words_of_slots(data: Any) -> None:
@@ -63,12 +65,12 @@ def test_tags_stand_at_the_words_of_slots(data: Any) -> None:
     inputs, targets = data.encode(utterances)
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (len(utterances), 32)
     for row, tags in zip(utterances, targets["slots"], strict=True):
-        assert spoken(data, tags) == [name for _, _, name in row.slots]
+        assert spoken(tags) == [name for _, _, name in row.slots]
         code = data.tokenizer.encode(row.text)
         for at, tag in enumerate(tags):
             start = code.offsets[at][0]
             inside = any(a <= start < b for a, b, _ in row.slots)
-            assert tag == IGNORED or (data.tags[tag] != "O") == inside
+            assert tag == IGNORED or (TAGS[tag] != "O") == inside
     assert set(targets["labels"]) == {0, 1}
 
 
@@ -91,3 +93,31 @@ def test_a_directory_without_data_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SNIPS", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"none has no train.tsv"):
         corpus.load.__wrapped__(80, 32)
+
+
+def test_the_best_path_is_the_best_of_all_that_make_sense() -> None:
+    tags = ["O", "B-x", "I-x", "B-y", "I-y"]
+    allowed = {
+        (a, b) for a in range(5) for b in range(5) if tags[b][0] != "I" or (a and tags[a][2:] == tags[b][2:])
+    }
+    paths = [
+        path
+        for path in itertools.product(range(5), repeat=4)
+        if tags[path[0]][0] != "I" and all(pair in allowed for pair in itertools.pairwise(path))
+    ]
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        scores = generator.normal(size=(4, 5))
+        best = max(paths, key=lambda path: sum(scores[at, tag] for at, tag in enumerate(path)))
+        assert tuple(best_path(scores, tags)) == best
+
+
+def test_right_outputs_have_right_metrics(data: Any) -> None:
+    _, targets = data.encode(data.fitting)
+    outputs = {
+        "intent": np.eye(7)[targets["labels"]],
+        "slots": np.eye(len(TAGS))[np.where(targets["slots"] == IGNORED, 5, targets["slots"])],
+    }
+    assert metrics(outputs, targets) == {"f1": 1.0, "intent": 1.0}
+    outputs["slots"][:, :, 0] = 2
+    assert metrics(outputs, targets)["f1"] == 0
