@@ -126,14 +126,11 @@ def compile_one(model: Path, work: Path, target: str, weights: str, form: str, d
     )
 
 
-def accuracy(artifact: Artifact, validation: dict[str, Tensor]) -> float:
+def accuracy(artifact: Artifact, validation: Path) -> float:
     """Share of right classes of the integer model."""
-    arrays = {name: tensor.numpy() for name, tensor in validation.items()}
-    path = artifact.directory / "validation.npz"
-    np.savez(path, **arrays)
-    outputs = expected_outputs(artifact, load_samples(artifact, path))
-    classes = [int(row["logits"].argmax()) for row in outputs]
-    return float(np.mean(np.array(classes) == arrays["labels"]))
+    outputs = expected_outputs(artifact, load_samples(artifact, validation))
+    classes = np.array([int(row["logits"].argmax()) for row in outputs])
+    return float(np.mean(classes == np.load(validation)["labels"]))
 
 
 def measured(artifact: Artifact) -> list[str]:
@@ -166,6 +163,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     parts = read_parts(options.data)
+    validation = options.work / "validation.npz"
+    np.savez(validation, **{name: tensor.numpy() for name, tensor in parts["validation"].items()})
     models = make_models(parts, options.work, options.epochs)
     table = Table(
         "model",
@@ -185,7 +184,7 @@ def main() -> None:
             right = ""
             for form, decode in (PLAIN, *FORMS):
                 artifact = compile_one(path, options.work, options.target, weights, form, decode)
-                right = right or f"{accuracy(artifact, parts['validation']):.2%}"
+                right = right or f"{accuracy(artifact, validation):.2%}"
                 row = [name, weights, form, "" if form == "none" else decode, right, *measured(artifact)]
                 console.print(*row, sep=" | ")
                 table.add_row(*row)
