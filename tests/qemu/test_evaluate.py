@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from link_models import emulated_board
 from model_cases import CASES, compiled
 from tokenizer_cases import EXAMPLE
 from typer.testing import CliRunner
@@ -20,7 +21,8 @@ from tvmtiny.evaluate import floating
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.report.latency import percentile
 from tvmtiny.report.profile import profile
-from tvmtiny.runner import run
+from tvmtiny.runner import build, run
+from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
 
@@ -142,6 +144,18 @@ def largest(outputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> f
     """A metric of the user."""
     assert len(targets["n_tokens"]) == 4
     return float(np.mean([values.max() for values in outputs.values()]))
+
+
+def test_a_board_on_a_serial_port_gives_the_same(found: dict[str, Any], joint: Artifact, data: Path) -> None:
+    project = build(joint, load_target("qemu-m4"))
+    with emulated_board(project.serial_elf, load_target("qemu-m4").qemu_machine) as port:
+        other = report(joint.directory, "--data", data, "--on", f"serial:{port}", "--no-reference")
+    (row,), (emulated,) = other["rows"], found["rows"]
+    for same in ("metrics", "flash_bytes"):
+        assert row[same] == emulated[same]
+    # An emulated board counts nothing that means anything; the stack is measured.
+    assert (row["instructions"], row["cycles"], row["cycles_measured"]) == (None, None, False)
+    assert row["ram_bytes"] > row["arena_bytes"]
 
 
 def test_texts_are_evaluated_with_the_tokenizer_on_the_device(tmp_path: Path) -> None:
