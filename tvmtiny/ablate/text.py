@@ -71,9 +71,9 @@ def note(summary: Summary, recipe: str, target: str, samples: str) -> str:
     spread = f"Mean ± sample standard deviation of {seeds} seeds. " if seeds > 1 else "One seed. "
     return (
         f"By `tvmtiny ablate {recipe} --seeds {seeds}`. {spread}Metrics are of the compiled model on {samples}, float "
-        "ones of the trained module. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and instructions are "
-        f"for {target}: instructions are exact, latency is an estimate, both the median. In parentheses: the "
-        "difference to the recipe, seed by seed, in points or per cent."
+        "ones of the trained module on all of it. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and "
+        f"instructions are for {target}: instructions are exact, latency is an estimate, both the median. In "
+        "parentheses: the difference to the recipe, seed by seed, in points or per cent."
     )
 
 
