@@ -38,7 +38,7 @@ def qat(
     residual: Literal["int8", "int16"] = "int8",
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     start: Literal["nearest", "gptq"] = "gptq",
-    distil: Annotated[float, Interval(ge=0, le=1)] = 0.5,
+    distil: Annotated[float, Interval(ge=0, le=1)] = 1.0,
     train: FineTuning = FineTuning(),
     progress: Progress | None = None,
 ) -> nn.Module:
