@@ -20,7 +20,7 @@ from recipe_task import task as recipe_task  # noqa: E402
 import tvmtiny  # noqa: E402
 from tvmtiny.compress.export import check_export, to_onnx  # noqa: E402
 from tvmtiny.compress.fused_module import FusedModule, fuse  # noqa: E402
-from tvmtiny.compress.options import compile_options  # noqa: E402
+from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.qat import FineTuning, qat  # noqa: E402
 from tvmtiny.compress.quantized_module import _Round  # noqa: E402
@@ -34,13 +34,33 @@ def trained() -> tuple[Any, Any, list[Event]]:
     task, events = recipe_task(0), []
     torch.manual_seed(0)
     train = FineTuning(epochs=3, learning_rate=5e-3)
-    module = qat(task.model(), task, distil=0.0, train=train, progress=Progress(listener=events.append))
-    return task, module, events
+    options = {
+        "layer_weights": {"logits": "int4"},
+        "rounding": "gptq",
+        "bias_correction": True,
+        "tuned": "none",
+    }
+    module = with_options(task.model(), **options)
+    trained = qat(module, task, distil=0.0, train=train, progress=Progress(listener=events.append))
+    assert compile_options(module) == options
+    return task, trained, events
 
 
 def test_training_lowers_the_loss_of_the_integers(trained: Any) -> None:
     losses = [event.values["loss"] for event in trained[2]]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_options_of_earlier_steps_stay_where_they_change_no_integers(trained: Any) -> None:
+    options = compile_options(trained[1])
+    assert options["tuned"] == "none"
+    assert (options["rounding"], options["bias_correction"], options["residual"]) == (
+        "nearest",
+        False,
+        "int8",
+    )
+    assert set(options["layer_weights"].values()) == {"int4"}
+    assert "logits" in options["layer_weights"]
 
 
 def test_the_c_gives_the_integers_of_the_trained_module(trained: Any, tmp_path: Any) -> None:
