@@ -68,7 +68,7 @@ def artifacts(names: Sequence[str], target: Target, folder: Path) -> list[Artifa
     examples = [
         compile_model(
             ROOT / "examples" / name / "model.onnx",
-            target=target,
+            target=target.name,
             calibration=ROOT / "examples" / name / "calibration.npz",
             tuned=RULES,
             output=folder / name,

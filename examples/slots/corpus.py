@@ -21,13 +21,12 @@ sys.path.append(str(INTENT))
 from wordpiece import learn  # noqa: E402  the line above makes it importable
 
 from tvmtiny.errors import UserError  # noqa: E402
+from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
 
 PAD, UNKNOWN, FIRST, LAST = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIAL = [PAD, UNKNOWN, FIRST, LAST]  # the first ids, in this order
 ALPHABET = 56
 SPLIT_SEED = 2017
-IGNORED = -100
-"""Target of tokens that begin no word."""
 OUTSIDE = "O"
 
 Arrays = dict[str, np.ndarray]
@@ -57,7 +56,7 @@ class Corpus:
     calibration: Arrays
 
     def encode(self, rows: list[Example]) -> tuple[Arrays, Arrays]:
-        """The model's inputs, and the targets: `labels` [N] of the intents, `tags` [N, S], `spans` [N]."""
+        """The model's inputs, and the targets: `labels` [N] of intents, `slots` [N, S] at the first piece of words."""
         codes = self.tokenizer.encode_batch([row.text for row in rows])
         tags = np.full((len(rows), self.tokens), IGNORED, np.int64)
         place = {tag: index for index, tag in enumerate(self.tags)}
@@ -65,8 +64,7 @@ class Corpus:
             for at, tag in _word_tags(row, code):
                 tags[index, at] = place[tag]
         labels = np.array([self.intents.index(row.intent) for row in rows], np.int64)
-        spans = np.array([len(row.slots) for row in rows], np.int64)
-        return _inputs(codes), {"labels": labels, "tags": tags, "spans": spans}
+        return _inputs(codes), {"labels": labels, "slots": tags}
 
     def mixed(self, rows: list[Example], share: float) -> list[Example]:
         """The rows, a share of them with each slot filled by one of the same label from any row."""

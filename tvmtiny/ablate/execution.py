@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tvmtiny.ablate.run import Job, Run, perform
 from tvmtiny.errors import EnvironmentProblem
+
+Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Run]]]
+"""Does runs and yields each when it has finished. Raises EnvironmentProblem when a run does."""
 
 
 def default_jobs() -> int:
@@ -15,25 +19,19 @@ def default_jobs() -> int:
     return (os.cpu_count() or 1) if importlib.util.find_spec("ray") else 1
 
 
-def execute(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[tuple[Job, Run]]:
-    """Do runs; yields each when it has finished.
+@contextlib.contextmanager
+def executor(at_once: int, address: str | None) -> Iterator[Execute]:
+    """Yields what does runs.
 
     Args:
         at_once: how many at a time on this computer. address: of a Ray cluster, which decides by itself.
 
     Raises:
-        EnvironmentProblem: Ray is needed and missing or cannot be reached, or a run raises it.
+        EnvironmentProblem: Ray is needed and missing or cannot be reached.
     """
-    if not jobs:
-        return
     if address is None and at_once == 1:
-        for job in jobs:
-            yield job, perform(job)
-    else:
-        yield from _by_ray(jobs, at_once, address)
-
-
-def _by_ray(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[tuple[Job, Run]]:
+        yield _in_turn
+        return
     if importlib.util.find_spec("ray") is None:
         raise EnvironmentProblem(
             "Several runs at once need Ray, which was not found.",
@@ -43,13 +41,24 @@ def _by_ray(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[
 
     _connect(at_once, address)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=1)(perform)
-        pending = {remote.remote(job): job for job in jobs}
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1)
-            yield pending.pop(ready[0]), _fetch(ready[0])
+        yield _by_ray
     finally:
         ray.shutdown()
+
+
+def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Run]]:
+    for job in jobs:
+        yield job, perform(job)
+
+
+def _by_ray(jobs: Sequence[Job]) -> Iterator[tuple[Job, Run]]:
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=1)(perform)
+    pending = {remote.remote(job): job for job in jobs}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1)
+        yield pending.pop(ready[0]), _fetch(ready[0])
 
 
 def _connect(at_once: int, address: str | None) -> None:

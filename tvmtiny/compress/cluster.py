@@ -3,10 +3,10 @@
 After Han, Mao and Dally, "Deep Compression" (ICLR 2016, arXiv:1510.00149), section 3: k-means finds a codebook for each
 matrix, and training then moves its entries, each by the sum of the gradients of the weights that share it.
 
-The codebook is of the integers that flash holds, not of real numbers. The compiler takes a scale for each output channel
-of a layer, and one for an embedding table, so a weight here is scale x integer with an integer from the codebook, and
-scales are fitted along with it. Every row holds 127 or -127: its largest weight then tells the scale, and as 127 is a
-prime no coarser grid fits, so that the compiler finds just these integers in what is an ordinary float module.
+The codebook is of the integers that flash holds, not of real numbers. The compiler takes a scale for each output
+channel of a layer, and one for an embedding table, so a weight here is scale x integer with an integer from the
+codebook, and scales are fitted along with it. Every row holds 127 or -127: its largest weight then tells the scale, and
+as 127 is a prime no coarser grid fits, so that the compiler finds just these integers in an ordinary float module.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def cluster(
 ) -> nn.Module:
     """A copy of `module` with at most `clusters` distinct integers in each weight matrix and embedding table.
 
-    Compile it with `compress_weights`. Biases, normalizations and matrices of fewer than LEAST_WEIGHTS weights stay real
-    numbers.
+    Compile it with `compress_weights`. Biases, normalizations and matrices of fewer than LEAST_WEIGHTS weights stay as
+    they are; so do parameters that are not called `weight`, such as a table of positions that is no nn.Embedding.
 
     Args:
         clusters: entries of a codebook. 16, 32 and 64 make indices of 4, 5 and 6 bits.
@@ -56,8 +56,8 @@ def cluster(
     Raises:
         UserError: the module has no such matrix, or its weights or loss are not finite.
     """
-    result = copy.deepcopy(module)
-    matrices = _matrices(result)
+    trained, result = copy.deepcopy(module), copy.deepcopy(module)
+    matrices = _matrices(trained)
     if not matrices:
         raise UserError(
             f"The module has no matrix of at least {LEAST_WEIGHTS} weights to cluster.",
@@ -66,12 +66,10 @@ def cluster(
     for owners in matrices:
         _parametrize(owners, clusters)
     if epochs:
-        fit(result, task, Training(epochs, learning_rate, weight_decay=0.0), progress=progress or Progress())
-    for (owner, name), *others in matrices:
+        fit(trained, task, Training(epochs, learning_rate, weight_decay=0.0), progress=progress or Progress())
+    for owner, name in (owner for owners in matrices for owner in owners):
         parametrize.remove_parametrizations(owner, name)
-        for other, its in others:
-            parametrize.remove_parametrizations(other, its)
-            other.register_parameter(its, owner.get_parameter(name))
+    result.load_state_dict(trained.state_dict())
     return result.eval()
 
 
@@ -105,8 +103,8 @@ def _parametrize(owners: list[Owner], clusters: int) -> None:
 class Codebook(nn.Module):
     """A weight as scale x integer, the integers from a codebook, as torch's parametrization of it.
 
-    Its parameters are the entries of the codebook in units of LARGEST, of which the outer ones are fixed (and 0, where a
-    weight was pruned), and the largest magnitude of each row, or of all rows.
+    Its parameters are the entries of the codebook in units of LARGEST, of which the outer ones are fixed (and 0, where
+    weights were pruned), and the largest magnitude of each row, or of all rows.
     """
 
     index: Tensor
@@ -131,7 +129,8 @@ class Codebook(nn.Module):
         entries = torch.where(self.fixed, entries.detach(), entries)
         integers = (entries * LARGEST).clamp(-LARGEST, LARGEST)
         integers = integers + (integers.round() - integers).detach()
-        return (integers[self.index] * (magnitudes[:, None] / LARGEST)).reshape(self.shape)
+        # Training may bring a magnitude below 0, which would negate the entries of one row.
+        return (integers[self.index] * (magnitudes.abs()[:, None] / LARGEST)).reshape(self.shape)
 
 
 class _Tied(nn.Module):

@@ -216,9 +216,13 @@ def _programs(
 
 def _operators(fused: tvm.IRModule, quantized: QuantizedModel, program: Program) -> tuple[Operator, ...]:
     parameters, sizes = _parameters(fused), {c.symbol: c.array.nbytes for c in program.constants}
-    rows = []
-    for (name, kernel, operands), call in zip(steps(quantized.module), program.calls, strict=True):
-        own = sum(sizes.pop(a.constant, 0) for a in call.arguments if a.constant)
+    rows, known = [], iter(steps(quantized.module))
+    for call in program.all_calls:
+        own = sum(sizes.pop(symbol, 0) for symbol in call.constants)
+        if call.decodes:
+            rows.append(Operator(call.result, call.function.kernel, 0, 0, own))
+            continue
+        name, kernel, operands = next(known)
         macs = kernel.macs(operands, quantized.max_tokens)
         rows.append(Operator(name, kernel.name, parameters.get(name, 0), macs, own))
     scaling = program.weight_bytes - sum(row.weight_bytes or 0 for row in rows)
