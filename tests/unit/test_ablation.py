@@ -236,7 +236,7 @@ def test_no_variant_beats_one_on_the_front(points: list[tuple[int, int]]) -> Non
 
 def test_the_table_stands_between_the_markers_of_a_readme(tmp_path: Path) -> None:
     summary = summarize(runs_of(tmp_path, 2))
-    table = markdown(summary, note(summary, "recipe.toml", "stm32l4r5", "the test split"))
+    table = markdown(summary, note(summary, "tvmtiny ablate recipe.toml", "stm32l4r5", "the test split"))
     begin, end = markers("recipe.toml")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{begin}\nold\n{end}\nafter {end}\n")
