@@ -25,8 +25,8 @@ from torch.nn import functional as F  # noqa: N812
 from tvmtiny.compress.calibrated import Judge, Measured, calibrate
 from tvmtiny.compress.fused_module import FusedModule, fuse
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.qat import qat
-from tvmtiny.compress.quantize import layer_bytes, mixed
+from tvmtiny.compress.qat import FineTuning, qat
+from tvmtiny.compress.quantize import Budget, layer_bytes, mixed
 from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Split, Task
 from tvmtiny.passes.quantize import QuantizedModel, quantize
@@ -134,15 +134,13 @@ class Bench:
                         title, self._quantized(weight_types(self.fused, weights), rounding, corrected)
                     )
 
-    def mixed(self, most_lost: float) -> Row:
-        """int4 for the layers that lose least."""
-        types = weight_types(self.fused)
+    def mixed(self, budget: Budget) -> Row:
+        """int4 for the layers that lose least, the ends of the model included."""
         judge = Judge(self.module, self.fused, self.task, self.task.selection)
-        found = mixed(
-            lambda types: self._quantized(types, "gptq", True), types, judge, most_lost, None, Progress()
-        )
+        types = weight_types(self.fused)
+        found = mixed(lambda t: self._quantized(t, "gptq", True), types, judge, budget, Progress())
         count = sum(kind == "int4" for kind in found.values())
-        title = f"mixed: int4 for {count} of {len(found)} layers, gptq, bias correction"
+        title = f"mixed: {count} of {len(found)} layers int4, gptq, bias correction"
         return self.row(title, self._quantized(found, "gptq", True))
 
     def trained(self, seed: int, train: FineTuning) -> Row:
@@ -169,15 +167,16 @@ def main() -> None:
     parser.add_argument(
         "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
     )
+    parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(TASKS[options.example](options.data, 0))
     table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")
-    rows = [*bench.without_training(), bench.mixed(options.most_lost)]
+    rows = [*bench.without_training(), bench.mixed(Budget(options.most_lost, options.least_db))]
     train = FineTuning(epochs=options.epochs, learning_rate=options.learning_rate)
     trained = [bench.trained(seed, train) for seed in range(options.seeds)]
     for title, measured, size in (*rows, *trained):

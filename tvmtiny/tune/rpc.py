@@ -84,8 +84,11 @@ class Rpc:
             self._target.name, session_timeout=self._timeout_s + _MARGIN_S, max_retry=ATTEMPTS
         )
         session.upload(bytearray(data), IMAGE_FILE)
-        answer: dict[str, Any] = json.loads(str(session.get_function(FUNCTION)(wanted)))
+        answer: dict[str, Any] = json.loads(self._call(session, wanted))
         return answer
+
+    def _call(self, session: Any, wanted: str) -> str:
+        return str(session.get_function(FUNCTION)(wanted))
 
     def _await_server(self) -> None:
         """Give servers time to come back; a tracker would let a request wait for ever."""
