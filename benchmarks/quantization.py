@@ -169,7 +169,7 @@ def main() -> None:
     )
     parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(TASKS[options.example](options.data, 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -75,8 +76,11 @@ def quantize(
         )
 
     chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
-    judge = Judge(module, fused, task, task.selection)
-    choice = mixed(integers, chosen, judge, Budget(most_lost, least_db, weight_bytes), progress or Progress())
+    judge, progress = Judge(module, fused, task, task.selection), progress or Progress()
+    budget = Budget(most_lost, least_db, weight_bytes)
+    if progress.dry:  # the model is not trained: only sizes matter
+        budget = Budget(math.inf, -math.inf)
+    choice = mixed(integers, chosen, judge, budget, progress)
     return with_options(found, **options, layer_weights=choice)
 
 
