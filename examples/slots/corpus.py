@@ -16,9 +16,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 HERE = Path(__file__).resolve().parent
 INTENT = HERE.parent / "intent"
 BUILD = HERE.parents[1] / "build" / "slots"
-sys.path.append(str(INTENT))
+sys.path.extend([str(INTENT), str(HERE)])
 
-from wordpiece import learn  # noqa: E402  the line above makes it importable
+from metrics import TAGS  # noqa: E402  the line above makes it importable
+from wordpiece import learn  # noqa: E402
 
 from tvmtiny.errors import UserError  # noqa: E402
 from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
@@ -27,7 +28,6 @@ PAD, UNKNOWN, FIRST, LAST = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIAL = [PAD, UNKNOWN, FIRST, LAST]  # the first ids, in this order
 ALPHABET = 56
 SPLIT_SEED = 2017
-OUTSIDE = "O"
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,7 +49,6 @@ class Corpus:
     selection: list[Example]
     validation: list[Example]
     intents: list[str]
-    tags: list[str]
     tokenizer: Tokenizer
     tokenizer_file: Path
     tokens: int
@@ -59,7 +58,7 @@ class Corpus:
         """The model's inputs, and the targets: `labels` [N] of intents, `slots` [N, S] at the first piece of words."""
         codes = self.tokenizer.encode_batch([row.text for row in rows])
         tags = np.full((len(rows), self.tokens), IGNORED, np.int64)
-        place = {tag: index for index, tag in enumerate(self.tags)}
+        place = {tag: index for index, tag in enumerate(TAGS)}
         for index, (row, code) in enumerate(zip(rows, codes, strict=True)):
             for at, tag in _word_tags(row, code):
                 tags[index, at] = place[tag]
@@ -99,7 +98,7 @@ def _word_tags(row: Example, code: object) -> list[tuple[int, str]]:
         previous = word
         slot = next((s for s in row.slots if s[0] <= start < s[1]), None)
         prefix = "" if slot is None else "I-" if slot is inside else "B-"
-        found.append((at, OUTSIDE if slot is None else prefix + slot[2]))
+        found.append((at, TAGS[0] if slot is None else prefix + slot[2]))
         inside = slot
     return found
 
@@ -144,7 +143,6 @@ def load(vocabulary: int, tokens: int) -> Corpus:
     random.Random(SPLIT_SEED).shuffle(rows)
     tenth = len(rows) // 10
     fitting = rows[tenth:]
-    labels = sorted({label for row in rows for _, _, label in row.slots})
     tokenizer = _tokenizer([row.text for row in fitting], vocabulary, tokens)
     BUILD.mkdir(parents=True, exist_ok=True)
     file = BUILD / f"tokenizer-{vocabulary}-{tokens}.json"
@@ -157,7 +155,6 @@ def load(vocabulary: int, tokens: int) -> Corpus:
         selection=rows[:tenth],
         validation=validation,
         intents=sorted({row.intent for row in rows}),
-        tags=[OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in "BI")],
         tokenizer=tokenizer,
         tokenizer_file=file,
         tokens=tokens,

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +20,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from common import EncoderLayer, EncoderShape  # noqa: E402  the line above makes it importable
 from corpus import Corpus, Example, load  # noqa: E402
+from metrics import TAGS, metrics  # noqa: E402
 
-from tvmtiny.compress.task import Arrays, Split, Task, Tensors  # noqa: E402
+from tvmtiny.compress.task import Split, Task, Tensors  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
-from tvmtiny.evaluate.metrics import IGNORED, bio_f1  # noqa: E402
+from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
 
 UNKNOWN = 1
 SPECIALS = 4
@@ -70,15 +70,6 @@ def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
         label_smoothing=smoothing,
     )
     return intent + 2 * tags
-
-
-def metrics(outputs: Arrays, targets: Arrays, names: list[str]) -> dict[str, float]:
-    """Span F1, if there are slots, and the share of right intents."""
-    intent = {"intent": float((outputs["intent"].argmax(1) == targets["labels"]).mean())}
-    if "slots" not in outputs:
-        return intent
-    lengths = np.full(len(targets["slots"]), targets["slots"].shape[1])
-    return {"f1": bio_f1(outputs["slots"], targets["slots"], lengths, names), **intent}
 
 
 def by_length(lengths: Tensor, batch: int) -> list[Tensor]:
@@ -131,8 +122,8 @@ def task(
             word pieces: `vocabulary` and `tokens` must be its own.
     """
     corpus = load(vocabulary, tokens)
-    sizes = (len(corpus.intents), len(corpus.tags) if slots else 0)
-    labels = {"intent": corpus.intents} | ({"slots": corpus.tags} if slots else {})
+    sizes = (len(corpus.intents), len(TAGS) if slots else 0)
+    labels = {"intent": corpus.intents} | ({"slots": TAGS} if slots else {})
     shape = EncoderShape(tokens, embedding, heads, feed_forward, layers)
     return Task(
         model=lambda: SlotModel(shape, vocabulary, *sizes, dropout),
@@ -140,7 +131,7 @@ def task(
         batches=lambda: batches(corpus, corpus.fitting, batch, word_dropout, mixing),
         steps=-(-len(corpus.fitting) // batch),
         loss=lambda outputs, targets: loss(outputs, targets, smoothing),
-        metrics=lambda outputs, targets: metrics(outputs, targets, corpus.tags),
+        metrics=metrics,
         selection=Split(*corpus.encode(corpus.selection)),
         test=Split(*corpus.encode(corpus.validation)),
         calibration=corpus.calibration,
@@ -160,6 +151,6 @@ def load_teacher(directory: Path, corpus: Corpus) -> nn.Module:
     encoder = EncoderShape(
         corpus.tokens, *(shape[k] for k in ("embedding", "heads", "feed_forward", "layers"))
     )
-    model = SlotModel(encoder, shape["vocabulary"], len(corpus.intents), len(corpus.tags), 0.0)
+    model = SlotModel(encoder, shape["vocabulary"], len(corpus.intents), len(TAGS), 0.0)
     model.load_state_dict(torch.load(directory / "module.pt", weights_only=True))
     return model.eval()

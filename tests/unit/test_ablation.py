@@ -194,6 +194,14 @@ def test_without_ray_only_one_job_is_possible(tmp_path: Path, monkeypatch: pytes
     assert "tvmtiny[ray]" in raised.value.remedy
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_a_cluster_that_does_not_answer_is_named(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    variants = load_variants(write(tmp_path, RECIPE))
+    with pytest.raises(EnvironmentProblem, match=f"Ray at {address} cannot be reached"):
+        ablate(variants, tmp_path / "out", address=address)
+
+
 def runs_of(tmp_path: Path, seeds: int) -> list[Run]:
     variants = load_variants(write(tmp_path, RECIPE + CHANGES))
     return [fake(Job(variant, seed, tmp_path, "qemu", None)) for variant in variants for seed in range(seeds)]
@@ -228,7 +236,7 @@ def test_no_variant_beats_one_on_the_front(points: list[tuple[int, int]]) -> Non
 
 def test_the_table_stands_between_the_markers_of_a_readme(tmp_path: Path) -> None:
     summary = summarize(runs_of(tmp_path, 2))
-    table = markdown(summary, note(summary, "recipe.toml", "stm32l4r5", "the test split"))
+    table = markdown(summary, note(summary, "tvmtiny ablate recipe.toml", "stm32l4r5", "the test split"))
     begin, end = markers("recipe.toml")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{begin}\nold\n{end}\nafter {end}\n")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 from tvmtiny.ablate.run import Job, Run, perform
 from tvmtiny.errors import EnvironmentProblem
+
+SECONDS = 10
+"""Until a cluster that does not answer counts as unreachable."""
 
 Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Run]]]
 """Does runs and yields each when it has finished. Raises EnvironmentProblem when a run does."""
@@ -64,21 +68,28 @@ def _by_ray(jobs: Sequence[Job]) -> Iterator[tuple[Job, Run]]:
 def _connect(at_once: int, address: str | None) -> None:
     import ray
 
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # Ray's future default, without its warning
+    # Ray's future default, without its warning.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None:
             ray.init(num_cpus=at_once, include_dashboard=False, **quiet)
         else:
+            _reach(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = "on this computer" if address is None else f"at {address}"
         raise EnvironmentProblem(
             f"Ray {where} cannot be reached: {error}",
             "Give the address of a running cluster, as in --ray 10.0.0.5:6379, or leave --ray out.",
         ) from error
+
+
+def _reach(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself tries for minutes before it says so."""
+    host, port_given, port = address.removeprefix("ray://").rpartition(":")
+    if port_given:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
 
 
 def _fetch(reference: object) -> Run:

@@ -106,7 +106,7 @@ def _show(stages: list[Stage], result: Result | None, target: str) -> None:
         console.show("Dry run: sizes only. Steps that choose by trained weights chose by untrained ones.")
         return
     figures = ", ".join(f"{name} {100 * value:.2f} %" for name, value in result.test.items())
-    console.show(f"Float model on {len(result.task.test)} test samples: {figures}")
+    console.show(f"In torch, on {len(result.task.test)} test samples: {figures}")
     console.show_plain(f"Result: {result.directory}; next: tvmtiny compile {result.directory}")
 
 

@@ -18,40 +18,42 @@ from tvmtiny.schedule.variants import Variant
 from tvmtiny.tune.store import Measurement
 from tvmtiny.tune.tasks import Task
 
-TOLERANCE = 0.002
+TOLERANCE = 0.003
 """Schedules within this of the best are as good: of them the one with the least scratch memory and code is taken."""
 
 
 LEAST_SHARE = 0.005
 """Kernels that take less of a run than this keep the rules' schedule."""
 
-BALANCE = {"cycles": 4, "flash": 1, "scratch": 1}
-"""Weights of `balanced`: a per cent of cycles is worth four of flash or of scratch memory.
-
-A mean of ratios, not of their logarithms: scratch memory that shrinks to a quarter must not buy half as many cycles
-again.
-"""
+WEIGHTS = {
+    "latency": {"cycles": 1.0},
+    "flash": {"cycles": 0.05, "flash": 1.0, "scratch": 0.02},
+    "balanced": {"cycles": 4.0, "flash": 2.0, "scratch": 1.0},
+}
+"""What each per cent counts in an objective, in cycles, flash and scratch memory relative to the rules' schedule."""
 
 
 def score(found: Measurement, default: Measurement, objective: str) -> float:
-    """What is to become small, relative to the rules' schedule: 1.
+    """What is to become small: a mean weighted by WEIGHTS, relative to the rules' schedule: 1.
 
-    `balanced` is the mean of cycles, flash and scratch memory, weighted by BALANCE. To it another variant of
-    micro-kernels than the rules' is code on top of theirs, which other kernels go on sharing.
+    To `balanced` another variant of micro-kernels than the rules' is code on top of theirs, which other kernels go on
+    sharing; and a schedule that takes more cycles than the rules' is never better, as compiles take these records unless
+    they are told otherwise.
     """
     if not found.valid:
         return math.inf
-    cycles = found.cycles / max(1, default.cycles)
-    flash = found.flash_bytes / max(1, default.flash_bytes)
-    scratch = (found.scratch_bytes + 1) / (default.scratch_bytes + 1)
-    if objective == "latency":
-        return cycles
-    if objective == "flash":
-        return flash + 1e-3 * cycles
-    if found.point.variant != default.point.variant:
-        flash += default.code_bytes / max(1, default.flash_bytes)
-    terms = {"cycles": cycles, "flash": flash, "scratch": scratch}
-    return sum(BALANCE[name] * value for name, value in terms.items()) / sum(BALANCE.values())
+    terms = {
+        "cycles": found.cycles / max(1, default.cycles),
+        "flash": found.flash_bytes / max(1, default.flash_bytes),
+        "scratch": (found.scratch_bytes + 1) / (default.scratch_bytes + 1),
+    }
+    if objective == "balanced":
+        if terms["cycles"] > 1:
+            return terms["cycles"]
+        if found.point.variant != default.point.variant:
+            terms["flash"] += default.code_bytes / max(1, default.flash_bytes)
+    weights = WEIGHTS[objective]
+    return sum(weight * terms[name] for name, weight in weights.items()) / sum(weights.values())
 
 
 def best(measured: Sequence[Measurement], default: Measurement, objective: str) -> Measurement:
