@@ -107,7 +107,7 @@ def _files(name: str, value: Any, directory: Path) -> Any:
     from tvmtiny.compress.progress import write
 
     if name == "scales" and isinstance(value, Mapping):
-        write(directory / "scales.json", _json(value))
+        write(directory / "scales.json", _json(dict(value)))
         return directory / "scales.json"
     return _label_files(value, directory) if name == "labels" else value
 
