@@ -11,6 +11,8 @@ Quantization-aware training starts from the model.onnx of the example, once a se
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +109,13 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
     )
 
 
+def _shortened(task: Task, batches: int | None) -> Task:
+    """The task with epochs of at most so many batches."""
+    if batches is None or batches >= task.steps:
+        return task
+    return dataclasses.replace(task, steps=batches, batches=lambda: itertools.islice(task.batches(), batches))
+
+
 Row = tuple[str, Measured, int]
 """A way, its figures, and bytes of the weights of dense layers."""
 
@@ -170,9 +179,12 @@ def main() -> None:
     parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument(
+        "--batches", type=int, help="of each of these epochs; all of the example's when left out"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(TASKS[options.example](options.data, 0))
+    bench = Bench(_shortened(TASKS[options.example](options.data, 0), options.batches))
     table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")

@@ -27,7 +27,7 @@ LEAST_SHARE = 0.005
 
 WEIGHTS = {
     "latency": {"cycles": 1.0},
-    "flash": {"cycles": 0.05, "flash": 1.0, "scratch": 0.02},
+    "flash": {"cycles": 0.1, "flash": 1.0, "scratch": 0.02},
     "balanced": {"cycles": 4.0, "flash": 2.0, "scratch": 1.0},
 }
 """What each per cent counts in an objective, in cycles, flash and scratch memory relative to the rules' schedule."""
@@ -37,8 +37,8 @@ def score(found: Measurement, default: Measurement, objective: str) -> float:
     """What is to become small: a mean weighted by WEIGHTS, relative to the rules' schedule: 1.
 
     To `balanced` another variant of micro-kernels than the rules' is code on top of theirs, which other kernels go on
-    sharing; and a schedule that takes more cycles than the rules' is never better, as compiles take these records unless
-    they are told otherwise.
+    sharing; and a schedule that takes more cycles than the rules' is never better, as compiles take these records by
+    default.
     """
     if not found.valid:
         return math.inf
