@@ -11,6 +11,8 @@ Quantization-aware training starts from the model.onnx of the example, once a se
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +27,8 @@ from torch.nn import functional as F  # noqa: N812
 from tvmtiny.compress.calibrated import Judge, Measured, calibrate
 from tvmtiny.compress.fused_module import FusedModule, fuse
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.qat import qat
-from tvmtiny.compress.quantize import layer_bytes, mixed
+from tvmtiny.compress.qat import FineTuning, qat
+from tvmtiny.compress.quantize import Budget, layer_bytes, mixed
 from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Split, Task
 from tvmtiny.passes.quantize import QuantizedModel, quantize
@@ -107,6 +109,13 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
     )
 
 
+def _shortened(task: Task, batches: int | None) -> Task:
+    """The task with epochs of at most so many batches."""
+    if batches is None or batches >= task.steps:
+        return task
+    return dataclasses.replace(task, steps=batches, batches=lambda: itertools.islice(task.batches(), batches))
+
+
 Row = tuple[str, Measured, int]
 """A way, its figures, and bytes of the weights of dense layers."""
 
@@ -134,15 +143,13 @@ class Bench:
                         title, self._quantized(weight_types(self.fused, weights), rounding, corrected)
                     )
 
-    def mixed(self, most_lost: float) -> Row:
-        """int4 for the layers that lose least."""
-        types = weight_types(self.fused)
+    def mixed(self, budget: Budget) -> Row:
+        """int4 for the layers that lose least, the ends of the model included."""
         judge = Judge(self.module, self.fused, self.task, self.task.selection)
-        found = mixed(
-            lambda types: self._quantized(types, "gptq", True), types, judge, most_lost, None, Progress()
-        )
+        types = weight_types(self.fused)
+        found = mixed(lambda t: self._quantized(t, "gptq", True), types, judge, budget, Progress())
         count = sum(kind == "int4" for kind in found.values())
-        title = f"mixed: int4 for {count} of {len(found)} layers, gptq, bias correction"
+        title = f"mixed: {count} of {len(found)} layers int4, gptq, bias correction"
         return self.row(title, self._quantized(found, "gptq", True))
 
     def trained(self, seed: int, train: FineTuning) -> Row:
@@ -169,15 +176,19 @@ def main() -> None:
     parser.add_argument(
         "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
     )
+    parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument(
+        "--batches", type=int, help="of each of these epochs; all of the example's when left out"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(TASKS[options.example](options.data, 0))
+    bench = Bench(_shortened(TASKS[options.example](options.data, 0), options.batches))
     table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")
-    rows = [*bench.without_training(), bench.mixed(options.most_lost)]
+    rows = [*bench.without_training(), bench.mixed(Budget(options.most_lost, options.least_db))]
     train = FineTuning(epochs=options.epochs, learning_rate=options.learning_rate)
     trained = [bench.trained(seed, train) for seed in range(options.seeds)]
     for title, measured, size in (*rows, *trained):

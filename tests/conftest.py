@@ -43,9 +43,18 @@ def _why_not_zephyr() -> str:
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
+def _why_not_ray() -> str:
+    return "" if os.environ.get("TVMTINY_RAY") else "set TVMTINY_RAY, and install tvmtiny[ray]"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
-    reasons = {"qemu": _why_not_qemu(), "board": _why_not_board(), "zephyr": _why_not_zephyr()}
+    reasons = {
+        "qemu": _why_not_qemu(),
+        "board": _why_not_board(),
+        "ray": _why_not_ray(),
+        "zephyr": _why_not_zephyr(),
+    }
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):

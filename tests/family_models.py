@@ -7,10 +7,12 @@ export them as their authors' users do: without a change.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import efficient_attention
 import numpy as np
 import torch
 from torch import nn
@@ -625,4 +627,13 @@ FAMILIES |= {
             Layer(Attention(bias=False, kv_heads=1, rotary=True), SwiGLU(), nn.RMSNorm), "none"
         )
     ),
+}
+
+FAMILIES |= {
+    f"{name}_attention": Family(
+        functools.partial(efficient_attention.build, name),
+        SENSOR,
+        features=(efficient_attention.S, efficient_attention.CHANNELS),
+    )
+    for name in ("linear", "performer", "linformer", "hashed")
 }

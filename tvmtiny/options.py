@@ -94,8 +94,16 @@ class ModelOptions:
 
     def quantize(self, fused: tvm.IRModule, statistics: Statistics) -> QuantizedModel:
         """The integer model of whole sequences."""
-        types = self.weight_types(fused)
-        return quantize(fused, statistics, self.range_method, self.residual, types, self.int16, self.rounding)
+        return quantize(
+            fused,
+            statistics,
+            self.range_method,
+            self.residual,
+            self.weight_types(fused),
+            self.int16,
+            self.rounding,
+            self.bias_correction,
+        )
 
     def in_steps(self, quantized: QuantizedModel) -> tuple[SteppedModel | None, QuantizedModel]:
         """The model of a step, if there is to be one, and the model that becomes C."""

@@ -16,19 +16,18 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 HERE = Path(__file__).resolve().parent
 INTENT = HERE.parent / "intent"
 BUILD = HERE.parents[1] / "build" / "slots"
-sys.path.append(str(INTENT))
+sys.path.extend([str(INTENT), str(HERE)])
 
-from wordpiece import learn  # noqa: E402  the line above makes it importable
+from metrics import TAGS  # noqa: E402  the line above makes it importable
+from wordpiece import learn  # noqa: E402
 
 from tvmtiny.errors import UserError  # noqa: E402
+from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
 
 PAD, UNKNOWN, FIRST, LAST = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIAL = [PAD, UNKNOWN, FIRST, LAST]  # the first ids, in this order
 ALPHABET = 56
 SPLIT_SEED = 2017
-IGNORED = -100
-"""Target of tokens that begin no word."""
-OUTSIDE = "O"
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,23 +49,21 @@ class Corpus:
     selection: list[Example]
     validation: list[Example]
     intents: list[str]
-    tags: list[str]
     tokenizer: Tokenizer
     tokenizer_file: Path
     tokens: int
     calibration: Arrays
 
     def encode(self, rows: list[Example]) -> tuple[Arrays, Arrays]:
-        """The model's inputs, and the targets: `labels` [N] of the intents, `tags` [N, S], `spans` [N]."""
+        """The model's inputs, and the targets: `labels` [N] of intents, `slots` [N, S] at the first piece of words."""
         codes = self.tokenizer.encode_batch([row.text for row in rows])
         tags = np.full((len(rows), self.tokens), IGNORED, np.int64)
-        place = {tag: index for index, tag in enumerate(self.tags)}
+        place = {tag: index for index, tag in enumerate(TAGS)}
         for index, (row, code) in enumerate(zip(rows, codes, strict=True)):
             for at, tag in _word_tags(row, code):
                 tags[index, at] = place[tag]
         labels = np.array([self.intents.index(row.intent) for row in rows], np.int64)
-        spans = np.array([len(row.slots) for row in rows], np.int64)
-        return _inputs(codes), {"labels": labels, "tags": tags, "spans": spans}
+        return _inputs(codes), {"labels": labels, "slots": tags}
 
     def mixed(self, rows: list[Example], share: float) -> list[Example]:
         """The rows, a share of them with each slot filled by one of the same label from any row."""
@@ -101,7 +98,7 @@ def _word_tags(row: Example, code: object) -> list[tuple[int, str]]:
         previous = word
         slot = next((s for s in row.slots if s[0] <= start < s[1]), None)
         prefix = "" if slot is None else "I-" if slot is inside else "B-"
-        found.append((at, OUTSIDE if slot is None else prefix + slot[2]))
+        found.append((at, TAGS[0] if slot is None else prefix + slot[2]))
         inside = slot
     return found
 
@@ -146,7 +143,6 @@ def load(vocabulary: int, tokens: int) -> Corpus:
     random.Random(SPLIT_SEED).shuffle(rows)
     tenth = len(rows) // 10
     fitting = rows[tenth:]
-    labels = sorted({label for row in rows for _, _, label in row.slots})
     tokenizer = _tokenizer([row.text for row in fitting], vocabulary, tokens)
     BUILD.mkdir(parents=True, exist_ok=True)
     file = BUILD / f"tokenizer-{vocabulary}-{tokens}.json"
@@ -159,7 +155,6 @@ def load(vocabulary: int, tokens: int) -> Corpus:
         selection=rows[:tenth],
         validation=validation,
         intents=sorted({row.intent for row in rows}),
-        tags=[OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in "BI")],
         tokenizer=tokenizer,
         tokenizer_file=file,
         tokens=tokens,

@@ -16,7 +16,7 @@ import tvm
 from model_cases import CASES, compiled, samples, shared
 from tvm import tirx
 
-import tvmtiny.compiler
+import tvmtiny.lowering
 from tvmtiny.artifact import Artifact
 from tvmtiny.passes.lower import VARIANT_ATTRIBUTE
 from tvmtiny.runner import Sample, run
@@ -322,7 +322,7 @@ def test_c_of_tvm_alone_gives_the_same_bytes(
 ) -> None:
     """Without micro-kernels TVM generates the loops of every tile operator."""
     made = shared(tmp_path_factory, name, MODELS[name])
-    monkeypatch.setattr(tvmtiny.compiler, "Schedule", _without_microkernels)
+    monkeypatch.setattr(tvmtiny.lowering, "Schedule", _without_microkernels)
     plain = compiled(CASES[name], tmp_path / name)
     text = (plain.directory / f"{name}.c").read_text()
     assert "tvmt_dense" not in text

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from link_models import emulated_board
 from model_cases import CASES, compiled
 from tokenizer_cases import EXAMPLE
 from typer.testing import CliRunner
@@ -16,10 +17,12 @@ from typer.testing import CliRunner
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app
 from tvmtiny.compiler import compile as compile_model
+from tvmtiny.evaluate import floating
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.report.latency import percentile
 from tvmtiny.report.profile import profile
-from tvmtiny.runner import run
+from tvmtiny.runner import build, run
+from tvmtiny.target import load_target
 
 pytestmark = pytest.mark.qemu
 
@@ -45,8 +48,8 @@ def report(*arguments: object) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("evaluate")
-    session_outputs = [value.name for value in CASE.model().graph.output]
-    return compiled(CASE, folder / "joint", labels={session_outputs[1]: TAGS})
+    _, tags = (value.name for value in CASE.model().graph.output)
+    return compiled(CASE, folder / "joint", labels={tags: TAGS})
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,18 @@ def test_metrics_are_those_of_the_outputs_of_a_run(
     assert min(found["rows"][0]["snr_db"].values()) > 20
 
 
+def test_without_onnx_runtime_the_imported_model_is_the_float_one(
+    found: dict[str, Any], joint: Artifact, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floating.importlib.util, "find_spec", lambda _name: None)
+    model = joint.directory.with_suffix(".onnx")
+    other = report(joint.directory, "--data", data, "--float", model, "--on", "host", "--no-reference")
+    assert other["float"]["engine"] == "TVM"
+    assert other["float"]["metrics"] == found["float"]["metrics"]
+    assert other["rows"][0]["snr_db"] == pytest.approx(found["rows"][0]["snr_db"], rel=1e-3)
+    assert other["rows"][0]["flash_bytes"] is None
+
+
 def load_samples_of(artifact: Artifact, data: Path) -> Any:
     with np.load(data) as arrays:
         path = data.with_name("inputs.npz")
@@ -111,18 +126,18 @@ def test_percentiles_are_those_of_samples_that_run_alone(
 
 
 def test_several_targets_stand_side_by_side(joint: Artifact, data: Path) -> None:
-    result = invoke(
+    nordic, st = report(
         joint.directory, "--data", data, "--target", "nrf52840", "--target", "nucleo-f401re", "--limit", 4,
         "--metric", f"{__file__}:largest", "--no-reference",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert "nrf52840" in result.stdout
-    assert "nucleo-f401re" in result.stdout
-    assert "largest" in result.stdout
-    assert "energy, p50 (µJ)" in result.stdout
-    # The estimate's assumption and its source; only one of the two boards states a current.
-    assert "nrf52840 draws 3.3 mA at 3 V while running at 64 MHz (nRF52840 Product" in result.stdout
-    assert "nucleo-f401re draws" not in result.stdout
+    )["rows"]  # fmt: skip
+    assert (nordic["target"], st["target"]) == ("nrf52840", "nucleo-f401re")
+    assert nordic["metrics"] == st["metrics"]
+    assert list(st["metrics"]) == ["largest"]
+    # Only one of the two boards states a current.
+    assert nordic["latency_ms"]["p50"] == pytest.approx(nordic["cycles"]["p50"] / 64_000)
+    assert nordic["energy_uj"]["p50"] == pytest.approx(nordic["latency_ms"]["p50"] * 3.3 * 3.0)
+    assert nordic["energy_source"].startswith("3.3 mA at 3 V while running at 64 MHz (nRF52840 Product")
+    assert (st["energy_uj"], st["energy_source"]) == (None, None)
 
 
 def largest(outputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> float:
@@ -131,12 +146,16 @@ def largest(outputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> f
     return float(np.mean([values.max() for values in outputs.values()]))
 
 
-def test_energy_is_the_latency_times_the_stated_power(joint: Artifact, data: Path) -> None:
-    (row,) = report(joint.directory, "--data", data, "--target", "nrf52840", "--limit", 3, "--no-reference")[
-        "rows"
-    ]
-    assert row["latency_ms"]["p50"] == pytest.approx(row["cycles"]["p50"] / 64_000)
-    assert row["energy_uj"]["p50"] == pytest.approx(row["latency_ms"]["p50"] * 3.3 * 3.0)
+def test_a_board_on_a_serial_port_gives_the_same(found: dict[str, Any], joint: Artifact, data: Path) -> None:
+    project = build(joint, load_target("qemu-m4"))
+    with emulated_board(project.serial_elf, load_target("qemu-m4").qemu_machine) as port:
+        other = report(joint.directory, "--data", data, "--on", f"serial:{port}", "--no-reference")
+    (row,), (emulated,) = other["rows"], found["rows"]
+    for same in ("metrics", "flash_bytes"):
+        assert row[same] == emulated[same]
+    # An emulated board counts nothing that means anything; the stack is measured.
+    assert (row["instructions"], row["cycles"], row["cycles_measured"]) == (None, None, False)
+    assert row["ram_bytes"] > row["arena_bytes"]
 
 
 def test_texts_are_evaluated_with_the_tokenizer_on_the_device(tmp_path: Path) -> None:
@@ -178,6 +197,14 @@ def test_a_baseline_fails_what_got_worse(joint: Artifact, data: Path, tmp_path: 
     assert invoke(*usual, "--save", baseline).exit_code == 0
     same = invoke(*usual, "--check", baseline)
     assert same.exit_code == 0
+    for text in (
+        "span_f1",
+        "instructions, p50 / p95",
+        "flash (bytes)",
+        "  weights",
+        "Flash is the model's own",
+    ):
+        assert text in same.stdout
     assert "figures are those of the baseline" in same.stdout
 
     contents = json.loads(baseline.read_text())

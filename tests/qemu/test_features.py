@@ -122,6 +122,27 @@ def test_windows_of_raw_samples_are_classified(motion: Artifact, tmp_path: Path)
     assert json.loads(result.stdout)["samples"] == 3
 
 
+def test_recordings_are_evaluated_with_the_front_end(keyword: Artifact, tmp_path: Path) -> None:
+    """On the float side stand the features that the device made."""
+    signal = np.stack([signals(5000)[name] for name in ("bursts", "chirp")]).astype(np.int16)
+    np.savez(tmp_path / "raw.npz", samples=signal, n_samples=np.array([5000, 2000]), labels=np.array([1, 2]))
+    options = ["--data", tmp_path / "raw.npz", "--float", KEYWORD / "model.onnx", "--no-reference", "--json"]
+    result = CliRunner().invoke(app, ["evaluate", str(keyword.directory), *map(str, options)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    (row,) = found["rows"]
+    lengths = [
+        done.n_tokens for done in run_recordings(keyword, [signal[0], signal[1][:2000]], "host", 60).samples
+    ]
+    assert (found["tokens"]["p50"], found["tokens"]["p95"]) == tuple(sorted(lengths))
+    assert row["instructions"]["p50"] < row["instructions"]["p95"]
+    assert row["snr_db"]["logits"] > 10
+    about = keyword.metadata["features"]
+    assert row["ram_bytes"] == keyword.arena_bytes + about["state_bytes"] + row["stack_bytes"]
+    assert about["table_bytes"] < row["front_end_bytes"] < about["table_bytes"] + 8192
+    assert row["tokenizer_bytes"] == 0
+
+
 def test_metadata_describes_the_front_end(keyword: Artifact, motion: Artifact) -> None:
     about = keyword.metadata["features"]
     assert (about["kind"], about["columns"], about["rows"], about["rows_by_token"]) == ("mfcc", 13, 40, 2)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from model_cases import CASES, compiled
 from tvm import ir
 
-import tvmtiny.compiler
+import tvmtiny.lowering
 from tvmtiny.artifact import METADATA_FILE
 from tvmtiny.codegen import directory as output_directory
 from tvmtiny.codegen import program as program_module
@@ -53,7 +53,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Generated:
 
     folder = tmp_path_factory.mktemp("generated")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tvmtiny.compiler, "build_program", build)
+        patch.setattr(tvmtiny.lowering, "build_program", build)
         compiled(CASES["sensor_encoder"], folder / "model", "host")
     return found[0]
 

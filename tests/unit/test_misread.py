@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tvm import relax
 
 import tvmtiny
-import tvmtiny.compiler
+import tvmtiny.options
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import ResultMismatch, UserError
 from tvmtiny.frontend import import_model, source
@@ -477,7 +477,7 @@ def test_a_misread_weight_is_found(
     compiled: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: str
 ) -> None:
     model = models.encoder_model(18, mask=mask)
-    monkeypatch.setattr(tvmtiny.compiler, "fusion_passes", lambda mode: [*fusion_passes(mode), _perturb(0.1)])
+    monkeypatch.setattr(tvmtiny.options, "fusion_passes", lambda mode: [*fusion_passes(mode), _perturb(0.1)])
     with pytest.raises(ResultMismatch, match=r"After import and fusion .* differs .* on sample 0") as caught:
         compiled(model, calibration(model))
     assert caught.value.exit_status == 1
@@ -487,9 +487,7 @@ def test_a_misread_weight_is_found(
 
 def test_rounding_is_no_mismatch(compiled: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.dense_model()
-    monkeypatch.setattr(
-        tvmtiny.compiler, "fusion_passes", lambda mode: [*fusion_passes(mode), _perturb(1e-5)]
-    )
+    monkeypatch.setattr(tvmtiny.options, "fusion_passes", lambda mode: [*fusion_passes(mode), _perturb(1e-5)])
     found = compiled(model, calibration(model)).metadata["quality"]["source"]
     assert found["samples"] == 4
     assert 1e-7 < found["largest_error"] < 1e-4

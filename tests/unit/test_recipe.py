@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tvmtiny.compress import runner  # noqa: E402  torch may be missing
 from tvmtiny.compress.progress import Event  # noqa: E402
 from tvmtiny.compress.recipe import Recipe, load_recipe  # noqa: E402
 from tvmtiny.compress.runner import preview, run_recipe  # noqa: E402
+from tvmtiny.compress.steps import GIVEN, step_function  # noqa: E402
 from tvmtiny.errors import EnvironmentProblem, UserError  # noqa: E402
 from tvmtiny.report.inspection import Fit, Inspection  # noqa: E402
 from tvmtiny.target import load_target  # noqa: E402
@@ -143,6 +146,15 @@ def test_a_finished_run_trains_nothing_again_unless_told_to(tmp_path: Path) -> N
     assert sum(epochs) == 2
 
 
+@pytest.mark.usefixtures("without_compiler")
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    events: list[Event] = []
+    with pytest.raises(EnvironmentProblem, match=r"Cannot write .*file"):
+        run_recipe(recipe(tmp_path), tmp_path / "file", on_progress=events.append)
+    assert not events
+
+
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tvmtiny.compress.progress import Checkpoint
 
@@ -247,3 +259,11 @@ def test_recipes_that_begin_alike_share_their_trainings(tmp_path: Path) -> None:
         )
     assert trained.count("train") == 6
     assert trained.count("1 distil") == 2
+
+
+@pytest.mark.parametrize("kind", ["distil", "low_rank", "prune"])
+def test_every_parameter_is_documented(kind: str) -> None:
+    page = (TESTS.parent / "docs" / "compression.md").read_text(encoding="utf-8")
+    section = page.split(f"\n### {kind.replace('_', ' ').capitalize()}\n")[1].split("\n### ")[0]
+    named = set(inspect.signature(step_function(kind, kind)).parameters) - set(GIVEN)
+    assert named <= set(re.findall(r"`(\w+)`", section))

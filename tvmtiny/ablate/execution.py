@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
 
 from tvmtiny.ablate.run import Job, Run, perform
 from tvmtiny.errors import EnvironmentProblem
+
+SECONDS = 10
+"""Until a cluster that does not answer counts as unreachable."""
+
+Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Run]]]
+"""Does runs and yields each when it has finished. Raises EnvironmentProblem when a run does."""
 
 
 def default_jobs() -> int:
@@ -15,25 +23,19 @@ def default_jobs() -> int:
     return (os.cpu_count() or 1) if importlib.util.find_spec("ray") else 1
 
 
-def execute(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[tuple[Job, Run]]:
-    """Do runs; yields each when it has finished.
+@contextlib.contextmanager
+def executor(at_once: int, address: str | None) -> Iterator[Execute]:
+    """Yields what does runs.
 
     Args:
         at_once: how many at a time on this computer. address: of a Ray cluster, which decides by itself.
 
     Raises:
-        EnvironmentProblem: Ray is needed and missing or cannot be reached, or a run raises it.
+        EnvironmentProblem: Ray is needed and missing or cannot be reached.
     """
-    if not jobs:
-        return
     if address is None and at_once == 1:
-        for job in jobs:
-            yield job, perform(job)
-    else:
-        yield from _by_ray(jobs, at_once, address)
-
-
-def _by_ray(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[tuple[Job, Run]]:
+        yield _in_turn
+        return
     if importlib.util.find_spec("ray") is None:
         raise EnvironmentProblem(
             "Several runs at once need Ray, which was not found.",
@@ -43,33 +45,51 @@ def _by_ray(jobs: Sequence[Job], at_once: int, address: str | None) -> Iterator[
 
     _connect(at_once, address)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=1)(perform)
-        pending = {remote.remote(job): job for job in jobs}
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1)
-            yield pending.pop(ready[0]), _fetch(ready[0])
+        yield _by_ray
     finally:
         ray.shutdown()
+
+
+def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[Job, Run]]:
+    for job in jobs:
+        yield job, perform(job)
+
+
+def _by_ray(jobs: Sequence[Job]) -> Iterator[tuple[Job, Run]]:
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=1)(perform)
+    pending = {remote.remote(job): job for job in jobs}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1)
+        yield pending.pop(ready[0]), _fetch(ready[0])
 
 
 def _connect(at_once: int, address: str | None) -> None:
     import ray
 
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # Ray's future default, without its warning
+    # Ray's future default, without its warning.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None:
             ray.init(num_cpus=at_once, include_dashboard=False, **quiet)
         else:
+            _reach(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = "on this computer" if address is None else f"at {address}"
         raise EnvironmentProblem(
             f"Ray {where} cannot be reached: {error}",
             "Give the address of a running cluster, as in --ray 10.0.0.5:6379, or leave --ray out.",
         ) from error
+
+
+def _reach(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself tries for minutes before it says so."""
+    host, port_given, port = address.removeprefix("ray://").rpartition(":")
+    if port_given:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
 
 
 def _fetch(reference: object) -> Run:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tvmtiny.ablate.execution import execute
+from tvmtiny.ablate.execution import executor
 from tvmtiny.ablate.run import Job, Run
 from tvmtiny.ablate.variants import WHOLE, Variant
 from tvmtiny.compress.progress import write
@@ -57,10 +58,11 @@ def ablate(
         if run is not None:
             found[job.key] = run
             on_run(run, len(found), len(planned))
+    left = [job for job in planned if job.key not in found]
     # Whole recipes go first: the variants take up what they begin with.
-    for whole in (True, False):
-        left = [job for job in planned if job.key not in found and (job.variant.kind == WHOLE) == whole]
-        for job, run in execute(left, jobs, address):
+    parts = [[job for job in left if (job.variant.kind == WHOLE) == whole] for whole in (True, False)]
+    with executor(min(jobs, max(1, len(left))), address) as execute:
+        for job, run in itertools.chain.from_iterable(map(execute, parts)):
             write(_file(output, job), (json.dumps(dataclasses.asdict(run), indent=1) + "\n").encode())
             found[job.key] = run
             on_run(run, len(found), len(planned))

@@ -65,15 +65,19 @@ def changed(row: Row, name: str) -> str:
     return delta(name, row.figures.get(name), row.deltas.get(name)) if row.kind != WHOLE else ""
 
 
-def note(summary: Summary, recipe: str, target: str, samples: str) -> str:
-    """What the figures are, in one paragraph."""
+def note(summary: Summary, command: str, target: str, samples: str) -> str:
+    """What the figures are, in one paragraph.
+
+    Args:
+        command: that shows them. target: of the recipe. samples: which ones of the test split, for people.
+    """
     seeds = max(row.seeds for row in summary.rows)
     spread = f"Mean ± sample standard deviation of {seeds} seeds. " if seeds > 1 else "One seed. "
     return (
-        f"By `tvmtiny ablate {recipe} --seeds {seeds}`. {spread}Metrics are of the compiled model on {samples}, float "
-        "ones of the trained module. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and instructions are "
-        f"for {target}: instructions are exact, latency is an estimate, both the median. In parentheses: the "
-        "difference to the recipe, seed by seed, in points or per cent."
+        f"By `{command}`. {spread}Metrics are of the compiled model on {samples}, float "
+        "ones of the trained module on all of it. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and "
+        f"instructions are for {target}: instructions are exact, latency is an estimate, both the median. In "
+        "parentheses: the difference to the recipe, seed by seed, in points or per cent."
     )
 
 

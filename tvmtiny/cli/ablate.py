@@ -113,7 +113,8 @@ def command(
         )
     summary = summarize(runs)
     samples = "the test split" if limit is None else f"{limit} samples of the test split"
-    about = note(summary, recipe.name, str(variants[0].recipe.compile["target"]), samples)
+    given = f"tvmtiny ablate {recipe.name} --seeds {seeds}" + (f" --limit {limit}" if limit else "")
+    about = note(summary, given, str(variants[0].recipe.compile["target"]), samples)
     if readme is not None:
         write_readme(readme, recipe.name, markdown(summary, about))
     place = html or directory / "index.html"

@@ -60,6 +60,14 @@ class Decode(enum.StrEnum):
     rows = "rows"
 
 
+class Rounding(enum.StrEnum):
+    """How weights are rounded to integers."""
+
+    auto = "auto"
+    nearest = "nearest"
+    gptq = "gptq"
+
+
 class RangeMethod(enum.StrEnum):
     """How ranges of activations are chosen from calibration data."""
 
@@ -353,6 +361,29 @@ def command(
             show_default=False,
         ),
     ] = None,
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            help="Round weights each to the nearest, or one after another so that the others make up for the error on "
+            "calibration data (gptq); auto does that for int4."
+        ),
+    ] = Rounding.auto,
+    bias_correction: Annotated[
+        bool,
+        typer.Option(
+            "--bias-correction",
+            help="Take the mean error that rounded weights make on calibration data off biases.",
+        ),
+    ] = False,
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file of scales and zero points of single values, such as those that training has learned.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     compress_weights: Annotated[
         Compression,
         typer.Option(
@@ -436,6 +467,9 @@ def command(
             int16=parse_layers(int16 or []),
             weights=weights.value,
             layer_weights=parse_layer_weights(layer_weights or []),
+            rounding=rounding.value,
+            bias_correction=bias_correction,
+            scales=scales,
             compress_weights=compress_weights.value,
             decode=decode.value,
             tuned=tuned.value,

@@ -68,12 +68,21 @@ def _emulation(target: Target) -> str:
     return f"QEMU machine {machine}{stand_in}"
 
 
+def _power(target: Target) -> str:
+    if target.power_ma is None:
+        return "not stated"
+    supply = f" and {target.supply_v:g} V" if target.supply_v else ""
+    return f"{target.power_ma:g} mA at this clock{supply}" + (
+        f" ({target.power_source})" if target.power_source else ""
+    )
+
+
 def _facts(target: Target) -> dict[str, str]:
     return {
         "cpu": target.cpu,
         "features": _features(target),
         "clock": _clock(target.clock_hz),
-        "power": f"{target.power_ma:g} mA at this clock" if target.power_ma else "not stated",
+        "power": _power(target),
         "compiler flags": " ".join((*target.flags, target.optimize)),
         "runs on": _emulation(target),
         "project": target.project,

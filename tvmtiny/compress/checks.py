@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,9 +80,15 @@ def _check_metrics(task: Task, module: nn.Module) -> None:
 
 
 def _attempt(what: str, compute: Any) -> Any:
-    """What `compute` gives; errors of shapes, indices and names are the user's."""
+    """What `compute` gives; whatever goes wrong there is the task's."""
     try:
         return compute()
-    except (RuntimeError, IndexError, KeyError, ValueError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"Computing {what} failed: {type(error).__name__}: {line}", _REMEDY) from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise UserError(
+            f"Computing {what} failed: {type(error).__name__}: {line} ({place})", _REMEDY
+        ) from error

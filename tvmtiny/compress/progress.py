@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tvmtiny.codegen.directory import check_writable
 from tvmtiny.errors import EnvironmentProblem
 
 
@@ -107,6 +108,17 @@ def state_bytes(state: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
+
+
+def check_place(directory: Path) -> None:
+    """Make a directory; raises EnvironmentProblem when it cannot be written, before anything is trained for it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        check_writable(directory)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"Cannot write {directory}: {error.strerror or error}.", "Give another directory with -o."
+        ) from error
 
 
 def write(path: Path, data: bytes) -> None:

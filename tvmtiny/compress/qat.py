@@ -35,10 +35,10 @@ def qat(
     task: Task,
     *,
     weights: Literal["int8", "int4"] = "int4",
-    residual: Literal["int8", "int16"] = "int8",
+    residual: Literal["int8", "int16"] | None = None,
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     start: Literal["nearest", "gptq"] = "gptq",
-    distil: Annotated[float, Interval(ge=0, le=1)] = 0.5,
+    distil: Annotated[float, Interval(ge=0, le=1)] = 1.0,
     train: FineTuning = FineTuning(),
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -50,7 +50,7 @@ def qat(
 
     Args:
         weights: type of the weights; layers whose type `module` already has among its compile options keep it.
-        residual: type of the residual stream.
+        residual: type of the residual stream; None: that among the compile options of `module`, else int8.
         range_method: how the first step sizes are chosen from the task's calibration inputs.
         start: the rounding of weights that training begins with.
         distil: share of the loss that is the distance from the outputs of `module`; the rest is the task's own.
@@ -61,15 +61,16 @@ def qat(
     """
     progress = progress or Progress()
     fused = to_fused(module, task)
-    types = weight_types(fused, weights, compile_options(module).get("layer_weights"))
+    known = compile_options(module)
+    types = weight_types(fused, weights, known.get("layer_weights"))
+    residual = residual or known.get("residual", "int8")
     _, statistics = calibrate(fused, task)
     begin = quantize(fused, statistics, range_method, residual, types, rounding=start)
     found = QuantizedModule(fused, list(task.calibration), begin.chosen, types, residual)
     if start == "gptq":
         found.round_weights(begin)
     fit(found, task, train, progress=progress, loss=lambda m, x, y: _loss(m, module, task, x, y, distil))
-    kept = {name: value for name, value in compile_options(module).items() if name != "layer_weights"}
-    return with_options(found, **kept, **found.options(to_fused(found, task)))
+    return with_options(found, **{**known, **found.options(to_fused(found, task))})
 
 
 def _loss(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from torch import nn
 
-from tvmtiny.compress.calibrated import Judge, calibrate
+from tvmtiny.compress.calibrated import Judge, Measured, calibrate
 from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
@@ -37,6 +38,7 @@ def quantize(
     residual: Literal["int8", "int16"] = "int8",
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     most_lost: Annotated[float, Ge(0)] = 0.005,
+    least_db: float = 30.0,
     weight_bytes: Annotated[int, Ge(0)] | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -45,6 +47,7 @@ def quantize(
     Args:
         weights: of dense layers in flash. "mixed" gives int4 to the layers that lose least by it.
         rounding, bias_correction, residual, range_method: as for `tvmtiny.compile`.
+        least_db: for "mixed": the least signal to noise of any output, on the same data; metrics alone may not notice.
         most_lost: for "mixed": how much less than with int8 the task's first metric may be on its selection data.
         weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on within `most_lost`.
 
@@ -73,9 +76,25 @@ def quantize(
         )
 
     chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
-    judge = Judge(module, fused, task, task.selection)
-    choice = mixed(integers, chosen, judge, most_lost, weight_bytes, progress or Progress())
+    judge, progress = Judge(module, fused, task, task.selection), progress or Progress()
+    budget = Budget(most_lost, least_db, weight_bytes)
+    if progress.dry:  # the model is not trained: only sizes matter
+        budget = Budget(math.inf, -math.inf)
+    choice = mixed(integers, chosen, judge, budget, progress)
     return with_options(found, **options, layer_weights=choice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What int4 may cost, and when there is enough of it: `most_lost`, `least_db`, `weight_bytes` of `quantize`."""
+
+    most_lost: float
+    least_db: float
+    weight_bytes: int | None = None
+
+    def is_met(self, size: int) -> bool:
+        """Whether weights of `size` bytes are small enough."""
+        return self.weight_bytes is not None and size <= self.weight_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,36 +129,38 @@ def mixed(
     integers: Callable[[WeightTypes], QuantizedModel],
     types: WeightTypes,
     judge: Judge,
-    most_lost: float,
-    weight_bytes: int | None,
+    budget: Budget,
     progress: Progress,
 ) -> WeightTypes:
-    """`types` with int4 for one layer after another, the cheapest first, each kept that costs no more than `most_lost`.
+    """`types` with int4 for one layer after another, the cheapest first, each kept that stays within the budget.
 
     Raises:
-        UserError: the weights stay larger than `weight_bytes`.
+        UserError: the weights stay larger than the budget's.
     """
-
-    def metric(candidate: Mapping[str, str]) -> float:
-        return next(iter(judge.measure(integers(dict(candidate))).metrics.values()))
-
-    least, found = metric(types) - most_lost, dict(types)
-    rows = sensitivities(integers, types, judge)
+    least = _metric(judge.measure(integers(types))) - budget.most_lost
+    found, rows = dict(types), sensitivities(integers, types, judge)
     size = sum(layer_bytes(integers(found)).values())
     for done, row in enumerate(rows):
-        if weight_bytes is not None and size <= weight_bytes:
+        if budget.is_met(size):
             break
-        value = metric({**found, row.layer: "int4"})
-        progress.report(f"int4 for {row.layer}", done + 1, len(rows), metric=value, snr_db=row.snr_db)
-        if value >= least:
+        measured = judge.measure(integers({**found, row.layer: "int4"}))
+        value = _metric(measured)
+        progress.report(f"int4 for {row.layer}", done + 1, len(rows), metric=value, snr_db=measured.snr_db)
+        if value >= least and measured.snr_db >= budget.least_db:
             found[row.layer] = "int4"
             size -= row.saved_bytes
-    if weight_bytes is not None and size > weight_bytes:
+    if budget.weight_bytes is not None and not budget.is_met(size):
         raise UserError(
-            f"The weights take {size:,} bytes where int4 costs no more than {most_lost}; {weight_bytes:,} are allowed.",
-            "Allow a larger loss with most_lost, or prune first.",
+            f"The weights take {size:,} bytes when int4 costs no more than {budget.most_lost} and {budget.least_db} dB "
+            f"remain; {budget.weight_bytes:,} are allowed.",
+            "Allow a larger loss with most_lost and least_db, or prune first.",
         )
     return found
+
+
+def _metric(measured: Measured) -> float:
+    """The first metric, of which budgets speak."""
+    return next(iter(measured.metrics.values()))
 
 
 def layer_bytes(quantized: QuantizedModel) -> dict[str, int]:

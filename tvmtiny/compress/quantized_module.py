@@ -49,20 +49,19 @@ class QuantizedModule(FusedModule):
         chosen: Mapping[str, QuantParams],
         weights: WeightTypes,
         residual: str = "int8",
-        int16: Sequence[str] = (),
     ) -> None:
         """Take over a fused module.
 
         Args:
             inputs: names of what the forward takes, in order.
             chosen: of `QuantizedModel`: where step sizes and magnitudes start.
-            weights, residual, int16: as for `passes.quantize.quantize`.
+            weights, residual: as for `passes.quantize.quantize`.
 
         Raises:
             UserError: the model has an operator that cannot be trained.
         """
         super().__init__(fused, inputs)
-        self._options: dict[str, Any] = {"residual": residual, "weights": weights, "int16": tuple(int16)}
+        self._options: dict[str, Any] = {"residual": residual, "weights": weights}
         self._made: tuple[Any, QuantizedModel, BatchedModel] | None = None
         first = self._quantize(chosen)
         self._wide = _int16_results(first)
@@ -133,8 +132,9 @@ class QuantizedModule(FusedModule):
             "scales": to_scales({_renamed(name, names): params for name, params in self.chosen().items()}),
             "layer_weights": {names[name]: kind for name, kind in self._options["weights"].items()},
             "residual": self._options["residual"],
-            "int16": tuple(names[name] for name in self._options["int16"]),
+            "int16": (),
             "rounding": "nearest",
+            "bias_correction": False,
             "fold_qk": "never",
         }
 

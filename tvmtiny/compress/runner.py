@@ -16,7 +16,7 @@ from tvmtiny.compress.checks import check_task
 from tvmtiny.compress.directory import CHECKPOINTS, write_result
 from tvmtiny.compress.export import check_export, estimate, to_onnx
 from tvmtiny.compress.options import compile_options
-from tvmtiny.compress.progress import Listener, Progress
+from tvmtiny.compress.progress import Listener, Progress, check_place
 from tvmtiny.compress.recipe import Recipe
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import fit, set_seed
@@ -104,6 +104,8 @@ def run_recipe(
         _forget(recipe, seed, kept)
     task = recipe.task(seed)
     _rehearse(recipe, task, seed)
+    for place in (directory, kept):
+        check_place(place)
     run = Progress(listener=on_progress, seed=seed, checkpoints=kept)
     standings = list(_run(recipe, task, run))
     module, proto = standings[-1].module, standings[-1].proto

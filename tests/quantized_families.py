@@ -1,0 +1,56 @@
+"""Model families as quantized modules, for the tests of quantization-aware training; needs torch."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from family_models import FAMILIES, onnx_file
+
+from tvmtiny.compress.calibrated import calibrate
+from tvmtiny.compress.fused_module import fuse
+from tvmtiny.compress.quantized_module import QuantizedModule
+from tvmtiny.compress.task import Split, Task
+from tvmtiny.passes.quantize import quantize
+from tvmtiny.passes.weight_types import weight_types
+
+
+@functools.cache
+def fused_family(name: str) -> tvm.IRModule:
+    """The fused module of a family's ONNX file."""
+    with tempfile.TemporaryDirectory() as directory:
+        return fuse(onnx_file(FAMILIES[name], FAMILIES[name].module(), Path(directory) / "model.onnx"))
+
+
+def family_task(name: str) -> Task:
+    """A task around the inputs of a family: what matters here is how it is called."""
+    family = FAMILIES[name]
+    split = Split(family.samples(), {"labels": np.zeros(40)})
+    return Task(
+        model=family.module, outputs=family.outputs, batches=lambda: iter(()), steps=0,
+        loss=lambda outputs, targets: next(iter(outputs.values())).sum(), metrics=lambda outputs, targets: {},
+        selection=split, test=split, calibration=family.samples(),
+    )  # fmt: skip
+
+
+def quantized_family(name: str, weights: str = "int4") -> tuple[QuantizedModule, Task]:
+    """A family after a step of training, so that nothing is as calibration left it."""
+    fused, task = fused_family(name), family_task(name)
+    _, statistics = calibrate(fused, task)
+    types = weight_types(fused, weights)
+    start = quantize(fused, statistics, "minmax", weights=types, rounding="nearest")
+    module = QuantizedModule(fused, list(task.calibration), start.chosen, types).train()
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    outputs = task.forward(module, tensors(task.calibration))
+    sum((x**2).mean() for x in outputs.values()).backward()
+    optimizer.step()
+    return module.eval(), task
+
+
+def tensors(arrays: Any) -> dict[str, Any]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
