@@ -183,7 +183,9 @@ def compile(  # noqa: A001 - the verb of the command line
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
         probes = random_batch(specs, inputs, tokens, PROBES)
         given = given_parameters(module, float_model, probes) | read_scales(scales, traces[0].values)
-        statistics = Statistics([] if calibration is None else traces, given, inputs)
+        # Frames that make a token share their scales, so that the front end has one table for all of them.
+        periods = {} if choice is None else {choice.input: choice.spec.columns}
+        statistics = Statistics([] if calibration is None else traces, given, inputs, periods)
     with stages("quantize"):
         quantized = options.quantize(fused, statistics)
         stages.dump("quantized", quantized.module)
