@@ -65,10 +65,16 @@ class Corpus:
         labels = np.array([self.intents.index(row.intent) for row in rows], np.int64)
         return _inputs(codes), {"labels": labels, "slots": tags}
 
-    def mixed(self, rows: list[Example], share: float) -> list[Example]:
-        """The rows, a share of them with each slot filled by one of the same label from any row."""
+    def epoch(self, mixing: float) -> tuple[Arrays, Arrays]:
+        """The rows to train on, encoded; in `mixing` of them each slot is filled by one of the same label."""
+        if not mixing:
+            return self._encoded
         fillings = self._fillings
-        return [_refill(row, fillings) if random.random() < share else row for row in rows]
+        return self.encode([_refill(r, fillings) if random.random() < mixing else r for r in self.fitting])
+
+    @functools.cached_property
+    def _encoded(self) -> tuple[Arrays, Arrays]:
+        return self.encode(self.fitting)
 
     @functools.cached_property
     def _fillings(self) -> dict[str, list[str]]:
