@@ -66,11 +66,13 @@ class Corpus:
         return _inputs(codes), {"labels": labels, "slots": tags}
 
     def epoch(self, mixing: float) -> tuple[Arrays, Arrays]:
-        """The rows to train on, encoded; in `mixing` of them each slot is filled by one of the same label."""
-        if not mixing:
-            return self._encoded
+        """The rows to train on, encoded, a share of them mixed."""
+        return self.encode(self.mixed(self.fitting, mixing)) if mixing else self._encoded
+
+    def mixed(self, rows: list[Example], share: float) -> list[Example]:
+        """The rows, a share of them with each slot filled by one of the same label from any row."""
         fillings = self._fillings
-        return self.encode([_refill(r, fillings) if random.random() < mixing else r for r in self.fitting])
+        return [_refill(row, fillings) if random.random() < share else row for row in rows]
 
     @functools.cached_property
     def _encoded(self) -> tuple[Arrays, Arrays]:
