@@ -11,9 +11,10 @@ Quantization-aware training starts from the model.onnx of the example, once a se
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def motion(data: Path, seed: int) -> Task:
     from task import task
 
     own = task(seed)
-    return replace(own, model=_shipped("motion", list(own.calibration)))
+    return dataclasses.replace(own, model=_shipped("motion", list(own.calibration)))
 
 
 def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
@@ -98,6 +99,13 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
 def _shipped(name: str, inputs: list[str]) -> Callable[[], FusedModule]:
     """Makes the model that an example ships."""
     return lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), inputs)
+
+
+def _shortened(task: Task, batches: int | None) -> Task:
+    """The task with epochs of at most so many batches."""
+    if batches is None or batches >= task.steps:
+        return task
+    return dataclasses.replace(task, steps=batches, batches=lambda: itertools.islice(task.batches(), batches))
 
 
 Row = tuple[str, Measured, int]
@@ -163,9 +171,12 @@ def main() -> None:
     parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument(
+        "--batches", type=int, help="of each of these epochs; all of the example's when left out"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(TASKS[options.example](options.data, 0))
+    bench = Bench(_shortened(TASKS[options.example](options.data, 0), options.batches))
     table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")

@@ -183,9 +183,7 @@ def compile(  # noqa: A001 - the verb of the command line
         traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
         probes = random_batch(specs, inputs, tokens, PROBES)
         given = given_parameters(module, float_model, probes) | read_scales(scales, traces[0].values)
-        # Frames that make a token share their scales, so that the front end has one table for all of them.
-        periods = {} if choice is None else {choice.input: choice.spec.columns}
-        statistics = Statistics([] if calibration is None else traces, given, inputs, periods)
+        statistics = Statistics([] if calibration is None else traces, given, inputs, _periods(choice))
     with stages("quantize"):
         quantized = options.quantize(fused, statistics)
         stages.dump("quantized", quantized.module)
@@ -304,6 +302,11 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
+
+
+def _periods(choice: FeatureChoice | None) -> dict[str, int]:
+    """Columns after which an input's scales repeat: frames that make a token share the tables of the front end."""
+    return {} if choice is None else {choice.input: choice.spec.columns}
 
 
 def _check_features(features: Path | str | None, step: int | None) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import clustered_model
 import models
 import numpy as np
 import pytest
@@ -267,3 +268,18 @@ def test_wide_weights_leave_out_targets_that_cannot_use_them(sensor: Path) -> No
     refused = invoke(sensor, "--weights", "int16", "--target", "qemu-m0")
     assert refused.exit_code == 2
     assert "of no use" in refused.stderr
+
+
+def test_compressed_weights_are_those_of_a_compile(tmp_path: Path) -> None:
+    artifact = clustered_model.compiled(tmp_path, "qemu-m4", "packed")
+    options = ModelOptions(compress_weights="packed")
+    plain, packed = (
+        inspect(tmp_path / "model.onnx", [load_target("qemu-m4")], chosen) for chosen in (None, options)
+    )
+    storage = artifact.metadata["storage"]
+    saved = plain.fits[0].weight_bytes - packed.fits[0].weight_bytes
+    assert saved == pytest.approx(storage["plain_bytes"] - storage["stored_bytes"], rel=0.02)
+    assert any(row.kernel == "unpack" for row in packed.operators)
+    # Five to six cycles a weight, of which there are 34,560 beside the embeddings.
+    more = packed.fits[0].estimated_cycles - plain.fits[0].estimated_cycles
+    assert 30_000 * 5 < more < 40_000 * 6

@@ -6,14 +6,19 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule as ms
 from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
@@ -32,10 +37,11 @@ from tvmtiny.schedule.signature import Signature
 from tvmtiny.schedule.variants import KNOBS, Variant
 from tvmtiny.target import load_target
 from tvmtiny.tune import results
-from tvmtiny.tune.engine import Engine, Limits
+from tvmtiny.tune.engine import Built, Engine, Limits
 from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import Image, Outcome, Serial
 from tvmtiny.tune.search import InOrder, candidate, commit, context, fresh_database
+from tvmtiny.tune.session import Options, Session
 from tvmtiny.tune.store import DATABASE, MEASUREMENTS, Measurement, Store
 from tvmtiny.tune.tasks import Task, tasks_of
 
@@ -528,6 +534,69 @@ def test_plain_searches_visit_every_point_once_beginning_with_the_rules(tasks: l
             seen += [space.blocking_of(one.sch.mod) for one in batch]
         assert seen[0] == next(task.designs[0].points())
         assert len(seen) == len(set(seen)) == task.size
+
+
+class ByName(Engine):
+    """Builds nothing: the cycles of a candidate follow from what it is."""
+
+    def build(self, wanted: Sequence[tuple[Task, Blocking]]) -> list[Built]:
+        return [Built(task, point) for task, point in wanted]
+
+    def run(self, built: Sequence[Built]) -> list[Measurement]:
+        found = [
+            Measurement(one.point, 1000 + zlib.crc32(space.describe(one.point).encode()) % 1000)
+            for one in built
+        ]
+        self.store.add([(one.task.signature, measured) for one, measured in zip(built, found, strict=True)])
+        return found
+
+
+def test_a_seed_gives_the_same_trials_and_records_again(
+    tasks: list[Task], own_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvmtiny.tune.session.Engine", ByName)
+    monkeypatch.setattr("tvmtiny.tune.engine.require_tools", lambda target: None)
+    some = [task for task in tasks if task.kernel.name in {"ffn", "attention"}]
+
+    def trials(seed: int, name: str) -> tuple[list[str], list[object]]:
+        options = Options("latency", "xgb", 34, 8, seed, from_records=False)
+        with Store(tmp_path / name, "").opened() as store:
+            session = Session(some, load_target("qemu-m4"), Everywhere(), store, Limits(), options)
+            session.run()
+            made = [results.record(task, session.found(task), "latency", "", "") for task in some]
+        lines = (tmp_path / name / MEASUREMENTS).read_text().splitlines()
+        return lines, [one.to_json() for one in made if one is not None]
+
+    first = trials(3, "first")
+    assert len(first[0]) == len(set(first[0])) == 34
+    assert trials(3, "again") == first
+    assert trials(4, "other")[0] != first[0]
+
+
+@derived_object
+class LikesManyRows(ms.cost_model.PyCostModel):
+    def load(self, path: str) -> None: ...
+
+    def save(self, path: str) -> None: ...
+
+    def update(self, context: object, candidates: object, results: object) -> None: ...
+
+    def predict(self, context: object, candidates: list[Any]) -> np.ndarray:
+        return np.array([float(space.blocking_of(one.sch.mod).rows) for one in candidates])
+
+
+def test_a_ranked_search_measures_each_design_first_and_then_what_the_model_likes(tasks: list[Task]) -> None:
+    task = next(task for task in tasks if task.kernel.name == "ffn")
+    ranked = context(task, load_target("qemu-m4"), "xgb", 0, [task.default]).search_strategy
+    ranked.pre_tuning(100, 8, [], None, LikesManyRows())
+    batches = []
+    while batch := ranked.generate_measure_candidates():
+        batches.append([space.blocking_of(one.sch.mod) for one in batch])
+    assert {point.weights for point in batches[0]} == {design.columns for design in task.designs}
+    assert [point.rows for point in batches[1][:7]] == [8] * 7
+    seen = [point for batch in batches for point in batch]
+    assert len(seen) == len(set(seen)) == task.size - 1
+    assert task.default not in seen
 
 
 def test_signatures_tell_shapes_apart(tasks: list[Task]) -> None:

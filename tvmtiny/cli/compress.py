@@ -114,6 +114,7 @@ def _table(stages: list[Stage], target: str) -> Table:
     metrics = list(dict.fromkeys(name for stage in stages for name in stage.metrics))
     numbers = ("parameters", "MACs", "flash (B)", "arena (B)", "cycles")
     table = console.table(f"Steps, on {target}", "step", *numbers, *metrics, right=(*numbers, *metrics))
+    table.padding = (0, 1, 0, 0)  # so that a row fits into 110 columns
     before: Stage | None = None
     for stage in stages:
         sizes = ("parameters", "macs", "flash_bytes", "arena_bytes", "estimated_cycles")
@@ -128,6 +129,5 @@ def _change(value: int | None, before: int | None) -> str:
     """A size, and by how much it differs from the one before."""
     if value is None:
         return ""
-    if not before or value == before:
-        return f"{value:,}"
-    return f"{value:,} ({100 * (value - before) / before:+.0f} %)"
+    shown = f"{value:,}" if value < 1_000_000 else f"{value / 1e6:.2f} M"
+    return shown if not before or value == before else f"{shown} ({100 * (value - before) / before:+.0f}%)"

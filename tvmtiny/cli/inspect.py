@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmtiny.cli import console
-from tvmtiny.cli.compile import FoldMode, Residual, WeightType, parse_shapes
+from tvmtiny.cli.compile import Compression, Decode, FoldMode, Residual, WeightType, parse_shapes
 from tvmtiny.cli.console import kilobytes
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ def command(
         WeightType,
         typer.Option(help="As for compile: weights in flash; int16 leaves out targets that cannot use them."),
     ] = WeightType.int8,
+    compress_weights: Annotated[
+        Compression, typer.Option(help="As for compile: form of weights and embeddings in flash.")
+    ] = Compression.none,
+    decode: Annotated[
+        Decode, typer.Option(help="As for compile: when compressed weights are decoded.")
+    ] = Decode.tile,
     residual: Annotated[
         Residual, typer.Option(help="As for compile: type of the residual stream.")
     ] = Residual.int8,
@@ -66,6 +72,8 @@ def command(
             max_tokens=max_tokens,
             fold_qk=fold_qk.value,
             weights=weights.value,
+            compress_weights=compress_weights.value,
+            decode=decode.value,
             residual=residual.value,
             step=step,
         )

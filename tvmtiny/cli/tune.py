@@ -35,6 +35,7 @@ class Strategy(enum.StrEnum):
     """How schedules are looked for."""
 
     xgb = "xgb"
+    evolutionary = "evolutionary"
     random = "random"
     sweep = "sweep"
 
@@ -65,7 +66,9 @@ def command(
     ] = Objective.balanced,
     search: Annotated[
         Strategy,
-        typer.Option(help="MetaSchedule's evolutionary search with XGBoost, random points, or every point."),
+        typer.Option(
+            help="A cost model that ranks all schedules, MetaSchedule's evolution, random ones, or every one."
+        ),
     ] = Strategy.xgb,
     trials: Annotated[
         int,
@@ -86,7 +89,9 @@ def command(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--restart", help="Go on with what the work directory holds, or empty it."),
+        typer.Option(
+            "--resume/--restart", help="Go on with the work directory and records, or begin from nothing."
+        ),
     ] = True,
     report: Annotated[
         Path | None,
@@ -128,7 +133,9 @@ def command(
         if list_only:
             _list(tasks, as_json=as_json)
             return
-        _check_installed(with_model=search is Strategy.xgb, with_report=report is not None)
+        _check_installed(
+            with_model=search in {Strategy.xgb, Strategy.evolutionary}, with_report=report is not None
+        )
         from tvmtiny.tune.session import Options
 
         options = Options(objective.value, search.value, trials, batch, seed, from_records=resume)
@@ -200,6 +207,8 @@ def _list(tasks: Sequence[Task], *, as_json: bool) -> None:
     for task in tasks:
         table.add_row(task.signature.text, str(len(task.uses)), str(task.size), task.name)
     console.show(table)
+    total = sum(task.size for task in tasks)
+    console.show(f"{total} schedules in all; --search sweep --trials {total} measures every one.")
 
 
 def _tune(
@@ -287,12 +296,11 @@ def _table(progress: Sequence[Progress], seconds: float, trials: int) -> Any:
     numbers = ("trials", "best", "improvement", "failed", "wrong")
     done, _, _ = _totals(progress)
     left = seconds / max(1, done) * max(0, trials - done)
-    table = console.table(
-        f"{done} of {trials} trials, about {left:.0f} s left", "kernel", *numbers, right=numbers
-    )
+    title = f"{done} of {trials} trials, {60 * done / max(1, seconds):.0f} a minute, about {left:.0f} s left"
+    table = console.table(title, "kernel", *numbers, right=numbers)
     for one in progress:
         table.add_row(
-            one.task.signature.text,
+            one.task.signature.brief,
             f"{one.trials} of {one.task.size}",
             f"{one.best:.4f}",
             f"{100 * (1 - one.best):.1f} %",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 OPTIONS = "compile.json"
 """Arguments of tvmtiny.compile, files relative to the directory. Written last: with it the result is whole."""
-FILES = ("model", "calibration", "tokenizer", "features", "labels")
+FILES = ("model", "calibration", "tokenizer", "features", "labels", "scales")
 """Arguments that are files."""
 SAMPLES = 16
 """Test samples in sample.npz."""
@@ -88,7 +88,7 @@ def write_result(
     write(directory / "figures.json", _json(figures))
     told = {"model": "model.onnx", "calibration": "calibration.npz"}
     for name, value in options.items():
-        files = _label_files(value, directory) if name == "labels" else value
+        files = _files(name, value, directory)
         told[name] = _paths(files, lambda file: _copy(Path(file), directory)) if name in FILES else value
     write(directory / OPTIONS, _json(told))
 
@@ -100,6 +100,16 @@ def _with_targets(task: Task) -> dict[str, Any]:
             f"Inputs and targets share the names {sorted(twice)}.", "Rename the targets of the task."
         )
     return {**task.test.inputs, **task.test.targets}
+
+
+def _files(name: str, value: Any, directory: Path) -> Any:
+    """An argument as files, where it may be files and a task or a step gives what they hold."""
+    from tvmtiny.compress.progress import write
+
+    if name == "scales" and isinstance(value, Mapping):
+        write(directory / "scales.json", _json(dict(value)))
+        return directory / "scales.json"
+    return _label_files(value, directory) if name == "labels" else value
 
 
 def _label_files(labels: Any, directory: Path, name: str = "labels.txt") -> Any:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tvm
 
+from tvmtiny.codegen.program import Call
 from tvmtiny.kernels import kernel_of, operands_of
 from tvmtiny.kernels.base import Kernel, Operands
 from tvmtiny.passes.graph import Graph
 from tvmtiny.resources import data_dir
+from tvmtiny.storage.choice import CALL_BYTES, DECODER_BYTES
+from tvmtiny.storage.huffman import GROUP
 
 ASSUMPTIONS = (
     "Cycles are a least-squares fit over encoders with random weights: so many a multiply-accumulate, an attention "
@@ -72,6 +76,39 @@ class CoreFigures:
     def code(self, operators: int) -> int:
         """Estimated bytes of code and tables of a model."""
         return self.code_bytes + self.code_bytes_per_operator * operators
+
+
+DECODING_CYCLES = {
+    "cortex-m0": {"unpack": 17.7, "huffman": 31.0},
+    "cortex-m0plus": {"unpack": 16.8, "huffman": 28.8},
+    "cortex-m3": {"unpack": 5.9, "huffman": 19.6},
+    "cortex-m4": {"unpack": 5.6, "huffman": 19.2},
+    "cortex-m33": {"unpack": 5.9, "huffman": 19.6},
+    "cortex-m7": {"unpack": 3.5, "huffman": 11.5},
+    "cortex-m55": {"unpack": 8.7, "huffman": 18.6},
+}
+"""Cycles for each weight that a kernel decodes: about what `benchmarks/weight_compression.py --cores` prints."""
+
+ROWS_DECODED = {"unpack": 1.0, "huffman": (GROUP + 1) / 2}
+"""Rows of a table that are decoded for one that is wanted, on average."""
+
+
+def decoding_cycles(cpu: str, calls: Sequence[Call]) -> int:
+    """What the decoders of compressed weights take in a run, with all tokens."""
+    cycles = 0.0
+    for call in calls:
+        if call.decodes:
+            kernel = call.function.kernel
+            weights = sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "output")
+            by_row = any(a.parameter.name == "ids" for a in call.arguments)
+            cycles += DECODING_CYCLES[cpu][kernel] * weights * (ROWS_DECODED[kernel] if by_row else 1)
+    return round(cycles)
+
+
+def decoder_bytes(calls: Sequence[Call]) -> int:
+    """Code of the decoders of compressed weights, and of their calls."""
+    kernels = [call.function.kernel for call in calls if call.decodes]
+    return sum(DECODER_BYTES[kernel] for kernel in set(kernels)) + CALL_BYTES * len(kernels)
 
 
 def core_figures() -> dict[str, CoreFigures]:

@@ -24,7 +24,7 @@ from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
-from tvmtiny.report.estimate import CoreFigures, core_figures, steps, work
+from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, decoding_cycles, steps, work
 from tvmtiny.schedule.rules import family
 from tvmtiny.storage.choice import Storage
 from tvmtiny.target import Target, list_targets
@@ -243,9 +243,10 @@ def _fit(
         else sum(
             figures.cycles(work(kernel, operands, quantized.max_tokens)) for _, kernel, operands in known
         )
+        + decoding_cycles(target.cpu, program.calls)
     )
     latency = 1000 * cycles / target.clock_hz if cycles is not None and target.clock_hz else None
-    code = None if figures is None else figures.code(len(known))
+    code = None if figures is None else figures.code(len(known)) + decoder_bytes(program.all_calls)
     lacking = {
         "flash": _flash(target, program.weight_bytes, code or 0),
         "arena": _arena(target, program, quantized),

@@ -63,6 +63,12 @@ class Signature:
         matrices = (f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes if len(shape) > 1)
         return f"{self.kernel}: {', '.join(matrices)}"
 
+    @property
+    def brief(self) -> str:
+        """For tables and legends: the kernel with the shapes of its first two matrices."""
+        matrices = ["x".join(map(str, shape)) for _, shape in self.shapes if len(shape) > 1]
+        return f"{self.kernel} {' '.join(matrices[:2])}"
+
     def distance(self, other: Signature) -> float | None:
         """Octaves between the shapes, summed over all extents; None for another kernel or other operands.
 

@@ -59,10 +59,16 @@ def _picture(path: Path, title: str, progress: Sequence[Progress]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for one in progress:
-        axes.step(range(1, one.trials + 1), one.curve, where="post", label=one.task.name)
-    axes.set(title=title, xlabel="trials of the task", ylabel="best so far, rules = 1")
+        change = [100 * (value - 1) for value in one.curve]
+        last = one.curve.index(one.best)  # the trial that found the best
+        label = f"{one.task.signature.brief}: {change[last]:+.1f} %, trial {last + 1} of {one.trials}"
+        (line,) = axes.step(range(1, one.trials + 1), change, where="post", label=label)
+        axes.plot([last + 1], [change[last]], "o", color=line.get_color(), markersize=5)
+    axes.set(
+        title=title, xlabel="trials of the kernel", ylabel="best score so far, change from the rules (%)"
+    )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", title="best of each kernel")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -84,9 +90,19 @@ def _page(title: str, tasks: Sequence[Task], progress: Sequence[Progress], recor
         "| model | operator | kernel | rules | tuned | change | schedule |",
         "|---|---|---|---:|---:|---:|---|",
     ]
+    listed = rows(tasks, records)
     lines += [
-        f"| {r.model} | {r.operator} | {r.kernel} | {r.before:,} | {r.after:,} "
-        f"| {100 * (r.after / r.before - 1):+.1f} % | {r.schedule} |"
-        for r in rows(tasks, records)
+        f"| {r.model} | {r.operator} | {r.kernel} | {r.before:,} | {r.after:,} | {_change(r)} | {r.schedule} |"
+        for r in listed
     ]
+    for model in dict.fromkeys(row.model for row in listed):
+        own = [row for row in listed if row.model == model]
+        total = Row(model, "", "", sum(row.before for row in own), sum(row.after for row in own), "")
+        lines.append(
+            f"| **{model}** | all tuned | | {total.before:,} | {total.after:,} | {_change(total)} | |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _change(row: Row) -> str:
+    return f"{100 * (row.after / max(1, row.before) - 1):+.1f} %"

@@ -37,8 +37,8 @@ def score(found: Measurement, default: Measurement, objective: str) -> float:
     """What is to become small: a mean weighted by WEIGHTS, relative to the rules' schedule: 1.
 
     To `balanced` another variant of micro-kernels than the rules' is code on top of theirs, which other kernels go on
-    sharing; and a schedule that takes more cycles than the rules' is never better, as compiles take these records unless
-    they are told otherwise.
+    sharing; and a schedule that takes more cycles than the rules' is never better, as compiles take these records by
+    default.
     """
     if not found.valid:
         return math.inf
