@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ from quantized_families import family_onnx, fused_family, quantized_family, tens
 from recipe_task import task as recipe_task  # noqa: E402
 
 import tvmtiny  # noqa: E402
+from tvmtiny.cli.compress import _show  # noqa: E402
 from tvmtiny.compress.export import check_export, to_onnx  # noqa: E402
 from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
 from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.qat import FineTuning, qat  # noqa: E402
 from tvmtiny.compress.quantized_module import _Round  # noqa: E402
+from tvmtiny.compress.runner import Result  # noqa: E402
 from tvmtiny.frontend.data import load_samples  # noqa: E402
 from tvmtiny.runner import run  # noqa: E402
 
@@ -106,6 +110,19 @@ def test_copies_and_pickles_compute_the_same() -> None:
     other.load_state_dict(module.state_dict())
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), other):
         assert torch.equal(copied.integers(*inputs)["logits"], expected)
+
+
+def test_figures_of_trained_integers_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    module, task = quantized_family("id_mask")
+    result = Result(
+        module=module, task=task, stages=(), test={"accuracy": 0.5}, options={}, export_error=0.0, directory=Path()
+    )  # fmt: skip
+    for found, title in (
+        (result, "The integers of the C"),
+        (dataclasses.replace(result, module=module.float_form()), "Float model"),
+    ):
+        _show([], found, "host")
+        assert f"{title}, on 40 test samples: accuracy 50.00 %" in capsys.readouterr().out
 
 
 def test_batches_may_be_cut_to_their_longest_sequence() -> None:
