@@ -32,7 +32,8 @@ class Stage:
         macs: multiply-accumulates with all tokens.
         weight_bytes, arena_bytes: as a compile gives them.
         code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
-        metrics: of the float module on the selection split; empty in a dry run.
+        metrics: of the module on the selection split, which computes with integers from the step `qat` on; empty in a
+            dry run.
         seconds: that the step took; those of a run that went on are of the last one.
     """
 
@@ -60,7 +61,7 @@ class Result:
         module: in evaluation mode.
         task: that it was made for.
         stages: what stood after the training and after each step.
-        test: metrics of the float module on the test split.
+        test: metrics of the module on the test split.
         options: arguments of tvmtiny.compile: the recipe's, the task's files, and those of the module.
         export_error: largest difference between the exported model and the module.
         directory: where the files are.
