@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -30,6 +30,7 @@ def calibrate(
     tokens: int,
     batch: Batch,
     scales: ScaleSource | None,
+    periods: Mapping[str, int],
     *,
     by_scales: bool,
 ) -> Calibration:
@@ -37,14 +38,14 @@ def calibrate(
 
     Args:
         imported: the module before it was fused, with the scales that its author gave it.
-        scales: further ones, of the user.
+        scales: further ones, of the user. periods: as for `Statistics`.
         by_scales: whether scales say all, and the samples, which are random then, nothing.
     """
     float_model, traces = _traced(fused, batch)
     inputs = input_params(imported)
     probes = random_batch(specs, inputs, tokens, PROBES)
     given = given_parameters(imported, float_model, probes) | read_scales(scales, traces[0].values)
-    return Calibration(float_model, traces, Statistics([] if by_scales else traces, given, inputs))
+    return Calibration(float_model, traces, Statistics([] if by_scales else traces, given, inputs, periods))
 
 
 def smoothed(
@@ -53,7 +54,9 @@ def smoothed(
     """The fused module with smoother tensors (`passes.smooth`), and what calibration finds then."""
     result = options.smoothed(fused, found.statistics)
     float_model, traces = _traced(result, batch)
-    return result, Calibration(float_model, traces, Statistics(traces, inputs=found.statistics.inputs))
+    known = found.statistics
+    statistics = Statistics(traces, inputs=known.inputs, periods=known.periods)
+    return result, Calibration(float_model, traces, statistics)
 
 
 def _traced(fused: tvm.IRModule, batch: Batch) -> tuple[FloatModel, list[Trace]]:

@@ -183,7 +183,9 @@ def compile(  # noqa: A001 - the verb of the command line
         choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
-        found = calibrate(module, fused, specs, tokens, batch, scales, by_scales=calibration is None)
+        found = calibrate(
+            module, fused, specs, tokens, batch, scales, _periods(choice), by_scales=calibration is None
+        )
     if smooth:
         with stages("smooth"):
             fused, found = smoothed(fused, found, batch, options)
@@ -310,6 +312,11 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
+
+
+def _periods(choice: FeatureChoice | None) -> dict[str, int]:
+    """Columns after which an input's scales repeat: frames that make a token share the tables of the front end."""
+    return {} if choice is None else {choice.input: choice.spec.columns}
 
 
 def _check_features(features: Path | str | None, step: int | None) -> None:

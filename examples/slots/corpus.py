@@ -65,10 +65,18 @@ class Corpus:
         labels = np.array([self.intents.index(row.intent) for row in rows], np.int64)
         return _inputs(codes), {"labels": labels, "slots": tags}
 
+    def epoch(self, mixing: float) -> tuple[Arrays, Arrays]:
+        """The rows to train on, encoded, a share of them mixed."""
+        return self.encode(self.mixed(self.fitting, mixing)) if mixing else self._encoded
+
     def mixed(self, rows: list[Example], share: float) -> list[Example]:
         """The rows, a share of them with each slot filled by one of the same label from any row."""
         fillings = self._fillings
         return [_refill(row, fillings) if random.random() < share else row for row in rows]
+
+    @functools.cached_property
+    def _encoded(self) -> tuple[Arrays, Arrays]:
+        return self.encode(self.fitting)
 
     @functools.cached_property
     def _fillings(self) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from common import EncoderLayer, EncoderShape  # noqa: E402  the line above makes it importable
-from corpus import Corpus, Example, load  # noqa: E402
+from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
 
 from tvmtiny.compress.task import Split, Task, Tensors  # noqa: E402
@@ -80,13 +80,13 @@ def by_length(lengths: Tensor, batch: int) -> list[Tensor]:
 
 
 def batches(
-    corpus: Corpus, fitting: list[Example], batch: int, word_dropout: float, mixing: float
+    corpus: Corpus, batch: int, word_dropout: float, mixing: float
 ) -> Iterator[tuple[Tensors, Tensors]]:
     """One shuffled epoch, cut to the longest row of each batch.
 
     `mixing` of the rows have their slots filled with others of the same label; some pieces become the unknown one.
     """
-    rows = corpus.encode(corpus.mixed(fitting, mixing))
+    rows = corpus.epoch(mixing)
     for chosen in by_length(torch.from_numpy(rows[0]["attention_mask"]).sum(1), batch):
         inputs, targets = ({k: torch.from_numpy(v)[chosen] for k, v in part.items()} for part in rows)
         longest = int(inputs["attention_mask"].sum(1).max())
@@ -128,7 +128,7 @@ def task(
     return Task(
         model=lambda: SlotModel(shape, vocabulary, *sizes, dropout),
         outputs=tuple(labels),
-        batches=lambda: batches(corpus, corpus.fitting, batch, word_dropout, mixing),
+        batches=lambda: batches(corpus, batch, word_dropout, mixing),
         steps=-(-len(corpus.fitting) // batch),
         loss=lambda outputs, targets: loss(outputs, targets, smoothing),
         metrics=metrics,

@@ -16,9 +16,10 @@ typedef struct {
   const uint8_t *shift; /* 0 to 62 */
   uint16_t values;      /* that come in */
   uint16_t columns;     /* that go out, of one phase */
+  uint16_t apart;       /* rows of factors from a phase to the next: `columns`, or 0 where all have the same */
 } tvmt_scale_rows;
 
-/* phase: which of several sets of `columns` factors, biases and shifts. */
+/* phase: of the token's rows, which one this is; each may have a set of factors, biases and shifts of its own. */
 typedef void (*tvmt_scale_function)(const tvmt_scale_rows *rows, uint32_t phase, const int16_t *values, int8_t *out);
 
 /* sum = factor[k] values[k] */

@@ -16,7 +16,7 @@ TVMT_INLINE int64_t add_pair(int64_t sum, const int16_t *a, const int16_t *b) {
 
 TVMT_CODE_SECTION void tvmt_scale_sums(const tvmt_scale_rows *rows, uint32_t phase, const int16_t *values,
                                        int8_t *out) {
-  const uint32_t first = phase * rows->columns, count = rows->values;
+  const uint32_t first = phase * rows->apart, count = rows->values;
   const int16_t *factor = &rows->factor[first * count];
   for (uint32_t k = 0; k < rows->columns; k++) {
     const int16_t *value = values, *end = &values[count & ~1U];

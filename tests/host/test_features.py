@@ -25,10 +25,11 @@ COMPILERS = [name for name in ("gcc", "clang", "g++") if shutil.which(name)]
 SENSOR = {"kind": "sensor", "channels": 3, "gain": [0.01, -0.5, 2.0], "offset": [0.0, 100.0, -7.5]}
 
 
-def tables_of(description: Spec, phases: int = 1) -> Tables:
-    """Tables for an input that features of ordinary levels fill."""
-    columns = description.columns * phases
-    return build_tables(description, 0.3 + 0.05 * np.arange(columns), np.arange(columns) % 50 - 20)
+def tables_of(description: Spec, phases: int = 1, *, shared: bool = False) -> Tables:
+    """Tables for an input that features of ordinary levels fill; `shared`: all phases have the same scales."""
+    columns = np.arange(description.columns * phases)
+    columns = columns % description.columns if shared else columns
+    return build_tables(description, 0.3 + 0.05 * columns, columns % 50 - 20)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -47,7 +48,7 @@ def test_samples_may_come_in_any_pieces(name: str, tmp_path: Path, monkeypatch: 
             np.testing.assert_array_equal(have, want)
 
 
-@given(audio_specs(), st.integers(0, 2**32 - 1), st.integers(1, 2), st.integers(1, 600))
+@given(audio_specs(), st.integers(0, 2**32 - 1), st.integers(1, 2), st.booleans(), st.integers(1, 600))
 @settings(
     max_examples=5,
     deadline=None,
@@ -55,10 +56,10 @@ def test_samples_may_come_in_any_pieces(name: str, tmp_path: Path, monkeypatch: 
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_description_gives_the_bytes_of_the_twin(
-    monkeypatch: pytest.MonkeyPatch, description: Spec, seed: int, phases: int, chunk: int
+    monkeypatch: pytest.MonkeyPatch, description: Spec, seed: int, phases: int, shared: bool, chunk: int
 ) -> None:
     monkeypatch.setenv("SANITIZE", SANITIZERS)
-    tables = tables_of(description, phases)
+    tables = tables_of(description, phases, shared=shared)
     random = np.random.default_rng(seed)
     recordings = [
         random.integers(-limit, limit, random.integers(600, 3000)).astype(np.int16)
@@ -79,10 +80,12 @@ def test_recordings_too_short_to_be_mirrored_are_refused() -> None:
     assert len(found.rows[1]) == 2
 
 
-@pytest.mark.parametrize("phases", [1, 4])
-def test_raw_samples_give_the_bytes_of_the_twin(phases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("phases", "shared"), [(1, True), (4, False), (4, True)])
+def test_raw_samples_give_the_bytes_of_the_twin(
+    phases: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SANITIZE", SANITIZERS)
-    tables = tables_of(parse_spec(SENSOR), phases)
+    tables = tables_of(parse_spec(SENSOR), phases, shared=shared)
     raw = np.random.default_rng(0).integers(-32768, 32768, (50, 3)).astype(np.int16)
     for chunk in (1, 9, 64):
         found = measure(tables, [raw], on="host", target="qemu-m4", rows=16, chunk=chunk)

@@ -1,8 +1,10 @@
-"""`tvmtiny ablate` for real: trained, compiled, measured on the emulated core; beside the single commands."""
+"""`tvmtiny ablate` for real: trained, compiled, measured on the emulated core; beside `tvmtiny evaluate`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from tvmtiny.cli import app  # noqa: E402  torch may be missing
+from tvmtiny.ablate import run  # noqa: E402  torch may be missing
+from tvmtiny.cli import app  # noqa: E402
 
 pytestmark = pytest.mark.qemu
 
@@ -37,25 +40,23 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"NO_COLOR": "1"})
 
 
-def test_figures_are_those_of_the_single_commands(tmp_path: Path) -> None:
-    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+def test_figures_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, out, kept = tmp_path / "recipe.toml", tmp_path / "out", tmp_path / "kept"
     recipe.write_text(RECIPE)
+    place = types.SimpleNamespace(TemporaryDirectory=lambda **_: contextlib.nullcontext(kept))
+    monkeypatch.setattr(run, "tempfile", place)  # what a run leaves, to be looked at
     result = invoke("ablate", recipe, "-o", out, "--jobs", 1, "--limit", 8, "--json")
     assert result.exit_code == 0, result.output
     rows = {row["variant"]: row for row in json.loads(result.stdout)["rows"]}
     whole = rows["recipe"]["figures"]
     assert "is invalid for input of size" in rows["impossible"]["failure"]
+    trained = json.loads((kept / "result" / "figures.json").read_text())
+    assert trained["test"]["accuracy"] == whole["float accuracy"]["mean"]
 
-    single = tmp_path / "single"
-    assert invoke("compress", recipe, "-o", single).exit_code == 0
-    assert invoke("compile", single, "-o", tmp_path / "model").exit_code == 0
-    found = invoke("evaluate", tmp_path / "model", "--data", single / "test.npz", "--limit", 8, "--json")
+    data = kept / "result" / "test.npz"
+    found = invoke("evaluate", kept / "model", "--data", data, "--limit", 8, "--no-reference", "--json")
     (row,) = json.loads(found.stdout)["rows"]
     assert row["metrics"]["accuracy"] == whole["accuracy"]["mean"]
-    assert (
-        json.loads((single / "figures.json").read_text())["test"]["accuracy"]
-        == whole["float accuracy"]["mean"]
-    )
     for name in ("flash_bytes", "ram_bytes", "weight_bytes"):
         assert row[name] == whole[name]["mean"]
     assert row["instructions"]["p95"] == whole["instructions_p95"]["mean"]

@@ -147,6 +147,7 @@ def test_metadata_describes_the_front_end(keyword: Artifact, motion: Artifact) -
     about = keyword.metadata["features"]
     assert (about["kind"], about["columns"], about["rows"], about["rows_by_token"]) == ("mfcc", 13, 40, 2)
     assert (keyword.directory / about["file"]).is_file()
+    assert about["table_bytes"] < 3 * 128 * 13 * 2  # two frames to a token, one table of cosines
     assert motion.metadata["features"]["kind"] == "sensor"
     page = (ROOT / "docs" / "features.md").read_text("utf-8")
     assert not [field for field in about if f"`{field}`" not in page]

@@ -255,6 +255,20 @@ def test_files_that_are_no_description(tmp_path: Any) -> None:
         load_spec(tmp_path / "bad.toml")
 
 
+@pytest.mark.parametrize("phases", [2, 3])
+def test_frames_of_a_token_with_the_same_scales_share_their_factors(phases: int) -> None:
+    scale, zero_point = 0.3 + 0.05 * np.arange(13), np.arange(13) - 5
+    one = build_tables(spec("digits"), scale, zero_point)
+    shared = build_tables(spec("digits"), np.tile(scale, phases), np.tile(zero_point, phases))
+    apart = build_tables(spec("digits"), np.repeat(scale, phases), np.repeat(zero_point, phases))
+    assert (shared.bytes, shared.scale.phases) == (one.bytes, phases)
+    assert apart.bytes == one.bytes + (phases - 1) * one.scale.bytes
+    pcm = signals(4000)["bursts"]
+    assert isinstance(one, AudioTables)
+    assert isinstance(shared, AudioTables)
+    np.testing.assert_array_equal(audio_rows(shared, pcm), audio_rows(one, pcm))
+
+
 def test_scales_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="differ by orders of magnitude"):
         build_tables(spec("keywords"), np.full(10, 1e-30), np.zeros(10))

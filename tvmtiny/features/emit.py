@@ -152,6 +152,7 @@ def _scale_fields(rows: ScaleRows, values: int) -> dict[str, Any]:
         "shift": "scale_shift",
         "values": values,
         "columns": rows.columns,
+        "apart": rows.apart,
     }
 
 

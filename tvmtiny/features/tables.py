@@ -41,13 +41,15 @@ class ScaleRows:
     """Features to int8: clamp8((bias + factor . values) >> shift).
 
     Attributes:
-        factor: (rows, values), or (rows,) for a factor a value; `phases` sets of rows.
+        factor: (rows, values), or (rows,) for a factor a value; a set of rows for each phase, or one for all.
         bias, shift: (rows,).
+        columns: rows of a set. phases: rows of features to a token.
     """
 
     factor: Array
     bias: Array
     shift: Array
+    columns: int
     phases: int
 
     @property
@@ -56,9 +58,9 @@ class ScaleRows:
         return "tvmt_scale_sums" if self.factor.ndim == 2 else "tvmt_scale_each"
 
     @property
-    def columns(self) -> int:
-        """Rows of one phase."""
-        return len(self.bias) // self.phases
+    def apart(self) -> int:
+        """Rows from a phase's set to the next one's; 0 where all have the same."""
+        return self.columns if len(self.bias) > self.columns else 0
 
     @property
     def bytes(self) -> int:
@@ -206,7 +208,13 @@ def _triangles(spec: AudioSpec) -> tuple[Array, Array, int]:
 
 
 def _scale_rows(factor: Real, offset: Real, phases: int) -> ScaleRows:
-    """Integers for factor . values + offset: each row has the shift that gives its largest factor 15 bits."""
+    """Integers for factor . values + offset: each row has the shift that gives its largest factor 15 bits.
+
+    Phases whose rows are the same get one set.
+    """
+    columns = len(offset) // phases
+    if _repeats(factor, columns) and _repeats(offset, columns):
+        factor, offset = factor[:columns], offset[:columns]
     largest = np.abs(factor).max(axis=1) if factor.ndim == 2 else np.abs(factor)
     exponent = np.frexp(largest)[1]  # largest is below 2**exponent
     shift = _FACTOR_BITS - exponent
@@ -218,8 +226,12 @@ def _scale_rows(factor: Real, offset: Real, phases: int) -> ScaleRows:
         round(math.ldexp(float(o), int(s))) + (1 << int(s) >> 1) for o, s in zip(offset, shift, strict=True)
     ]
     return ScaleRows(
-        np.rint(scaled).astype(np.int64), np.asarray(bias, np.int64), shift.astype(np.int64), phases
+        np.rint(scaled).astype(np.int64), np.asarray(bias, np.int64), shift.astype(np.int64), columns, phases
     )
+
+
+def _repeats(values: Real, columns: int) -> bool:
+    return bool(np.all(values.reshape(-1, columns, *values.shape[1:]) == values[:columns]))
 
 
 def _check_shift(shift: npt.NDArray[np.int64], offset: Sequence[float] | Real) -> None:

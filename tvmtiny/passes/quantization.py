@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,8 +150,9 @@ class Quantization:
             if params is not None and (self._only_projected(param) or qparams.is_uniform(params)):
                 self.scales[f"{param.name}.input"] = KEPT
                 return params
-        values = self.statistics[f"{param.name}.input"].reshape(-1, columns)
-        low, high = values.min(axis=0), values.max(axis=0)
+        period = math.gcd(columns, self.statistics.periods.get(param.name, columns))
+        values = self.statistics[f"{param.name}.input"].reshape(-1, period)
+        low, high = (np.tile(end, columns // period) for end in (values.min(axis=0), values.max(axis=0)))
         if not self._only_projected(param):
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
         return qparams.columns(low, high)

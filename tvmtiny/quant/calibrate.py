@@ -80,15 +80,18 @@ class Statistics:
         traces: Iterable[Trace],
         given: Mapping[str, QuantParams] | None = None,
         inputs: Mapping[str, QuantParams] | None = None,
+        periods: Mapping[str, int] | None = None,
     ) -> None:
         """Collect.
 
         Args:
             traces: of the float module; none where all parameters are given.
             given: of `quant.given.given_parameters`. inputs: of `quant.given.input_params`.
+            periods: of inputs whose columns hold the same again and again, after how many columns.
         """
         self.given = dict(given or {})
         self.inputs = dict(inputs or {})
+        self.periods = dict(periods or {})
         self.inputs |= {
             name.removesuffix(INPUT): params for name, params in self.given.items() if name.endswith(INPUT)
         }

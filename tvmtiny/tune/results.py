@@ -27,7 +27,7 @@ LEAST_SHARE = 0.005
 
 WEIGHTS = {
     "latency": {"cycles": 1.0},
-    "flash": {"cycles": 0.1, "flash": 1.0, "scratch": 0.02},
+    "flash": {"cycles": 0.05, "flash": 1.0, "scratch": 0.02},
     "balanced": {"cycles": 4.0, "flash": 2.0, "scratch": 1.0},
 }
 """What each per cent counts in an objective, in cycles, flash and scratch memory relative to the rules' schedule."""

@@ -1,50 +1,33 @@
-"""Train the motion model: shoulder exercises from windows of a smartwatch's accelerometer and gyroscope.
-
-    python examples/motion/train.py
+"""Shoulder exercises from windows of a smartwatch's accelerometer and gyroscope, for recipes.
 
 The data is the watch data set inside the pip package seglearn==1.2.5: 140 recordings at 50 Hz of ten people
-doing seven exercises with either arm (Burns et al., 2018, https://arxiv.org/abs/1802.01489). Subjects 8 to 10
-are held out and measured once a seed, after training; subject 7 selects the seed that ships. Writes
-labels.txt, model.onnx, calibration.npz, sample.npz and figures.json; `--export-test FILE` writes the held-out
-windows and their labels instead.
+doing seven exercises with either arm (Burns et al., 2018, https://arxiv.org/abs/1802.01489). Subjects 8 to 10 are
+the test split, subject 7 is the selection split.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import (  # noqa: E402  the line above makes it importable
-    EncoderLayer,
-    EncoderShape,
-    Recipe,
-    accuracy,
-    export_onnx,
-    fit,
-    parser,
-    set_seed,
-    train_seeds,
-    write_figures,
-)
+from common import EncoderLayer, EncoderShape
+
+from tvmtiny.compress.task import Arrays, Split, Task, Tensors
+from tvmtiny.errors import EnvironmentProblem
 
 WINDOW, STRIDE, AXES, PATCH = 128, 64, 6, 4
-HELD_OUT, SELECTION = (8, 9, 10), (7,)
-SHAPE = EncoderShape(tokens=WINDOW // PATCH, embedding=32, heads=2, feed_forward=64, layers=2)
-RECIPE = Recipe(
-    epochs=30, batch=64, learning_rate=2e-3, weight_decay=0.1, dropout=0.1, label_smoothing=0.1, warmup=0.1
-)
-CALIBRATION_WINDOWS, SAMPLES_PER_CLASS = 112, 2
+TRAINING, SELECTION, HELD_OUT = (1, 2, 3, 4, 5, 6), (7,), (8, 9, 10)
+CALIBRATION_PER_CLASS = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +77,12 @@ class Recordings:
         ]
         return np.stack([cut for cut, _ in cuts]), np.array([label for _, label in cuts], np.int64)
 
+    def split(self) -> Split:
+        """Every window, in an order in which the first ones are of all classes."""
+        windows, labels = self.windows()
+        order = np.random.default_rng(0).permutation(len(labels))
+        return Split({"window": windows[order]}, {"labels": labels[order]})
+
 
 def load() -> tuple[Recordings, list[str]]:
     """The watch data set and the names of its classes.
@@ -102,13 +91,12 @@ def load() -> tuple[Recordings, list[str]]:
     """
     spec = find_spec("seglearn")
     if spec is None or spec.origin is None:
-        raise SystemExit("the data is in the package seglearn: pip install seglearn==1.2.5")
+        raise EnvironmentProblem("The data is in the package seglearn.", "pip install seglearn==1.2.5")
     path = Path(spec.origin).parent / "data" / "watch_dataset.npy"
     data = np.load(path, allow_pickle=True).item()
     values = [np.asarray(x, np.float32) for x in data["X"]]
-    return Recordings(values, np.asarray(data["y"], np.int64), np.asarray(data["subject"])), list(
-        data["y_labels"]
-    )
+    recordings = Recordings(values, np.asarray(data["y"], np.int64), np.asarray(data["subject"]))
+    return recordings, list(data["y_labels"])
 
 
 class MotionModel(nn.Module):
@@ -118,12 +106,11 @@ class MotionModel(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, mean: Tensor, deviation: Tensor, classes: int, shape: EncoderShape, dropout: float
+        self, mean: np.ndarray, deviation: np.ndarray, classes: int, shape: EncoderShape, dropout: float
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
-        self.shape = shape
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("deviation", torch.from_numpy(deviation))
         self.embed = nn.Linear(PATCH * AXES, shape.embedding)
         self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
         self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
@@ -134,10 +121,11 @@ class MotionModel(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         """window float32 [B, 128, 6] in the sensor's units; returns logits [B, classes]."""
         x = (window - self.mean) / self.deviation
-        x = self.embed(x.reshape(-1, self.shape.tokens, PATCH * AXES)) + self.positions
+        x = self.embed(x.reshape(-1, len(self.positions), PATCH * AXES)) + self.positions
         for layer in self.layers:
             x = layer(x, None)
-        return self.classifier(self.dropout(x.mean(1)))
+        logits: Tensor = self.classifier(self.dropout(x.mean(1)))
+        return logits
 
 
 def rotations(count: int, limit: float, generator: np.random.Generator) -> np.ndarray:
@@ -179,41 +167,27 @@ def augment(
 
 
 def batches(
-    data: Recordings, mean: np.ndarray, deviation: np.ndarray, steps: int, seed: np.random.Generator
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    data: Recordings, mean: np.ndarray, deviation: np.ndarray, steps: int, batch: int
+) -> Iterator[tuple[Tensors, Tensors]]:
     """One epoch of augmented windows; recordings are drawn in proportion to their length."""
+    generator = np.random.default_rng(random.getrandbits(32))  # a recipe seeds `random` anew in each epoch
     lengths = np.array([len(v) for v in data.values], np.float64)
     for _ in range(steps):
-        chosen = seed.choice(len(lengths), RECIPE.batch, p=lengths / lengths.sum())
-        speeds = seed.uniform(1 - AUGMENTATION.speed, 1 + AUGMENTATION.speed, RECIPE.batch)
-        windows = np.stack([draw(data.values[i], s, seed) for i, s in zip(chosen, speeds, strict=True)])
-        windows = augment(windows, mean, deviation, AUGMENTATION, seed)
-        yield (torch.from_numpy(windows),), torch.from_numpy(data.labels[chosen])
+        chosen = generator.choice(len(lengths), batch, p=lengths / lengths.sum())
+        speeds = generator.uniform(1 - AUGMENTATION.speed, 1 + AUGMENTATION.speed, batch)
+        windows = np.stack([draw(data.values[i], s, generator) for i, s in zip(chosen, speeds, strict=True)])
+        windows = augment(windows, mean, deviation, AUGMENTATION, generator)
+        yield {"window": torch.from_numpy(windows)}, {"labels": torch.from_numpy(data.labels[chosen])}
 
 
-def train_one(
-    seed: int, fitting: Recordings, parts: list[tuple[Tensor, Tensor]], classes: int
-) -> tuple[nn.Module, list[float]]:
-    """Train one seed; returns the model and its accuracy on each of `parts` (windows, labels)."""
-    set_seed(seed)
-    values = np.concatenate(fitting.values)
-    mean, deviation = values.mean(0), values.std(0)
-    model = MotionModel(torch.from_numpy(mean), torch.from_numpy(deviation), classes, SHAPE, RECIPE.dropout)
-    steps = len(values) // STRIDE // RECIPE.batch
-    generator = np.random.default_rng(seed)
-    fit(model, lambda: batches(fitting, mean, deviation, steps, generator), steps, RECIPE)
-    return model, [accuracy(model, (windows,), labels) for windows, labels in parts]
-
-
-def choose(data: Recordings, clip: float, per_class: int, seed: int) -> np.ndarray:
-    """Windows for calibration or samples, as many of each class, none with a value beyond `clip` deviations.
+def choose(data: Recordings, mean: np.ndarray, deviation: np.ndarray, per_class: int) -> np.ndarray:
+    """Windows for calibration, as many of each class, none with a value beyond what training clamps.
 
     The model was trained on inputs clamped there, so an int8 input range need not reach further.
     """
-    values = np.concatenate(data.values)
     windows, labels = data.windows()
-    inside = np.abs((windows - values.mean(0)) / values.std(0)).max(axis=(1, 2)) <= clip
-    generator = np.random.default_rng(seed)
+    inside = np.abs((windows - mean) / deviation).max(axis=(1, 2)) <= AUGMENTATION.clip
+    generator = np.random.default_rng(0)
     rows = [
         generator.choice(np.flatnonzero(inside & (labels == label)), per_class, replace=False)
         for label in range(labels.max() + 1)
@@ -221,67 +195,39 @@ def choose(data: Recordings, clip: float, per_class: int, seed: int) -> np.ndarr
     return windows[np.concatenate(rows)]
 
 
-def as_tensors(data: Recordings) -> tuple[Tensor, Tensor]:
-    """The windows and labels of recordings as tensors."""
-    windows, labels = data.windows()
-    return torch.from_numpy(windows), torch.from_numpy(labels)
+def metrics(outputs: Arrays, targets: Arrays) -> dict[str, float]:
+    """The share of windows whose largest logit is that of their exercise."""
+    return {"accuracy": float((outputs["logits"].argmax(1) == targets["labels"]).mean())}
 
 
-def write_models(output: Path, seeds: int, data: Recordings, labels: list[str]) -> None:
-    """Train, choose, export and write everything that the example ships."""
-    training = tuple(s for s in range(1, 11) if s not in HELD_OUT + SELECTION)
-    fitting, selection, test = data.of(training), data.of(SELECTION), data.of(HELD_OUT)
-    parts = [as_tensors(selection), as_tensors(test)]
-
-    def one(seed: int) -> tuple[nn.Module, float, float]:
-        model, scores = train_one(seed, fitting, parts, len(labels))
-        return model, scores[0], scores[1]
-
-    model, results = train_seeds(seeds, one)
-    clip = AUGMENTATION.clip
-    calibration = choose(fitting, clip, CALIBRATION_WINDOWS // len(labels), seed=0)
-    np.savez_compressed(output / "calibration.npz", window=calibration)
-    np.savez_compressed(output / "sample.npz", window=choose(selection, clip, SAMPLES_PER_CLASS, seed=0))
-    (output / "labels.txt").write_text("\n".join(labels) + "\n")
-    error, size = export_onnx(model, {"window": parts[1][0]}, output / "model.onnx")
-    facts: dict[str, Any] = {
-        "test_data": "windows of subjects 8 to 10",
-        "recordings": {
-            "fit": len(fitting.values),
-            "selection": len(selection.values),
-            "test": len(test.values),
-        },
-        "rows": {"fit": len(fitting.windows()[1]), "selection": len(parts[0][1]), "test": len(parts[1][1])},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "model_bytes": size,
-        "export_error": error,
-        "shape": vars(SHAPE) | {"classes": len(labels), "patch": PATCH},
-        "recipe": vars(RECIPE),
-        "augmentation": vars(AUGMENTATION),
-    }
-    write_figures(output / "figures.json", results, facts)
-    print(f"model.onnx: {size:,} bytes, onnxruntime differs from torch by {error:.1e}")
-
-
-def main() -> None:
-    """Command line."""
-    arguments = parser((__doc__ or "").splitlines()[0])
-    arguments.add_argument(
-        "--export-test", type=Path, metavar="FILE", help="write the held-out windows and stop"
-    )
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
+def task(
+    seed: int,
+    embedding: int = 32,
+    heads: int = 2,
+    feed_forward: int = 64,
+    layers: int = 2,
+    dropout: float = 0.1,
+    smoothing: float = 0.1,
+    batch: int = 64,
+) -> Task:
+    """The task for a shape of the model; `smoothing`: of the labels in the loss."""
     data, labels = load()
-    if args.export_test:
-        windows, indices = data.of(HELD_OUT).windows()
-        args.export_test.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(args.export_test, window=windows, labels=indices)
-        print(f"{args.export_test}: {len(indices)} windows")
-        return
-    output: Path = args.output or HERE
-    output.mkdir(parents=True, exist_ok=True)
-    write_models(output, args.seeds, data, labels)
-
-
-if __name__ == "__main__":
-    main()
+    fitting = data.of(TRAINING)
+    values = np.concatenate(fitting.values)
+    mean, deviation = values.mean(0), values.std(0)
+    steps = len(values) // STRIDE // batch
+    shape = EncoderShape(WINDOW // PATCH, embedding, heads, feed_forward, layers)
+    return Task(
+        model=lambda: MotionModel(mean, deviation, len(labels), shape, dropout),
+        outputs=("logits",),
+        batches=lambda: batches(fitting, mean, deviation, steps, batch),
+        steps=steps,
+        loss=lambda outputs, targets: nn.functional.cross_entropy(
+            outputs["logits"], targets["labels"], label_smoothing=smoothing
+        ),
+        metrics=metrics,
+        selection=data.of(SELECTION).split(),
+        test=data.of(HELD_OUT).split(),
+        calibration={"window": choose(fitting, mean, deviation, CALIBRATION_PER_CLASS)},
+        files={"labels": labels},
+    )
