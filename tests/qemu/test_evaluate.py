@@ -215,8 +215,9 @@ def test_a_baseline_fails_what_got_worse(joint: Artifact, data: Path, tmp_path: 
     figures["ram_bytes"] -= 8
     figures["flash_bytes"] += 100
     baseline.write_text(json.dumps(contents))
-    worse = invoke(*usual, "--check", baseline)
+    worse = invoke(*usual, "--check", baseline, "--save", baseline)
     assert worse.exit_code == 1
+    assert json.loads(baseline.read_text()) == contents  # what is worse becomes no baseline
     rows = {figure: line for line in worse.stdout.splitlines() for figure in figures if f" {figure} " in line}
     assert {figure for figure, line in rows.items() if "REGRESSED" in line} == {name, "ram_bytes"}
     assert "tolerated" in rows["instructions_p50"]
@@ -247,6 +248,8 @@ def test_a_baseline_of_something_else_is_refused(joint: Artifact, data: Path, tm
         return str(result.stderr)
 
     assert "other data" in refused(data_sha256="")
+    assert "made with 10 samples, these figures with 12" in refused(samples=10)
+    assert "has no figures" in refused(rows=[])
     assert "no baseline of format 1" in refused(format=7)
     assert "tolerance 'accurcy'" in refused(tolerances={"accurcy": 0.1})
     assert "tolerance 'metrics' = -1" in refused(tolerances={"metrics": -1})
