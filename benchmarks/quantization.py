@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,31 +73,18 @@ def intent(data: Path, seed: int) -> Task:
 
 
 def motion(data: Path, seed: int) -> Task:
-    """The task of examples/motion."""
+    """The task of examples/motion, with the model that ships in place of an untrained one."""
     sys.path.insert(0, str(EXAMPLES / "motion"))
-    import train
+    from task import task
 
-    recordings, _ = train.load()
-    chosen = tuple(s for s in range(1, 11) if s not in train.HELD_OUT + train.SELECTION)
-    fitting = recordings.of(chosen)
-    values = np.concatenate(fitting.values)
-    steps, generator = len(values) // train.STRIDE // train.RECIPE.batch, np.random.default_rng(seed)
-    windows = {"selection": recordings.of(train.SELECTION), "test": recordings.of(train.HELD_OUT)}
-    parts = {
-        name: dict(zip(("window", "labels"), part.windows(), strict=True)) for name, part in windows.items()
-    }
-
-    def batches() -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-        for (window,), classes in train.batches(fitting, values.mean(0), values.std(0), steps, generator):
-            yield {"window": window}, {"labels": classes}
-
-    return _task("motion", batches, steps, parts)
+    own = task(seed)
+    return dataclasses.replace(own, model=_shipped("motion", list(own.calibration)))
 
 
 def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
     calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
     return Task(
-        model=lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), list(calibration)),
+        model=_shipped(name, list(calibration)),
         outputs=("logits",),
         batches=batches,
         steps=steps,
@@ -107,6 +94,11 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
         test=_split(parts["test"]),
         calibration=calibration,
     )
+
+
+def _shipped(name: str, inputs: list[str]) -> Callable[[], FusedModule]:
+    """Makes the model that an example ships."""
+    return lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), inputs)
 
 
 def _shortened(task: Task, batches: int | None) -> Task:

@@ -247,6 +247,14 @@ def command(
             help="Take the mean error that rounded weights make on calibration data off biases.",
         ),
     ] = False,
+    smooth: Annotated[
+        bool,
+        typer.Option(
+            "--smooth",
+            help="Move outlier columns of activations into weights, where calibration data says that it helps: the "
+            "same float model, rounded with less error.",
+        ),
+    ] = False,
     scales: Annotated[
         Path | None,
         typer.Option(
@@ -341,6 +349,7 @@ def command(
             layer_weights=parse_layer_weights(layer_weights or []),
             rounding=rounding.value,
             bias_correction=bias_correction,
+            smooth=smooth,
             scales=scales,
             compress_weights=compress_weights.value,
             decode=decode.value,

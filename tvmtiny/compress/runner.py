@@ -17,6 +17,7 @@ from tvmtiny.compress.directory import CHECKPOINTS, write_result
 from tvmtiny.compress.export import check_export, estimate, to_onnx
 from tvmtiny.compress.options import compile_options
 from tvmtiny.compress.progress import Listener, Progress, check_place
+from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.recipe import Recipe
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import fit, set_seed
@@ -74,6 +75,11 @@ class Result:
     options: dict[str, Any]
     export_error: float
     directory: Path
+
+    @property
+    def computes_integers(self) -> bool:
+        """Whether metrics are those of the integers of the generated C: after quantization-aware training."""
+        return isinstance(self.module, QuantizedModule)
 
 
 def run_recipe(
