@@ -206,7 +206,13 @@ def test_the_decoder_has_the_same_numbers(header: str, name: str, value: int) ->
     text = (folder / f"{header}.h").read_text("utf-8")
     defined = dict(re.findall(r"^#define (\w+) ([^/\n]+?) *(?:/\*.*)?$", text, re.MULTILINE))
     entries = defined.get("TVMT_HUFFMAN_ENTRIES", "")
-    assert sum(int(part) for part in defined[name].strip("()").replace("TVMT_HUFFMAN_ENTRIES", entries).split("+")) == value
+    assert (
+        sum(
+            int(part)
+            for part in defined[name].strip("()").replace("TVMT_HUFFMAN_ENTRIES", entries).split("+")
+        )
+        == value
+    )
 
 
 def test_what_a_decoder_would_eat_up_stays_plain() -> None:

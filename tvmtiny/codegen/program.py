@@ -202,7 +202,9 @@ def build_program(
     buffers = _buffers(calls, inputs, outputs, (*state, *([] if ready is None else [ready])))
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
     run = tuple(call for call in calls if not call.function.boot)
-    return Program(run, tuple(binder.constants.values()), inputs, outputs, planned, state, boot, ready, storage)
+    return Program(
+        run, tuple(binder.constants.values()), inputs, outputs, planned, state, boot, ready, storage
+    )
 
 
 def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] | None = None) -> Tensor:

@@ -65,7 +65,9 @@ class Code:
         """The best code that `lengths` can state for bytes of which there are `histogram` (256,), at least one."""
         used = np.flatnonzero(histogram)
         bits = code_lengths(histogram[used])
-        if np.all(bits == 8) and len(bits) == 256:  # a byte cannot count them; such bytes become no shorter anyway
+        if (
+            np.all(bits == 8) and len(bits) == 256
+        ):  # a byte cannot count them; such bytes become no shorter anyway
             by_weight = np.argsort(histogram[used], kind="stable")
             bits[by_weight[-1]], bits[by_weight[:2]] = 7, 9
         order = np.lexsort((used, bits))
