@@ -75,29 +75,21 @@ def intent(data: Path, seed: int) -> Task:
 def motion(data: Path, seed: int) -> Task:
     """The task of examples/motion."""
     sys.path.insert(0, str(EXAMPLES / "motion"))
-    import train
+    import task
 
-    recordings, _ = train.load()
-    chosen = tuple(s for s in range(1, 11) if s not in train.HELD_OUT + train.SELECTION)
-    fitting = recordings.of(chosen)
-    values = np.concatenate(fitting.values)
-    steps, generator = len(values) // train.STRIDE // train.RECIPE.batch, np.random.default_rng(seed)
-    windows = {"selection": recordings.of(train.SELECTION), "test": recordings.of(train.HELD_OUT)}
-    parts = {
-        name: dict(zip(("window", "labels"), part.windows(), strict=True)) for name, part in windows.items()
-    }
+    return dataclasses.replace(task.task(seed), **_model("motion"))
 
-    def batches() -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-        for (window,), classes in train.batches(fitting, values.mean(0), values.std(0), steps, generator):
-            yield {"window": window}, {"labels": classes}
 
-    return _task("motion", batches, steps, parts)
+def _model(name: str) -> dict[str, Any]:
+    """The shipped model of an example, and its calibration data."""
+    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
+    model = EXAMPLES / name / "model.onnx"
+    return {"model": lambda: FusedModule(fuse(model), list(calibration)), "calibration": calibration}
 
 
 def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
-    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
     return Task(
-        model=lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), list(calibration)),
+        **_model(name),
         outputs=("logits",),
         batches=batches,
         steps=steps,
@@ -105,7 +97,6 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
         metrics=_accuracy,
         selection=_split(parts["selection"]),
         test=_split(parts["test"]),
-        calibration=calibration,
     )
 
 

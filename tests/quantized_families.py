@@ -21,10 +21,20 @@ from tvmtiny.passes.weight_types import weight_types
 
 
 @functools.cache
+def family_onnx(name: str) -> bytes:
+    """A family's ONNX file."""
+    with tempfile.TemporaryDirectory() as directory:
+        family = FAMILIES[name]
+        return onnx_file(family, family.module(), Path(directory) / "model.onnx").read_bytes()
+
+
+@functools.cache
 def fused_family(name: str) -> tvm.IRModule:
     """The fused module of a family's ONNX file."""
     with tempfile.TemporaryDirectory() as directory:
-        return fuse(onnx_file(FAMILIES[name], FAMILIES[name].module(), Path(directory) / "model.onnx"))
+        path = Path(directory) / "model.onnx"
+        path.write_bytes(family_onnx(name))
+        return fuse(path)
 
 
 def family_task(name: str) -> Task:
@@ -38,8 +48,9 @@ def family_task(name: str) -> Task:
     )  # fmt: skip
 
 
+@functools.cache
 def quantized_family(name: str, weights: str = "int4") -> tuple[QuantizedModule, Task]:
-    """A family after a step of training, so that nothing is as calibration left it."""
+    """A family after a step of training, so that nothing is as calibration left it; the same one at each call."""
     fused, task = fused_family(name), family_task(name)
     _, statistics = calibrate(fused, task)
     types = weight_types(fused, weights)

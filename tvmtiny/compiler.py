@@ -15,6 +15,7 @@ import tvm
 
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
+from tvmtiny.calibration import Calibration, calibrate, smoothed
 from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
@@ -39,12 +40,12 @@ from tvmtiny.options import ModelOptions
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.quant import verification
-from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
-from tvmtiny.quant.given import PROBES, given_parameters, input_params, is_given, random_batch
+from tvmtiny.quant.calibrate import Trace
+from tvmtiny.quant.given import input_params, is_given, random_batch
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.quant.reference import IntegerModel, integer_inputs, without_absent_rows
 from tvmtiny.quant.report import Quality
-from tvmtiny.quant.scales import ScaleSource, read_scales
+from tvmtiny.quant.scales import ScaleSource
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target, load_target
 from tvmtiny.tokenizer.attach import AttachedTokenizer, attach_tokenizer
@@ -86,6 +87,7 @@ def compile(  # noqa: A001 - the verb of the command line
     scales: ScaleSource | None = None,
     rounding: str = "auto",
     bias_correction: bool = False,
+    smooth: bool = False,
     tuned: str = "balanced",
     verify: Path | str | Mapping[str, Array] | None = None,
     dump_dir: Path | str | None = None,
@@ -123,6 +125,7 @@ def compile(  # noqa: A001 - the verb of the command line
         rounding: of weights, one of `quant.qparams.ROUNDINGS`: "nearest"; "gptq", by calibration data; "auto", which
             is "gptq" for int4.
         bias_correction: whether biases take off the mean error that the rounding of weights makes in calibration.
+        smooth: whether outlier columns of activations may move into weights (`passes.smooth`).
         tuned: which records of `tvmtiny tune` decide on schedules, by their objective: "latency" (which may store
             weights as int16), "flash", "balanced"; "none" for the rules alone.
         verify: data as for `calibration`, `labels` too if there are any, over which float and integer model are
@@ -147,6 +150,7 @@ def compile(  # noqa: A001 - the verb of the command line
         layer_weights=layer_weights,
         rounding=rounding,
         bias_correction=bias_correction,
+        smooth=smooth,
         compress_weights=compress_weights,
         decode=decode,
         residual=residual,
@@ -162,6 +166,7 @@ def compile(  # noqa: A001 - the verb of the command line
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
     _require_data(calibration or scales, module)
+    _check_smooth(smooth, scales, module)
     with stages("fuse"):
         fused = stages.dump("fused", options.fuse(module))
         check_fused(fused)
@@ -179,21 +184,30 @@ def compile(  # noqa: A001 - the verb of the command line
         choice = choose_features(features, specs, has_length=length_input is not None)
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
-        float_model = FloatModel(fused)
-        traces = list(run_all(float_model, batch.arrays, batch.n_tokens))
-        probes = random_batch(specs, inputs, tokens, PROBES)
-        given = given_parameters(module, float_model, probes) | read_scales(scales, traces[0].values)
-        statistics = Statistics([] if calibration is None else traces, given, inputs, _periods(choice))
+        found = calibrate(
+            module,
+            fused,
+            specs,
+            tokens,
+            batch,
+            scales,
+            by_scales=calibration is None,
+            periods=_periods(choice),
+        )
+    if smooth:
+        fused, found = _smoothed(fused, found, batch, options, stages)
     with stages("quantize"):
-        quantized = options.quantize(fused, statistics)
+        quantized = options.quantize(fused, found.statistics)
         stages.dump("quantized", quantized.module)
         stepped, deployed = options.in_steps(quantized)
     program, rule = build_tuned(deployed, board, prefix, microkernels, stages, tuned, options.storage)
     check_flash(program, board)
     front_end = _front_end(choice, program, quantized, microkernels)
     with stages("check"):
-        source = check_source(opened.model, batch, length_input, tokens, [trace.outputs for trace in traces])
-        references, quality = _references(quantized, specs, batch, traces)
+        source = check_source(
+            opened.model, batch, length_input, tokens, [trace.outputs for trace in found.traces]
+        )
+        references, quality = _references(quantized, specs, batch, found.traces)
         quality |= {
             "source": source,
             "data": _data(calibration),
@@ -202,7 +216,9 @@ def compile(  # noqa: A001 - the verb of the command line
         }
         if checked is not None:
             how = _setup(fused, quantized, batch, range_method, calibration)
-            quality["verification"] = verification.verify(quantized, float_model, specs, checked, names, how)
+            quality["verification"] = verification.verify(
+                quantized, found.float_model, specs, checked, names, how
+            )
     with stages("write"):
         info = _info(
             prefix,
@@ -257,6 +273,22 @@ def _references(
             for name, values in found.outputs.items():
                 values.append(without_absent_rows(results[name], n, quantized.max_tokens))
     return found, quality.report()
+
+
+def _smoothed(
+    fused: tvm.IRModule, found: Calibration, batch: Batch, options: ModelOptions, stages: Stages
+) -> tuple[tvm.IRModule, Calibration]:
+    with stages("smooth"):
+        result, smoother = smoothed(fused, found, batch, options)
+        return stages.dump("smoothed", result), smoother
+
+
+def _check_smooth(smooth: bool, scales: ScaleSource | None, imported: tvm.IRModule) -> None:
+    if smooth and (scales is not None or is_given(imported)):
+        raise UserError(
+            "--smooth changes the tensors that scales were given for.",
+            "Leave it out for a model that comes with scales, or leave out --scales.",
+        )
 
 
 def _require_data(calibration: Data | ScaleSource | None, imported: tvm.IRModule) -> None:

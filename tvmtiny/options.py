@@ -12,6 +12,7 @@ from tvmtiny.passes import fold_query_key
 from tvmtiny.passes.int16_layers import RESIDUALS
 from tvmtiny.passes.pipeline import fusion_passes
 from tvmtiny.passes.quantize import QuantizedModel, quantize
+from tvmtiny.passes.smooth import smooth
 from tvmtiny.passes.step import SteppedModel
 from tvmtiny.passes.step import step as run_in_steps
 from tvmtiny.passes.weight_types import weight_types
@@ -41,6 +42,7 @@ class ModelOptions:
     layer_weights: Mapping[str, str] | None = None
     rounding: str = "auto"
     bias_correction: bool = False
+    smooth: bool = False
     compress_weights: str = AS_THEY_ARE.form
     decode: str = AS_THEY_ARE.place
     residual: str = "int8"
@@ -91,6 +93,10 @@ class ModelOptions:
     def weight_types(self, fused: tvm.IRModule) -> dict[str, str]:
         """The type in which each matrix is quantized; int16 are the values of int8."""
         return weight_types(fused, "int4" if self.weights == "int4" else "int8", self.layer_weights)
+
+    def smoothed(self, fused: tvm.IRModule, statistics: Statistics) -> tvm.IRModule:
+        """The fused float module with smoother tensors."""
+        return smooth(fused, statistics, self.weight_types(fused), self.range_method)
 
     def quantize(self, fused: tvm.IRModule, statistics: Statistics) -> QuantizedModel:
         """The integer model of whole sequences."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +15,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from family_models import FAMILIES, onnx_file  # noqa: E402  torch may be missing
-from quantized_families import quantized_family, tensors  # noqa: E402
+from family_models import FAMILIES  # noqa: E402  torch may be missing
+from quantized_families import family_onnx, fused_family, quantized_family, tensors  # noqa: E402
 from recipe_task import task as recipe_task  # noqa: E402
 
 import tvmtiny  # noqa: E402
+from tvmtiny.cli.compress import _show  # noqa: E402
 from tvmtiny.compress.export import check_export, to_onnx  # noqa: E402
-from tvmtiny.compress.fused_module import FusedModule, fuse  # noqa: E402
+from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
 from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.qat import FineTuning, qat  # noqa: E402
 from tvmtiny.compress.quantized_module import _Round  # noqa: E402
+from tvmtiny.compress.runner import Result  # noqa: E402
 from tvmtiny.frontend.data import load_samples  # noqa: E402
 from tvmtiny.runner import run  # noqa: E402
 
@@ -31,7 +35,7 @@ from tvmtiny.runner import run  # noqa: E402
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, Any, list[Event]]:
     """The task of the recipes' tests, its model after three epochs on int4, and what was reported."""
-    task, events = recipe_task(0), []
+    task, events = recipe_task(0, width=8, heads=2, hidden=16, layers=1), []
     torch.manual_seed(0)
     train = FineTuning(epochs=3, learning_rate=5e-3)
     options = {
@@ -81,11 +85,11 @@ def test_the_c_gives_the_integers_of_the_trained_module(trained: Any, tmp_path: 
     assert np.allclose(task.predict(module, inputs)["logits"], integers * scale, rtol=1e-6)
 
 
-def test_a_fused_module_is_the_model_it_was_made_of(tmp_path: Any) -> None:
+def test_a_fused_module_is_the_model_it_was_made_of() -> None:
     family = FAMILIES["joint_bert"]
-    path, samples = onnx_file(family, family.module(), tmp_path / "model.onnx"), family.samples()
-    found = FusedModule(fuse(path), family.inputs)(*tensors(samples).values())
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    samples = family.samples()
+    found = FusedModule(fused_family("joint_bert"), family.inputs)(*tensors(samples).values())
+    session = onnxruntime.InferenceSession(family_onnx("joint_bert"), providers=["CPUExecutionProvider"])
     present = np.arange(samples["attention_mask"].shape[1]) < samples["attention_mask"].sum(1)[:, None]
     rows = [session.run(None, {k: x[i : i + 1] for k, x in samples.items()}) for i in range(len(present))]
     for place, values in enumerate(found):
@@ -98,10 +102,27 @@ def test_copies_and_pickles_compute_the_same() -> None:
     module, task = quantized_family("id_mask")
     inputs = tensors(task.calibration).values()
     expected = module.integers(*inputs)["logits"]
-    other, _ = quantized_family("id_mask")
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05)
+    assert not torch.equal(other.integers(*inputs)["logits"], expected)
     other.load_state_dict(module.state_dict())
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), other):
         assert torch.equal(copied.integers(*inputs)["logits"], expected)
+
+
+def test_figures_of_trained_integers_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    module, task = quantized_family("id_mask")
+    result = Result(
+        module=module, task=task, stages=(), test={"accuracy": 0.5}, options={}, export_error=0.0, directory=Path()
+    )  # fmt: skip
+    for found, title in (
+        (result, "The integers of the C"),
+        (dataclasses.replace(result, module=module.float_form()), "Float model"),
+    ):
+        _show([], found, "host")
+        assert f"{title}, on 40 test samples: accuracy 50.00 %" in capsys.readouterr().out
 
 
 def test_batches_may_be_cut_to_their_longest_sequence() -> None:

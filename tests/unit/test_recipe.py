@@ -192,7 +192,9 @@ def test_a_result_compiles_with_nothing_by_hand(tmp_path: Path) -> None:
     path, out = write(tmp_path, TASK + "[train]\nepochs = 1\n" + COMPILE), tmp_path / "out"
     found = CliRunner().invoke(app, ["compress", str(path), "-o", str(out), "--json"])
     assert found.exit_code == 0, found.output
-    row = json.loads(found.stdout)["rows"][-1]
+    made = json.loads(found.stdout)
+    row = made["rows"][-1]
+    assert made["test_of"] == "float"
     compiled = CliRunner().invoke(app, ["compile", str(out), "-o", str(tmp_path / "c"), "--json"])
     assert compiled.exit_code == 0, compiled.output
     report = json.loads(compiled.stdout)

@@ -92,6 +92,7 @@ def _report(stages: list[Stage], result: Result | None, seed: int) -> dict[str, 
         "seed": seed,
         "directory": result.directory,
         "test": result.test,
+        "test_of": "integers" if result.computes_integers else "float",
         "export_error": result.export_error,
         "rows": rows,
     }
@@ -106,7 +107,8 @@ def _show(stages: list[Stage], result: Result | None, target: str) -> None:
         console.show("Dry run: sizes only. Steps that choose by trained weights chose by untrained ones.")
         return
     figures = ", ".join(f"{name} {100 * value:.2f} %" for name, value in result.test.items())
-    console.show(f"In torch, on {len(result.task.test)} test samples: {figures}")
+    what = "The integers of the C" if result.computes_integers else "Float model"
+    console.show(f"{what}, on {len(result.task.test)} test samples: {figures}")
     console.show_plain(f"Result: {result.directory}; next: tvmtiny compile {result.directory}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,10 @@ from tvmtiny.compress.batched import BatchedModel
 from tvmtiny.compress.task import Arrays, Split, Task
 from tvmtiny.frontend.data import Batch, check_arrays, input_specs
 from tvmtiny.passes.quantize import QuantizedModel
+from tvmtiny.passes.smooth import smooth
+from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.noise import snr_db
 from tvmtiny.quant.reference import integer_inputs
 
 Array = npt.NDArray[Any]
@@ -27,6 +29,14 @@ def calibrate(fused: tvm.IRModule, task: Task) -> tuple[list[Trace], Statistics]
     samples = batch(fused, task.calibration)
     traces = list(run_all(FloatModel(fused), samples.arrays, samples.n_tokens))
     return traces, Statistics(traces)
+
+
+def smoother(
+    fused: tvm.IRModule, statistics: Statistics, task: Task, types: WeightTypes, method: str
+) -> tuple[tvm.IRModule, Statistics]:
+    """A fused module with smoother tensors, as `compile --smooth` makes it, and what calibration finds of it."""
+    found = smooth(fused, statistics, types, method)
+    return found, calibrate(found, task)[1]
 
 
 def batch(fused: tvm.IRModule, inputs: Arrays) -> Batch:
@@ -84,8 +94,5 @@ class Judge:
         if wanted.ndim == 3:
             present = np.arange(wanted.shape[1]) < self._lengths[:, None]
             found, wanted = found[present], wanted[present]
-        signal, noise = (
-            np.sum(wanted.astype(np.float64) ** 2),
-            np.sum((found - wanted).astype(np.float64) ** 2),
-        )
-        return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))
+        noise = np.sum((found - wanted).astype(np.float64) ** 2)
+        return snr_db(np.sum(wanted.astype(np.float64) ** 2), noise)

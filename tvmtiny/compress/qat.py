@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tvmtiny.compress.calibrated import calibrate
+from tvmtiny.compress.calibrated import calibrate, smoother
 from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
@@ -65,6 +65,8 @@ def qat(
     types = weight_types(fused, weights, known.get("layer_weights"))
     residual = residual or known.get("residual", "int8")
     _, statistics = calibrate(fused, task)
+    if known.get("smooth"):
+        fused, statistics = smoother(fused, statistics, task, types, range_method)
     begin = quantize(fused, statistics, range_method, residual, types, rounding=start)
     found = QuantizedModule(fused, list(task.calibration), begin.chosen, types, residual)
     if start == "gptq":

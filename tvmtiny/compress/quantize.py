@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import nn
 
-from tvmtiny.compress.calibrated import Judge, Measured, calibrate
+from tvmtiny.compress.calibrated import Judge, Measured, calibrate, smoother
 from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
@@ -35,6 +35,7 @@ def quantize(
     weights: Literal["int8", "int4", "mixed"] = "int8",
     rounding: Literal["auto", "nearest", "gptq"] = "auto",
     bias_correction: bool = False,
+    smooth: bool = False,
     residual: Literal["int8", "int16"] = "int8",
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     most_lost: Annotated[float, Ge(0)] = 0.005,
@@ -46,7 +47,7 @@ def quantize(
 
     Args:
         weights: of dense layers in flash. "mixed" gives int4 to the layers that lose least by it.
-        rounding, bias_correction, residual, range_method: as for `tvmtiny.compile`.
+        rounding, bias_correction, smooth, residual, range_method: as for `tvmtiny.compile`.
         least_db: for "mixed": the least signal to noise of any output, on the same data; metrics alone may not notice.
         most_lost: for "mixed": how much less than with int8 the task's first metric may be on its selection data.
         weight_bytes: for "mixed": stop at this size of the weights of dense layers; None: go on within `most_lost`.
@@ -56,7 +57,7 @@ def quantize(
     """
     options: dict[str, Any] = {
         "rounding": rounding, "bias_correction": bias_correction, "residual": residual,
-        "range_method": range_method, "fold_qk": "never",
+        "range_method": range_method, "fold_qk": "never", "smooth": smooth,
     }  # fmt: skip
     found = copy.deepcopy(module)
     if weights != "mixed":
@@ -65,9 +66,9 @@ def quantize(
     _, statistics = calibrate(fused, task)
 
     def integers(types: WeightTypes) -> QuantizedModel:
+        ready = smoother(fused, statistics, task, types, range_method) if smooth else (fused, statistics)
         return to_integers.quantize(
-            fused,
-            statistics,
+            *ready,
             range_method,
             residual,
             types,

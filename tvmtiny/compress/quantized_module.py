@@ -135,6 +135,7 @@ class QuantizedModule(FusedModule):
             "int16": (),
             "rounding": "nearest",
             "bias_correction": False,
+            "smooth": False,  # what is exported is as smooth as what was trained
             "fold_qk": "never",
         }
 

@@ -17,6 +17,7 @@ from tvmtiny.compress.directory import CHECKPOINTS, write_result
 from tvmtiny.compress.export import check_export, estimate, to_onnx
 from tvmtiny.compress.options import compile_options
 from tvmtiny.compress.progress import Listener, Progress, check_place
+from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.recipe import Recipe
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import fit, set_seed
@@ -32,7 +33,7 @@ class Stage:
         macs: multiply-accumulates with all tokens.
         weight_bytes, arena_bytes: as a compile gives them.
         code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
-        metrics: of the float module on the selection split; empty in a dry run.
+        metrics: of the module on the selection split, behind the step qat of its integers; empty in a dry run.
         seconds: that the step took; those of a run that went on are of the last one.
     """
 
@@ -60,7 +61,7 @@ class Result:
         module: in evaluation mode.
         task: that it was made for.
         stages: what stood after the training and after each step.
-        test: metrics of the float module on the test split.
+        test: metrics of the module on the test split.
         options: arguments of tvmtiny.compile: the recipe's, the task's files, and those of the module.
         export_error: largest difference between the exported model and the module.
         directory: where the files are.
@@ -73,6 +74,11 @@ class Result:
     options: dict[str, Any]
     export_error: float
     directory: Path
+
+    @property
+    def computes_integers(self) -> bool:
+        """Whether metrics are those of the integers of the generated C: after quantization-aware training."""
+        return isinstance(self.module, QuantizedModule)
 
 
 def run_recipe(
