@@ -20,7 +20,7 @@ CASES = {
     "packed-boot": ("packed", "boot", {}),
     "huffman-tile": ("huffman", "tile", {}),
     "huffman-rows": ("huffman", "rows", {}),
-    "int4-int16-huffman-tile": ("huffman", "tile", {"weights": "int4", "residual": "int16"}),
+    "int4-huffman-tile": ("huffman", "tile", {"weights": "int4"}),
 }
 OK, ARENA, INIT = 0, -3, -8
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-pedantic", "-Werror"]

@@ -44,9 +44,11 @@ def test_the_profile_shows_the_decoders(artifact: Artifact) -> None:
     for name in in_runs:
         assert 8 * plan[name]["bytes"] < rows[name].instructions < 20 * plan[name]["bytes"]
     assert (INIT_FUNCTION in rows) == (storage["decode"] == "boot")
-    if INIT_FUNCTION in rows:  # it has the flash of the matrices, and no part in the run
-        assert 0.5 * storage["stored_bytes"] < rows[INIT_FUNCTION].weight_bytes < storage["stored_bytes"]
-        assert rows[RUN_FUNCTION].weight_bytes == 0
+    at_boot = rows[INIT_FUNCTION].weight_bytes if INIT_FUNCTION in rows else 0
+    assert at_boot + sum(rows[name].weight_bytes for name in decoders) == storage["stored_bytes"]
+    assert rows[RUN_FUNCTION].weight_bytes == 0
+    if INIT_FUNCTION in rows:
+        assert at_boot > 16_000
         assert rows[INIT_FUNCTION].last_step + 1 == len(storage["boot"])
 
 
