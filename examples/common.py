@@ -22,6 +22,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from tvmtiny.compress.export import strip_origin
+from tvmtiny.compress.training import parameter_groups, rate
+
 EXPORT_TOLERANCE = 1e-4
 OPSET = 18
 
@@ -104,21 +107,6 @@ def set_seed(seed: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _rate(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate at `step` of `steps`."""
-    start = max(1, int(steps * warmup))
-    if step < start:
-        return (step + 1) / start
-    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices; leave biases and LayerNorm parameters alone."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
 def fit(
     model: nn.Module,
     batches: Callable[[], Iterable[tuple[tuple[Tensor, ...], Tensor]]],
@@ -131,10 +119,10 @@ def fit(
         batches: called once an epoch; yields (model inputs, labels int64 [B]), augmented as the caller likes.
     """
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
+        parameter_groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
     )
     steps = recipe.epochs * steps_per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe.warmup))
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     for _ in range(recipe.epochs):
         model.train()
@@ -208,20 +196,6 @@ def write_figures(path: Path, results: list[SeedResult], facts: dict[str, Any]) 
     path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _strip_origin(model: onnx.ModelProto) -> None:
-    """Remove stack traces and file names, which differ from machine to machine."""
-    for item in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-    ):
-        item.ClearField("metadata_props")
-        item.ClearField("doc_string")
-    model.ClearField("metadata_props")
-
-
 def export_onnx(
     model: nn.Module, inputs: dict[str, Tensor], path: Path, output: str = "logits"
 ) -> tuple[float, int]:
@@ -248,7 +222,7 @@ def export_onnx(
         verbose=False,
     )
     proto = program.model_proto
-    _strip_origin(proto)
+    strip_origin(proto)
     proto.graph.name = path.parent.name
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, str(path))

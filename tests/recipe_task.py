@@ -99,16 +99,18 @@ def task(
     selection, test = samples(1), samples(2)
     if flaw == "one class":
         selection[1]["labels"][:] = 1
+    if flaw == "names":
+        test[1]["mask"] = test[1]["labels"]
     return Task(
         model=lambda: Encoder(width, heads, hidden, layers),
         outputs=("logits", "more") if flaw == "outputs" else ("logits",),
         batches=batches,
-        steps=SAMPLES // BATCH,
+        steps=SAMPLES // BATCH + (flaw == "steps"),
         loss=loss,
         metrics=metrics,
         selection=Split(*selection),
         test=Split(*test),
         calibration=samples(3, 64)[0],
-        teacher=lambda: Encoder(32, 4, 64, 2).requires_grad_(False),
+        teacher=None if flaw == "no teacher" else lambda: Encoder(32, 4, 64, 2).requires_grad_(False),
         files={"labels": ["fewer", "more"]},
     )

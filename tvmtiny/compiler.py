@@ -165,7 +165,7 @@ def compile(  # noqa: A001 - the verb of the command line
     with stages("import"):
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
-    _require_data(calibration or scales, module)
+    _require_data(calibration, scales, options, module)
     _check_smooth(smooth, scales, module)
     with stages("fuse"):
         fused = stages.dump("fused", options.fuse(module))
@@ -291,8 +291,15 @@ def _check_smooth(smooth: bool, scales: ScaleSource | None, imported: tvm.IRModu
         )
 
 
-def _require_data(calibration: Data | ScaleSource | None, imported: tvm.IRModule) -> None:
-    if calibration is None and not is_given(imported):
+def _require_data(
+    calibration: Data | None, scales: ScaleSource | None, options: ModelOptions, imported: tvm.IRModule
+) -> None:
+    if calibration is None and options.by_data:
+        raise UserError(
+            f"{' and '.join(options.by_data)}: weights are rounded by calibration data, and there are none.",
+            "Give representative inputs with --calibration DATA.npz, or leave it out.",
+        )
+    if calibration is None and scales is None and not is_given(imported):
         raise UserError(
             "A float model needs calibration data to become an integer model.",
             "Give representative inputs with --calibration DATA.npz (keys: the model's input names).",

@@ -86,6 +86,12 @@ class ModelOptions:
             return AS_THEY_ARE
         return Storage(self.compress_weights, self.decode)
 
+    @property
+    def by_data(self) -> tuple[str, ...]:
+        """The choices that have no effect without calibration data."""
+        rounding = ("--rounding gptq",) if self.rounding == "gptq" else ()
+        return rounding + (("--bias-correction",) if self.bias_correction else ())
+
     def fuse(self, imported: tvm.IRModule) -> tvm.IRModule:
         """The fused float module."""
         return tvm.transform.Sequential(fusion_passes("never" if self.step else self.fold_qk))(imported)

@@ -71,6 +71,16 @@ class TestErrors:
         assert "--calibration" in caught.value.remedy
         assert caught.value.exit_status == 2
 
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [({"rounding": "gptq"}, "--rounding gptq"), ({"bias_correction": True}, "--bias-correction")],
+    )
+    def test_with_a_rounding_by_data_and_no_data(
+        self, compile_case: Any, options: dict[str, Any], named: str
+    ) -> None:
+        with pytest.raises(UserError, match=f"^{named}: weights are rounded by calibration data"):
+            compile_case(calibration=None, **options)
+
     def test_with_too_few_samples(self, compile_case: Any) -> None:
         with pytest.raises(UserError, match="7 samples; at least 8"):
             compile_case(calibration=SMALL.calibration(7))

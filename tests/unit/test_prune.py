@@ -18,6 +18,8 @@ import torch_models  # noqa: E402
 from torch import nn  # noqa: E402
 
 from tvmtiny.compress.export import estimate, to_onnx  # noqa: E402
+from tvmtiny.compress.groups import traced  # noqa: E402
+from tvmtiny.compress.importance import importance  # noqa: E402
 from tvmtiny.compress.plain import plain  # noqa: E402
 from tvmtiny.compress.progress import Progress  # noqa: E402
 from tvmtiny.compress.prune import prune  # noqa: E402
@@ -119,6 +121,7 @@ def test_plain_layers_compute_what_torch_computes(norm_first: bool, absent: bool
 
 def test_every_dimension_shrinks_and_the_argument_stays(task: Task) -> None:
     network = model(task)
+    network.words.weight.requires_grad_(False)
     before = copy.deepcopy(network.state_dict())
     pruned = prune(network, task, heads=0.5, feed_forward=0.4, width=0.3, layers=1, method="magnitude")
     (layer,) = pruned.layers
@@ -130,8 +133,24 @@ def test_every_dimension_shrinks_and_the_argument_stays(task: Task) -> None:
     assert tuple(layer.expand.weight.shape) == (20, 12)  # 32 neurons less 40 % are 19, so 20
     assert tuple(pruned.words.weight.shape) == (12, 12)
     assert tuple(pruned.positions.shape) == (8, 12)
+    assert (pruned.words.weight.requires_grad, pruned.positions.requires_grad) == (False, True)
     assert network.layers[0].attention.heads == 4
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_absent_tokens_do_not_matter(task: Task) -> None:
+    network = model(task)
+    groups = [group for group in traced(network, task.calibration).groups() if group.kind == "feed_forward"]
+    inputs, targets = next(task.batches())
+    absent = inputs["mask"] == 0
+    ranks = []
+    for word in (0, 5):
+        row = {**inputs, "ids": inputs["ids"].masked_fill(absent, word)}, targets
+        one = dataclasses.replace(task, batches=lambda row=row: iter([row]))
+        ranks.append([importance(network, one, groups, "activation", 1, mask) for mask in ("mask", "")])
+    (first, first_all), (second, second_all) = ranks
+    assert all(torch.allclose(a, b) for a, b in zip(first, second, strict=True))
+    assert not all(torch.allclose(a, b) for a, b in zip(first_all, second_all, strict=True))
 
 
 def test_the_compiler_still_fuses_what_is_left(task: Task) -> None:

@@ -25,9 +25,10 @@ from tvmtiny.compress.export import check_export, to_onnx  # noqa: E402
 from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
 from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
-from tvmtiny.compress.qat import FineTuning, qat  # noqa: E402
+from tvmtiny.compress.qat import FineTuning, _distance, qat  # noqa: E402
 from tvmtiny.compress.quantized_module import _Round  # noqa: E402
 from tvmtiny.compress.runner import Result  # noqa: E402
+from tvmtiny.compress.steps import DECIDES  # noqa: E402
 from tvmtiny.frontend.data import load_samples  # noqa: E402
 from tvmtiny.runner import run  # noqa: E402
 
@@ -58,6 +59,7 @@ def test_training_lowers_the_loss_of_the_integers(trained: Any) -> None:
 def test_options_of_earlier_steps_stay_where_they_change_no_integers(trained: Any) -> None:
     options = compile_options(trained[1])
     assert options["tuned"] == "none"
+    assert set(options) - {"tuned"} <= set(DECIDES["qat"])
     assert (options["rounding"], options["bias_correction"], options["residual"]) == (
         "nearest",
         False,
@@ -143,3 +145,19 @@ def test_gradients_are_those_of_learned_step_sizes() -> None:
     assert x.grad.tolist() == [[1.0, 1.0, 1.0, 0.0]]
     inside = (0.0, 1 - 0.8, 2 - 2.48)  # round(x / step) - x / step (Esser et al., equation 3)
     assert step.grad.item() == pytest.approx((sum(inside) + 127) / math.sqrt(4 * 127))
+
+
+def test_padding_has_no_part_in_the_distance_from_the_float_model() -> None:
+    own, wanted, present = (
+        torch.randn(4, 6, 3),
+        torch.randn(4, 6, 3),
+        torch.arange(6) < torch.tensor([[2], [6], [3], [1]]),
+    )
+    expected = np.square((own - wanted)[present].numpy()).mean() / wanted[present].numpy().var(ddof=1)
+    wanted[~present] = 1e6
+    assert _distance(own, wanted, present).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 1)])
+def test_an_output_that_does_not_vary_has_a_distance(shape: tuple[int, int]) -> None:
+    assert _distance(torch.full(shape, 3.0), torch.full(shape, 1.0), None).item() == 4.0

@@ -16,6 +16,7 @@ from tvmtiny.compress.export import to_fused  # noqa: E402
 from tvmtiny.compress.options import compile_options  # noqa: E402
 from tvmtiny.compress.progress import Progress  # noqa: E402
 from tvmtiny.compress.quantize import Budget, layer_bytes, mixed, sensitivities  # noqa: E402
+from tvmtiny.compress.steps import DECIDES  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
 from tvmtiny.passes.quantize import quantize  # noqa: E402
 from tvmtiny.passes.weight_types import weight_types  # noqa: E402
@@ -74,3 +75,4 @@ def test_options_travel_with_a_copy_and_the_module_stays() -> None:
     assert compile_options(module) == {}
     assert compile_options(found)["weights"] == "int4"
     assert compile_options(found)["bias_correction"] is True
+    assert set(compile_options(found)) <= set(DECIDES["quantize"])

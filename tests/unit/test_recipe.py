@@ -17,12 +17,16 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+import recipe_task  # noqa: E402  torch may be missing
+
 from tvmtiny.cli import app  # noqa: E402
-from tvmtiny.compress import runner  # noqa: E402  torch may be missing
-from tvmtiny.compress.progress import Event  # noqa: E402
+from tvmtiny.compress import runner  # noqa: E402
+from tvmtiny.compress.directory import read_options, write_result  # noqa: E402
+from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.recipe import Recipe, load_recipe  # noqa: E402
 from tvmtiny.compress.runner import preview, run_recipe  # noqa: E402
 from tvmtiny.compress.steps import GIVEN, step_function  # noqa: E402
+from tvmtiny.compress.training import Training, fit  # noqa: E402
 from tvmtiny.errors import EnvironmentProblem, UserError  # noqa: E402
 from tvmtiny.report.inspection import Fit, Inspection  # noqa: E402
 from tvmtiny.target import load_target  # noqa: E402
@@ -83,6 +87,17 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (TASK + "[[step]]\nheads = 0.5\n" + COMPILE, r"\[\[step\]\] 1 has no kind"),
         (TASK + '[step]\nkind = "prune"\n' + COMPILE, "steps are tables of their own"),
+        (TASK + '[[step]]\nkind = "qat"\ntrain = 5\n' + COMPILE, "train = 5: it is a table"),
+        (TASK + COMPILE + 'max_tokens = "x"\n', "max_tokens = 'x': .*valid integer"),
+        (TASK + "[compile]\n", r"\[compile\] lacks target"),
+        (
+            TASK + '[[step]]\nkind = "quantize"\n' + COMPILE + 'weights = "int4"\n',
+            r"\[compile\] sets weights, on which \[\[step\]\] 1 \(quantize\) decides",
+        ),
+        (
+            TASK + '[[step]]\nkind = "qat"\n' + COMPILE + 'weights = "int4"\nresidual = "int16"\n',
+            r"sets weights, residual, on which \[\[step\]\] 1 \(qat\) decides",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
@@ -97,11 +112,24 @@ def test_an_error_in_the_task_names_its_line(tmp_path: Path) -> None:
         loaded.task(0)
 
 
+def test_a_type_for_type_checkers_alone_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import nowhere\n"
+        "def task(seed: int, width: int = 1, kind: nowhere.Kind = 2) -> nowhere.Task: ...\n"
+    )
+    text = '[task]\nfile = "typed.py"\nkind = 3\n'
+    assert recipe(tmp_path, text + COMPILE).task_parameters == {"kind": 3}
+    with pytest.raises(UserError, match=r"width = 'x': .*valid integer"):
+        recipe(tmp_path, text + 'width = "x"\n' + COMPILE)
+
+
 @pytest.mark.parametrize(
     ("flaw", "says"),
     [
         ("one class", "'labels' of selection hold the class 1 only"),
         ("labels out of range", "the loss of the first batch failed: IndexError"),
+        ("names", r"Inputs and targets share the names \['mask'\]"),
+        ("steps", "An epoch has 8 batches; the task says 9"),
         ("outputs", "returns 1 tensors; the task names 2"),
         ("loss", "The loss is nan in train, epoch 1 of 6, batch .*, learning rate 0.00"),
     ],
@@ -111,6 +139,50 @@ def test_flaws_of_a_task_are_named(tmp_path: Path, flaw: str, says: str) -> None
     with pytest.raises(UserError, match=says):
         run_recipe(recipe(tmp_path, TASK + f'flaw = "{flaw}"\n' + TRAIN + COMPILE), tmp_path / "out")
     assert not (tmp_path / "out" / "compile.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flaw", "step", "says"),
+    [
+        ("no teacher", 'kind = "distil"', "no teacher"),
+        ("", 'kind = "distil"\naugment = true', "no `augment`"),
+        ("", 'kind = "distil"\nhidden = {"layers.9" = "layers.0"}', r"no module 'layers.9'"),
+        ("", 'kind = "low_rank"\nlayers = ["dense*"]', r"no linear layer is called 'dense\*'"),
+    ],
+)
+@pytest.mark.usefixtures("without_compiler")
+def test_mistakes_of_steps_are_found_before_anything_is_trained(
+    tmp_path: Path, flaw: str, step: str, says: str
+) -> None:
+    loaded = recipe(tmp_path, TASK + f'flaw = "{flaw}"\n' + TRAIN + f"[[step]]\n{step}\n" + COMPILE)
+    events: list[Event] = []
+    with pytest.raises(UserError, match=says):
+        run_recipe(loaded, tmp_path / "out", on_progress=events.append)
+    assert not events
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
+    task, training = recipe_task.task(0), Training(epochs=1)
+    fit(recipe_task.Encoder(8, 2, 8, 1), task, training, progress=Progress(checkpoints=tmp_path / "state"))
+    with pytest.raises(EnvironmentProblem, match=r"state-1.pt is of another model"):
+        fit(
+            recipe_task.Encoder(4, 2, 8, 1), task, training, progress=Progress(checkpoints=tmp_path / "state")
+        )
+
+
+def test_files_of_a_result_are_called_by_what_they_are(tmp_path: Path) -> None:
+    labels = {name: tmp_path / name / "labels.txt" for name in ("intent", "slots/x")}
+    for name, file in labels.items():
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+    parts = torch.nn.Linear(1, 1), onnx.ModelProto(), recipe_task.task(0)
+    write_result(tmp_path, *parts, {"labels": labels, "weights": "int8"}, {})
+    told = read_options(tmp_path)["labels"]
+    assert {name: file.read_text() for name, file in told.items()} == {name: name for name in labels}
+    labels["intent"].unlink()
+    with pytest.raises(UserError, match=r"Cannot read .*intent.labels.txt"):
+        write_result(tmp_path, *parts, {"labels": labels}, {})
+    assert read_options(tmp_path)["labels"] == told
 
 
 class Stopped(Exception):
@@ -195,13 +267,18 @@ def test_a_result_compiles_with_nothing_by_hand(tmp_path: Path) -> None:
     made = json.loads(found.stdout)
     row = made["rows"][-1]
     assert made["test_of"] == "float"
-    compiled = CliRunner().invoke(app, ["compile", str(out), "-o", str(tmp_path / "c"), "--json"])
+    compiled = CliRunner().invoke(app, ["compile", str(out), "--json"])
     assert compiled.exit_code == 0, compiled.output
     report = json.loads(compiled.stdout)
-    assert report["target"] == "stm32l4r5"
+    assert (report["target"], report["name"]) == ("stm32l4r5", "out")
+    assert Path(report["directory"]) == out / "c"
     assert {name: report[name] for name in ("weight_bytes", "arena_bytes", "macs")} == {
         name: row[name] for name in ("weight_bytes", "arena_bytes", "macs")
     }
+    inspected = CliRunner().invoke(app, ["inspect", str(out), "--json"])
+    assert inspected.exit_code == 0, inspected.output
+    (fit_,) = json.loads(inspected.stdout)["targets"]
+    assert (fit_["name"], fit_["weight_bytes"]) == ("stm32l4r5", row["weight_bytes"])
     with np.load(out / "test.npz") as test:
         assert {"ids", "mask", "labels"} == set(test.files)
 
@@ -215,19 +292,31 @@ epochs = 2
 [[step]]
 kind = "prune"
 heads = 0.5
+feed_forward = 0.75
+multiple = 1
 rounds = 2
+batches = 1
 [step.train]
 epochs = 2
 """
 
 
+@pytest.mark.parametrize(
+    ("epoch", "round_of_prune", "left"),
+    [
+        (1, 2, [("2 prune", 2)]),
+        (2, 1, [("2 prune", 1), ("2 prune", 2)]),  # what is pruned next must not depend on the training
+    ],
+)
 @pytest.mark.usefixtures("without_compiler")
-def test_steps_run_in_order_and_go_on_within_one(tmp_path: Path) -> None:
+def test_steps_run_in_order_and_go_on_within_one(
+    tmp_path: Path, epoch: int, round_of_prune: int, left: list[tuple[str, int]]
+) -> None:
     loaded, seen = recipe(tmp_path, TASK + TRAIN + STEPS + COMPILE), []
 
     def stop(event: Event) -> None:
         seen.append((event.step, event.text, event.done))
-        if seen.count(("2 prune", "training", 1)) == 2:  # the first epoch of the second round
+        if seen.count(("2 prune", "training", epoch)) == round_of_prune:
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -239,7 +328,7 @@ def test_steps_run_in_order_and_go_on_within_one(tmp_path: Path) -> None:
         tmp_path / "stopped",
         on_progress=lambda e: rest.append((e.step, e.done)) if e.text == "training" else None,
     )
-    assert rest == [("2 prune", 2)]
+    assert rest == left
     whole = run_recipe(loaded, tmp_path / "whole")
     assert whole.module.layers[0].attention.heads == 2
     for name, value in whole.module.state_dict().items():

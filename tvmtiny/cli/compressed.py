@@ -8,23 +8,41 @@ from typing import Any
 import typer
 
 from tvmtiny.cli.console import existing_model
+from tvmtiny.errors import UserError
+
+COMPILED = "c"
+"""Directory of the C of a result, inside the result's."""
 
 
 def model_or_result(context: typer.Context, model: str) -> str:
     """The path of the model; the options of a result's directory become defaults, which given ones override."""
-    if not Path(model).is_dir():
+    directory = Path(model)
+    if not directory.is_dir():
         return existing_model(model)
 
     from tvmtiny.compress.directory import read_options
 
-    options = read_options(Path(model))
+    options = read_options(directory)
     found = str(options.pop("model"))
-    context.default_map = {_NAMES.get(name, name): _as_given(name, value) for name, value in options.items()}
+    several = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    given = {_NAMES.get(name, name): _as_given(name, value) for name, value in options.items()}
+    defaults = {name: [v] if name in several and isinstance(v, str) else v for name, v in given.items()}
+    context.default_map = {"output": str(directory / COMPILED), **_name(directory), **defaults}
     return found
 
 
 _NAMES = {"shapes": "shape"}
 """Arguments of tvmtiny.compile whose option has another name."""
+
+
+def _name(directory: Path) -> dict[str, str]:
+    """The directory's name as the prefix of the C, where it can be that."""
+    from tvmtiny.codegen.prefix import c_prefix
+
+    try:
+        return {"name": c_prefix(directory.resolve().name)}
+    except UserError:
+        return {}
 
 
 def _as_given(name: str, value: Any) -> Any:
@@ -33,6 +51,4 @@ def _as_given(name: str, value: Any) -> Any:
         return [f"{key}={'x'.join(map(str, sizes))}" for key, sizes in value.items()]
     if isinstance(value, dict):
         return [f"{key}={part}" for key, part in value.items()]
-    if name == "labels":
-        return [str(value)]
     return str(value) if isinstance(value, Path) else value

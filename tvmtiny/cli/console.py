@@ -33,15 +33,6 @@ def existing_model(model: str) -> str:
     return model
 
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="ONNX file, a .tflite file, an ExportedProgram (.pt2), or hf:DIR, a Hugging Face model directory.",
-        callback=existing_model,
-    ),
-]
-
 MaxTokensOption = Annotated[
     int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
 ]

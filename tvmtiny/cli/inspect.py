@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmtiny.cli import console
-from tvmtiny.cli.compile import Compression, Decode, FoldMode, Residual, WeightType, parse_shapes
+from tvmtiny.cli import compressed, console
+from tvmtiny.cli.compile import (
+    Compression,
+    Decode,
+    FoldMode,
+    Residual,
+    WeightType,
+    parse_layer_weights,
+    parse_layers,
+    parse_shapes,
+)
 from tvmtiny.cli.console import kilobytes
 
 if TYPE_CHECKING:
@@ -19,7 +28,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: console.ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="As for compile: a model, or the directory of a result of `tvmtiny compress`.",
+            callback=compressed.model_or_result,
+            is_eager=True,  # before the other options: it gives their defaults
+        ),
+    ],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Board or core; may be repeated.", show_default="all"),
@@ -37,6 +54,20 @@ def command(
         WeightType,
         typer.Option(help="As for compile: weights in flash; int16 leaves out targets that cannot use them."),
     ] = WeightType.int8,
+    layer_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER=TYPE",
+            help="As for compile: weights of one layer; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    int16: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER[,LAYER...]", help="As for compile: results to keep in int16.", show_default=False
+        ),
+    ] = None,
     compress_weights: Annotated[
         Compression, typer.Option(help="As for compile: form of weights and embeddings in flash.")
     ] = Compression.none,
@@ -72,6 +103,8 @@ def command(
             max_tokens=max_tokens,
             fold_qk=fold_qk.value,
             weights=weights.value,
+            layer_weights=parse_layer_weights(layer_weights or []),
+            int16=parse_layers(int16 or []),
             compress_weights=compress_weights.value,
             decode=decode.value,
             residual=residual.value,

@@ -6,7 +6,7 @@ import importlib.util
 
 from tvmtiny.errors import EnvironmentProblem
 
-_PACKAGES = ("torch", "onnxscript", "onnxruntime", "pydantic")
+_PACKAGES = ("torch", "torch_pruning", "onnxscript", "onnxruntime", "pydantic")
 
 
 def require_packages() -> None:

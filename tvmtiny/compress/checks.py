@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tvmtiny.compress.task import Array, Split, Task
+from tvmtiny.compress.task import Array, Split, Task, Tensors
 from tvmtiny.errors import UserError
 
 _REMEDY = "Correct the task of the recipe."
+_T = TypeVar("_T")
 
 
 def check_task(task: Task, module: nn.Module) -> None:
     """Run one batch and a sample of each split through a module, the loss and the metrics.
 
     Raises:
-        UserError: arrays, names or shapes that do not go together, targets of one class only, or a metric that is no
-            number.
+        UserError: arrays, names or shapes that do not go together, a target with the name of an input, targets of one
+            class only, or a metric that is no number.
     """
     names = list(task.selection.inputs)
     for what, given in (("test", task.test.inputs), ("calibration", task.calibration)):
         if list(given) != names:
             raise UserError(f"The inputs of {what} are {list(given)}, of selection {names}.", _REMEDY)
     for what, split in (("selection", task.selection), ("test", task.test)):
+        _check_names(split)
         _check_classes(what, split)
         _check_finite(what, split.inputs)
     _check_batch(task, module, names)
     _check_metrics(task, module)
+
+
+def _check_names(split: Split) -> None:
+    twice = sorted(set(split.inputs) & set(split.targets))
+    if twice:  # both go into one file of the result
+        raise UserError(f"Inputs and targets share the names {twice}.", "Rename the targets of the task.")
 
 
 def _check_classes(what: str, split: Split) -> None:
@@ -56,13 +66,13 @@ def _check_finite(what: str, arrays: Mapping[str, Array]) -> None:
 def _check_batch(task: Task, module: nn.Module, names: list[str]) -> None:
     if task.steps < 1:
         raise UserError(f"The task has {task.steps} batches an epoch.", _REMEDY)
-    batch = next(iter(task.batches()), None)
+    batch = next(batches_of(task), None)
     if batch is None:
         raise UserError("An epoch of the task has no batch.", _REMEDY)
     inputs, targets = batch
     if list(inputs) != names:
         raise UserError(f"Batches have the inputs {list(inputs)}, the selection split {names}.", _REMEDY)
-    loss = _attempt(
+    loss = attempt(
         "the loss of the first batch", lambda: task.loss(task.forward(module.eval(), inputs), targets)
     )
     if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
@@ -72,14 +82,29 @@ def _check_batch(task: Task, module: nn.Module, names: list[str]) -> None:
 
 def _check_metrics(task: Task, module: nn.Module) -> None:
     for what, split in (("selection", task.selection), ("test", task.test)):
-        found = _attempt(f"the metrics of {what}", lambda split=split: task.measure(module, split))
+        found = attempt(f"the metrics of {what}", partial(task.measure, module, split))
         if not found or not all(
             isinstance(v, float | int | np.number) and np.isfinite(v) for v in found.values()
         ):
             raise UserError(f"The metrics of {what} are no numbers by name: {found}.", _REMEDY)
 
 
-def _attempt(what: str, compute: Any) -> Any:
+def present_tokens(inputs: Tensors, mask: str) -> Tensor | None:
+    """bool (B, S) of the input called `mask`: the tokens that are there; None for "". UserError: no such input."""
+    if mask and mask not in inputs:
+        raise UserError(
+            f"mask = '{mask}' is no input; the inputs are {', '.join(inputs)}.", "Correct the recipe."
+        )
+    return inputs[mask].bool() if mask else None
+
+
+def batches_of(task: Task, count: int | None = None) -> Iterator[tuple[Tensors, Tensors]]:
+    """The batches of an epoch, or the first `count`; raises UserError for whatever goes wrong in making them."""
+    rows = attempt("the batches", lambda: iter(task.batches()))
+    yield from islice(iter(lambda: attempt("the batches", lambda: next(rows, None)), None), count)
+
+
+def attempt(what: str, compute: Callable[[], _T]) -> _T:
     """What `compute` gives; whatever goes wrong there is the task's."""
     try:
         return compute()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tvmtiny.compress.task import Task
+from tvmtiny.compress.checks import batches_of
+from tvmtiny.compress.task import Task, Tensors
 from tvmtiny.errors import UserError
 
 
@@ -22,9 +22,10 @@ def drop_layers(network: nn.Module, task: Task, count: int, batches: int) -> Non
     Raises:
         UserError: fewer layers than would be left.
     """
+    rows = list(batches_of(task, batches)) if count else []  # the same for all, so that losses compare
     for _ in range(count):
         places = [(stack, at) for stack in _stacks(network) for at in range(len(stack))]
-        losses = {place: _loss_without(network, task, place[0][place[1]], batches) for place in places}
+        losses = {place: _loss_without(network, task, place[0][place[1]], rows) for place in places}
         known = {place: loss for place, loss in losses.items() if loss is not None}
         if not known:
             raise UserError(
@@ -44,11 +45,12 @@ def _stacks(network: nn.Module) -> list[nn.ModuleList]:
 
 
 @torch.no_grad()
-def _loss_without(network: nn.Module, task: Task, layer: nn.Module, batches: int) -> float | None:
+def _loss_without(
+    network: nn.Module, task: Task, layer: nn.Module, rows: list[tuple[Tensors, Tensors]]
+) -> float | None:
     """Mean loss when a layer gives its argument; None where that has another shape."""
     network.eval()
     with _skipped(layer) as fits:
-        rows = list(islice(task.batches(), batches))
         losses = [float(task.loss(task.forward(network, inputs), targets)) for inputs, targets in rows]
     return sum(losses) / len(losses) if fits and all(fits) else None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -69,67 +68,54 @@ def write_result(
         module: what `proto` was exported from.
 
     Raises:
-        UserError: a target has the name of an input.
+        UserError: a file that the result is to hold cannot be read; an earlier result stays then.
         EnvironmentProblem: the disk is full, or the place cannot be written.
     """
     from tvmtiny.compress.progress import state_bytes, write
 
-    (directory / OPTIONS).unlink(missing_ok=True)
-    test = _with_targets(task)
+    test = {**task.test.inputs, **task.test.targets}
     arrays = {
         "calibration.npz": dict(task.calibration),
         "test.npz": test,
         "sample.npz": {name: values[:SAMPLES] for name, values in test.items()},
     }
-    write(directory / "module.pt", state_bytes(module.state_dict()))
-    write(directory / "model.onnx", proto.SerializeToString())
-    for name, content in arrays.items():
-        write(directory / name, _npz(content))
-    write(directory / "figures.json", _json(figures))
+    contents = {
+        "module.pt": state_bytes(module.state_dict()),
+        "model.onnx": proto.SerializeToString(),
+        **{name: _npz(content) for name, content in arrays.items()},
+        "figures.json": _json(figures),
+    }
     told = {"model": "model.onnx", "calibration": "calibration.npz"}
     for name, value in options.items():
-        files = _files(name, value, directory)
-        told[name] = _paths(files, lambda file: _copy(Path(file), directory)) if name in FILES else value
+        told[name] = _files(name, value, contents) if name in FILES else value
+    # Until here an earlier result is whole.
+    (directory / OPTIONS).unlink(missing_ok=True)
+    for name, content in contents.items():
+        write(directory / name, content)
     write(directory / OPTIONS, _json(told))
 
 
-def _with_targets(task: Task) -> dict[str, Any]:
-    twice = set(task.test.inputs) & set(task.test.targets)
-    if twice:
-        raise UserError(
-            f"Inputs and targets share the names {sorted(twice)}.", "Rename the targets of the task."
-        )
-    return {**task.test.inputs, **task.test.targets}
-
-
-def _files(name: str, value: Any, directory: Path) -> Any:
-    """An argument as files, where it may be files and a task or a step gives what they hold."""
-    from tvmtiny.compress.progress import write
-
+def _files(name: str, value: Any, contents: dict[str, bytes]) -> Any:
+    """An argument as names of files, called after it, whose contents are added; a mapping has them by output."""
     if name == "scales" and isinstance(value, Mapping):
-        write(directory / "scales.json", _json(dict(value)))
-        return directory / "scales.json"
-    return _label_files(value, directory) if name == "labels" else value
+        file, content = "scales.json", _json(dict(value))
+    elif isinstance(value, Mapping):
+        return {key: _files(f"{quote(key, safe='')}_{name}", part, contents) for key, part in value.items()}
+    elif isinstance(value, str | Path):
+        file, content = f"{name}{Path(value).suffix}", _read(Path(value))
+    else:  # names of classes
+        file, content = f"{name}.txt", "".join(f"{label}\n" for label in value).encode()
+    contents[file] = content
+    return file
 
 
-def _label_files(labels: Any, directory: Path, name: str = "labels.txt") -> Any:
-    """Files of class names, where a task gives the names; a mapping has them by output."""
-    from tvmtiny.compress.progress import write
-
-    if isinstance(labels, Mapping):
-        return {key: _label_files(value, directory, f"{key}_labels.txt") for key, value in labels.items()}
-    if isinstance(labels, str | Path):
-        return labels
-    write(directory / name, "".join(f"{label}\n" for label in labels).encode())
-    return directory / name
-
-
-def _copy(file: Path, directory: Path) -> str:
-    """Put a file into the directory; returns its name there."""
-    place = directory / file.name
-    if os.path.realpath(file) != os.path.realpath(place):
-        shutil.copyfile(file, place)
-    return file.name
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {file}: {error.strerror or error}.", "Correct the task or [compile] of the recipe."
+        ) from error
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -19,6 +19,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tvmtiny.compress.checks import attempt, batches_of, present_tokens
 from tvmtiny.compress.observe import Observer
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task, Tensors
@@ -66,16 +67,14 @@ def distil(
     """
     progress = progress or Progress()
     student = copy.deepcopy(module)
-    if progress.dry:
-        return student.eval()
     if task.teacher is None:
         raise UserError(
             "The task has no teacher to distil from.", "Give `Task.teacher`, or leave the step out."
         )
     if augment and task.augment is None:
         raise UserError("augment = true, but the task has no `augment`.", "Write one, or leave it out.")
-    teacher = task.teacher().eval().requires_grad_(False)
-    _check_outputs(task, student, teacher, mask)
+    teacher = attempt("the teacher", task.teacher).eval().requires_grad_(False)
+    _check_outputs(task, student, teacher)
     hidden, attention = hidden or {}, attention or {}
     pairs = {
         **hidden,
@@ -103,6 +102,8 @@ def distil(
                 value = value + taught(task.augment(inputs, targets)[0])[1]
             return value
 
+        if progress.dry:  # what does not go together is found without training
+            attempt("the loss of the first batch", lambda: loss(learner, *next(batches_of(task))))
         fit(learner, task, train, progress=progress, loss=loss)
     return student
 
@@ -179,15 +180,11 @@ class _Lesson:
         return widths
 
     def _present(self, inputs: Tensors) -> Tensor | None:
-        return inputs[self.mask].bool() if self.mask else None
+        return present_tokens(inputs, self.mask)
 
 
-def _check_outputs(task: Task, student: nn.Module, teacher: nn.Module, mask: str) -> None:
+def _check_outputs(task: Task, student: nn.Module, teacher: nn.Module) -> None:
     inputs = {name: values[:2] for name, values in task.selection.inputs.items()}
-    if mask and mask not in inputs:
-        raise UserError(
-            f"mask = '{mask}' is no input; the inputs are {', '.join(inputs)}.", "Correct the recipe."
-        )
     own, theirs = task.predict(student, inputs), task.predict(teacher, inputs)
     for name in task.outputs:
         if own[name].shape != theirs[name].shape:

@@ -58,17 +58,9 @@ def to_onnx(module: nn.Module, task: Task) -> onnx.ModelProto:
             f"torch cannot export the model to ONNX: {line}", "Use operators that it exports."
         ) from error
     proto = program.model_proto
-    _strip_origin(proto)
+    strip_origin(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
-
-
-def exported_fused(module: nn.Module, task: Task) -> tvm.IRModule:
-    """The fused float module of `module`; its layers have the names that compiling the exported file gives them."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.onnx"
-        onnx.save(to_onnx(module, task), str(path))
-        return fuse(path)
 
 
 @contextmanager
@@ -85,7 +77,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _strip_origin(proto: onnx.ModelProto) -> None:
+def strip_origin(proto: onnx.ModelProto) -> None:
     """Remove stack traces and file names, which differ from machine to machine."""
     graph = proto.graph
     for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):

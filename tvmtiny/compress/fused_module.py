@@ -54,6 +54,12 @@ class FusedModule(nn.Module):
         named, tokens = self._named(inputs)
         return self._results(self._graph.run(self.constants, named, self._keep(named), Plain()), tokens)
 
+    def present(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """bool (B, tokens): the tokens of inputs in order that are there; None where all are."""
+        named, tokens = self._named(inputs)
+        keep = self._keep(named)
+        return None if keep is None else keep[:, :tokens]
+
     @property
     def fused(self) -> tvm.IRModule:
         """The fused module with the present constants."""

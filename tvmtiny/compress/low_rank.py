@@ -14,13 +14,13 @@ import copy
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Interval, Le
 from torch import Tensor, nn
 
+from tvmtiny.compress.checks import batches_of
 from tvmtiny.compress.groups import traced
 from tvmtiny.compress.plain import plain
 from tvmtiny.compress.progress import Progress
@@ -122,7 +122,7 @@ def _decompose(module: nn.Module, task: Task, names: list[str], batches: int) ->
 
     handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     module.eval()
-    for inputs, _targets in islice(task.batches(), batches):
+    for inputs, _targets in batches_of(task, batches):
         task.forward(module, inputs)
     for handle in handles:
         handle.remove()

@@ -6,14 +6,16 @@ is a dataclass is a table of the recipe, read in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import json
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from tvmtiny.errors import UserError
 
@@ -36,7 +38,7 @@ def read(
     parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in without}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [k for k, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     found = {}
     for name, value in table.items():
         if name not in named and not open_ended:
@@ -55,9 +57,26 @@ def unknown(name: str, known: list[str], where: str) -> UserError:
     return UserError(f"{where} has no '{name}'{f'; did you mean {near[0]}?' if near else '.'}", takes)
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Types by parameter, without those whose names are imported for type checkers alone: they take anything."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:
+        found: dict[str, Any] = {}
+        for name, hint in function.__annotations__.items():
+            one = types.SimpleNamespace(__annotations__={name: hint})
+            with contextlib.suppress(NameError):
+                found |= get_type_hints(one, function.__globals__, include_extras=True)
+        return found
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     table = next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
-    if isinstance(table, type) and isinstance(value, Mapping):
+    if isinstance(table, type):
+        if not isinstance(value, Mapping):
+            raise UserError(
+                f"{where} = {value!r}: it is a table.", "docs/compression.md shows one: [step.train]."
+            )
         return table(**read(table, value, where))
     try:
         # As JSON, arrays become tuples and nothing else changes its type.
@@ -65,3 +84,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     except ValidationError as error:
         reasons = "; ".join(dict.fromkeys(row["msg"] for row in error.errors()))
         raise UserError(f"{where} = {value!r}: {reasons}.", "Correct the recipe.") from error
+    except PydanticUserError as error:
+        raise UserError(
+            f"{where}: a recipe cannot give a value of type {hint}.",
+            "Annotate the parameter with a plain type.",
+        ) from error

@@ -7,11 +7,13 @@ with training in between, as the cubic schedule of Zhu and Gupta (2017, arXiv:17
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Interval
-from torch import nn
+from torch import Tensor, nn
 
 from tvmtiny.compress.depth import drop_layers
 from tvmtiny.compress.groups import Group, Kind, traced
@@ -19,7 +21,7 @@ from tvmtiny.compress.importance import Method, importance
 from tvmtiny.compress.plain import plain
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task
-from tvmtiny.compress.training import Training, fit
+from tvmtiny.compress.training import Training, fit, set_seed
 from tvmtiny.errors import UserError
 
 Share = Annotated[float, Interval(ge=0, lt=1)]
@@ -37,6 +39,7 @@ def prune(
     multiple: Annotated[int, Ge(1)] = 4,
     rounds: Annotated[int, Ge(1)] = 1,
     batches: Annotated[int, Ge(1)] = 8,
+    mask: str = "",
     train: Training | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -50,6 +53,7 @@ def prune(
         multiple: what numbers of neurons and channels are rounded to.
         rounds: in how many goes; `train` follows each.
         batches: of the task, on which importance is measured.
+        mask: for "activation": the input that is 1 where a token is present; others count for nothing.
         train: the training after each round; None: none.
 
     Raises:
@@ -59,21 +63,25 @@ def prune(
     shares: dict[Kind, float] = {"heads": heads, "feed_forward": feed_forward, "width": width}
     if not layers and not any(shares.values()):
         raise UserError("prune: nothing is to be removed.", "Give heads, feed_forward, width or layers.")
+    if mask and method != "activation":
+        raise UserError(f"prune: mask has no effect with method = '{method}'.", "Leave it out.")
     network = plain(copy.deepcopy(module))
-    network.requires_grad_(True)  # importance needs gradients
     drop_layers(network, task, layers, batches)
     first: dict[tuple[Kind, str], int] = {}
     for number in range(1, rounds + 1):
         done = 1 - (1 - number / rounds) ** 3
-        _remove(
-            network,
-            task,
-            {kind: done * share for kind, share in shares.items()},
-            first,
-            method,
-            multiple,
-            batches,
-        )
+        part = {kind: done * share for kind, share in shares.items()}
+        # The training of the round before draws random numbers, unless it is taken from its checkpoint.
+        set_seed(f"{progress.seed}/{progress.step}/importance/{number}")
+        with _trainable(network):
+            _remove(
+                network,
+                task,
+                part,
+                first,
+                multiple,
+                lambda groups: importance(network, task, groups, method, batches, mask),
+            )
         _check_runs(network, task)
         if train is not None:
             progress.report("pruned", number, rounds)
@@ -81,14 +89,30 @@ def prune(
     return network.eval()
 
 
+@contextmanager
+def _trainable(network: nn.Module) -> Iterator[None]:
+    """All parameters have gradients, which importance needs; those that had none are left without."""
+    frozen = [
+        (owner, name)
+        for owner in network.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+        if not parameter.requires_grad
+    ]
+    network.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for owner, name in frozen:
+            getattr(owner, name).requires_grad_(False)
+
+
 def _remove(
     network: nn.Module,
     task: Task,
     shares: dict[Kind, float],
     first: dict[tuple[Kind, str], int],
-    method: Method,
     multiple: int,
-    batches: int,
+    rank: Callable[[list[Group]], list[Tensor]],
 ) -> None:
     """Take the least important units, down to the shares of what was there `first`, which the first call notes."""
     structure = traced(network, task.calibration)
@@ -100,11 +124,10 @@ def _remove(
                 "Attention is found by linear layers for queries, keys and values in a module with an attribute "
                 "`heads` or `num_heads`.",
             )
-    ranks = importance(network, task, groups, method, batches)
-    for group, rank in zip(groups, ranks, strict=True):
+    for group, values in zip(groups, rank(groups), strict=True):
         before = first.setdefault((group.kind, group.name), group.units)
         keep = _kept(before, shares[group.kind], 1 if group.kind == "heads" else multiple)
-        worst = rank.argsort(stable=True)[: max(0, group.units - keep)]
+        worst = values.argsort(stable=True)[: max(0, group.units - keep)]
         structure.remove(group, _channels(group, worst.tolist()))
 
 

@@ -84,5 +84,15 @@ def _loss(
         return own
     with torch.no_grad():
         wanted = task.forward(teacher.eval(), inputs)
-    distances = [F.mse_loss(outputs[name], wanted[name]) / wanted[name].var() for name in task.outputs]
+    present = found.present(tuple(inputs.values()))
+    distances = [_distance(outputs[name], wanted[name], present) for name in task.outputs]
     return (1 - distil) * own + distil * torch.stack(distances).mean()
+
+
+def _distance(own: Tensor, wanted: Tensor, present: Tensor | None) -> Tensor:
+    """Mean square error over the variance of what is wanted, of outputs with a row a token over the present tokens."""
+    if present is not None and wanted.ndim == 3 and wanted.shape[1] == present.shape[1]:
+        own, wanted = own[present], wanted[present]
+    variance = wanted.var() if wanted.numel() > 1 else wanted.new_zeros(())
+    varies = variance > 1e-6 * wanted.square().mean()
+    return F.mse_loss(own, wanted) / torch.where(varies, variance, 1.0)

@@ -80,7 +80,7 @@ def quantize(
     judge, progress = Judge(module, fused, task, task.selection), progress or Progress()
     budget = Budget(most_lost, least_db, weight_bytes)
     if progress.dry:  # the model is not trained: only sizes matter
-        budget = Budget(math.inf, -math.inf)
+        budget = Budget(math.inf, -math.inf, weight_bytes)
     choice = mixed(integers, chosen, judge, budget, progress)
     return with_options(found, **options, layer_weights=choice)
 

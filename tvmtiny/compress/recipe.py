@@ -19,7 +19,6 @@ Paths are relative to the recipe. Everything is checked when it is loaded, befor
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -29,16 +28,17 @@ from typing import Any
 
 from torch import nn
 
+from tvmtiny import __version__
 from tvmtiny.compress.parameters import read, unknown
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.steps import GIVEN, step_function
+from tvmtiny.compress.steps import DECIDES, GIVEN, step_function
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import Training
 from tvmtiny.errors import UserError
 from tvmtiny.user_code import failure, load_module
 
 TABLES = ("task", "train", "step", "compile", "ablation")
-PATHS = ("tokenizer", "features", "labels")
+PATHS = ("tokenizer", "features", "labels", "scales")
 """Arguments of tvmtiny.compile that are files."""
 _OF_THE_RUN = ("model", "calibration", "output", "dump_dir", "on_stage", "verify")
 
@@ -89,8 +89,9 @@ class Recipe:
         return _call(self.task_file, _task_function(self.task_file), seed, self.task_parameters)
 
     def key(self, seed: int, steps: int) -> str:
-        """Tells the state after so many steps from that of any other recipe, task or seed."""
+        """Tells the state after so many steps from that of any other recipe, task, seed or version of this package."""
         state = {
+            "version": __version__,
             "task": hashlib.sha256(self.task_file.read_bytes()).hexdigest(),
             "parameters": dict(self.task_parameters),
             "seed": seed,
@@ -121,13 +122,14 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     task_file = path.parent / task.pop("file")
     parameters = read(_task_function(task_file), task, f"{path}: [task]", without=("seed",))
     train = _table(data, "train", path) if "train" in data else None
+    steps = _steps(data.get("step", []), path)
     return Recipe(
         path=path,
         task_file=task_file,
         task_parameters=parameters,
         train=None if train is None else Training(**read(Training, train, f"{path}: [train]")),
-        steps=_steps(data.get("step", []), path),
-        compile=_compile(_table(data, "compile", path), path),
+        steps=steps,
+        compile=_compile(_table(data, "compile", path), steps, path),
     )
 
 
@@ -163,18 +165,25 @@ def _steps(rows: Any, path: Path) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _compile(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _compile(table: Mapping[str, Any], steps: tuple[Step, ...], path: Path) -> dict[str, Any]:
     from tvmtiny.compiler import compile as function
     from tvmtiny.target import load_target
 
-    names = [name for name in inspect.signature(function).parameters if name not in _OF_THE_RUN]
-    for name in table:
-        if name not in names:
-            raise unknown(name, names, f"{path}: [compile]")
-    if not isinstance(table.get("target"), str):
-        raise UserError(f"{path}: [compile] names no target.", "`tvmtiny targets` lists them.")
+    found = read(function, table, f"{path}: [compile]", without=_OF_THE_RUN)
     load_target(table["target"])
-    return {k: _beside(path, v) if k in PATHS else v for k, v in table.items()}
+    for number, step in enumerate(steps, 1):
+        if decided := [name for name, value in table.items() if _decides(step.kind, name, value)]:
+            raise UserError(
+                f"{path}: [compile] sets {', '.join(decided)}, on which [[step]] {number} ({step.kind}) decides.",
+                "Leave it out of [compile]; where the step has a parameter for it, set that.",
+            )
+    return {k: _beside(path, table[k]) if k in PATHS else v for k, v in found.items()}
+
+
+def _decides(kind: str, name: str, value: Any) -> bool:
+    """Whether a step leaves no effect to an argument of tvmtiny.compile; int16 is how int8 weights are stored."""
+    typed = kind == "qat" and name == "weights" and value != "int16"
+    return typed or name in DECIDES.get(kind, ())
 
 
 def _beside(path: Path, files: Any) -> Any:

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from tvmtiny.compress.checks import check_task
+from tvmtiny.compress.checks import attempt, check_task
 from tvmtiny.compress.directory import CHECKPOINTS, write_result
 from tvmtiny.compress.export import check_export, estimate, to_onnx
 from tvmtiny.compress.options import compile_options
@@ -21,6 +21,7 @@ from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.recipe import Recipe
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import fit, set_seed
+from tvmtiny.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def run_recipe(
     if not resume:
         _forget(recipe, seed, kept)
     task = recipe.task(seed)
-    _rehearse(recipe, task, seed)
+    _rehearse(recipe, task, Progress(seed=seed, dry=True))
     for place in (directory, kept):
         check_place(place)
     run = Progress(listener=on_progress, seed=seed, checkpoints=kept)
@@ -135,9 +136,7 @@ def preview(recipe: Recipe, *, seed: int = 0, on_progress: Listener | None = Non
     Steps that choose sizes by trained weights (a rank by energy) choose them by untrained ones here.
     """
     task = recipe.task(seed)
-    _rehearse(recipe, task, seed)
-    run = Progress(listener=on_progress, seed=seed, dry=True)
-    return [standing.stage for standing in _run(recipe, task, run)]
+    return _rehearse(recipe, task, Progress(listener=on_progress, seed=seed, dry=True))
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,13 @@ class _Standing:
 
 def _untrained(task: Task, seed: int) -> nn.Module:
     set_seed(f"{seed}/model")
-    return task.model()
+    return attempt("the model", task.model)
 
 
-def _rehearse(recipe: Recipe, task: Task, seed: int) -> None:
-    """Find what is wrong with data, model or target before hours are spent."""
-    module = _untrained(task, seed)
-    check_task(task, module)
-    estimate(to_onnx(module, task), _options(recipe, task, module))
+def _rehearse(recipe: Recipe, task: Task, dry: Progress) -> list[Stage]:
+    """All steps without training: finds what is wrong with data, model, steps or target before hours are spent."""
+    check_task(task, _untrained(task, dry.seed))
+    return [standing.stage for standing in _run(recipe, task, dry)]
 
 
 def _run(recipe: Recipe, task: Task, run: Progress) -> Iterator[_Standing]:
@@ -209,11 +207,14 @@ def _stage(
 
 
 def _options(recipe: Recipe, task: Task, module: nn.Module) -> dict[str, Any]:
-    """Arguments of tvmtiny.compile; those that a step gave to the module go before the recipe's."""
-    merged = {**task.files, **recipe.compile}
-    for name, value in compile_options(module).items():
-        merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
-    return merged
+    """Arguments of tvmtiny.compile: the task's files, the recipe's, and those that its steps decided on."""
+    own = compile_options(module)
+    if twice := sorted(set(own) & set(task.files)):
+        raise UserError(
+            f"A step of the recipe decides on {', '.join(twice)}, which the task's `files` have too.",
+            "Leave it out of `files`, or leave the step out.",
+        )
+    return {**task.files, **recipe.compile, **own}
 
 
 def _forget(recipe: Recipe, seed: int, checkpoints: Path) -> None:

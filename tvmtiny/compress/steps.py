@@ -25,6 +25,13 @@ STEPS: dict[str, str] = {
 }
 """Module of each step."""
 
+_ALWAYS = ("residual", "rounding", "bias_correction", "range_method", "smooth", "fold_qk", "layer_weights")
+DECIDES: dict[str, tuple[str, ...]] = {
+    "qat": (*_ALWAYS, "scales", "int16"),
+    "quantize": (*_ALWAYS, "weights"),
+}
+"""Arguments of tvmtiny.compile that a step decides on, so that [compile] cannot."""
+
 GIVEN = ("module", "task", "progress")
 """What the run gives to a step; the other parameters are the recipe's."""
 

@@ -54,14 +54,15 @@ class Task:
         model: makes the untrained student; its forward takes the inputs in order, returns a tensor or a tuple of them.
         outputs: names of what the forward returns, in its order.
         batches: an epoch of (inputs, targets) to train on, augmented as the task likes; called once an epoch.
-        steps: batches an epoch.
+        steps: batches an epoch, by which learning rates are planned.
         loss: of the outputs by name and the targets, a scalar.
         metrics: of the outputs by name, as arrays of all samples, and the targets: values by name, larger is better,
             0 to 1; the first is what budgets and tables speak of.
         selection: what choices are made on.
         test: read once a reported figure.
         calibration: inputs that show the ranges of activations.
-        teacher: makes the trained teacher, when there is one; its outputs have the same names and sizes.
+        teacher: makes the trained teacher, when there is one; its outputs have the same names and sizes. Called once
+            more for the checks before a run.
         augment: inputs and targets to further ones, for distillation: the teacher labels them.
         files: what `tvmtiny compile` is to be given besides: its arguments `tokenizer`, `features`, `labels`.
     """

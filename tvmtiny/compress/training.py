@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from tvmtiny.compress.progress import Progress
+from tvmtiny.compress.checks import attempt, batches_of
+from tvmtiny.compress.progress import Checkpoint, Progress
 from tvmtiny.compress.task import Task, Tensors
-from tvmtiny.errors import UserError
+from tvmtiny.errors import EnvironmentProblem, UserError
 
 Loss = Callable[[nn.Module, Tensors, Tensors], Tensor]
 """Of the module that is trained, a batch's inputs and its targets: a scalar."""
@@ -62,24 +64,29 @@ def fit(
         loss: the task's, of the module's outputs, when None.
 
     Raises:
-        UserError: the loss is not a finite number.
-        EnvironmentProblem: a checkpoint cannot be written or read.
+        UserError: the loss is not a finite number, or the task's batches fail or are not as many as it says.
+        EnvironmentProblem: a checkpoint cannot be written or read, or is one of another model.
     """
     checkpoint = progress.training()
     if progress.dry:
         module.eval()
         return
     optimizer = torch.optim.AdamW(
-        _groups(module, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98)
+        parameter_groups(module, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98)
     )
     steps = training.epochs * task.steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _rate(at, steps, training.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: rate(at, steps, training.warmup))
     parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
-    start = _restore(checkpoint.load(), parts)
+    start = _restore(checkpoint, parts)
     for epoch in range(start, training.epochs):
         set_seed(f"{checkpoint.name}/{epoch}")
         where = f"{progress.step or 'training'}, epoch {epoch + 1} of {training.epochs}"
-        mean = _epoch(module, task, loss or _of_task(task), optimizer, schedule, training.clip, where)
+        mean, count = _epoch(module, task, loss or _of_task(task), optimizer, schedule, training.clip, where)
+        if epoch == 0 and count != task.steps:
+            raise UserError(
+                f"An epoch has {count} batches; the task says {task.steps}, by which learning rates are planned.",
+                "Correct `steps` of the task.",
+            )
         done = epoch + 1 == training.epochs
         kept = {"module": module} if done else parts
         checkpoint.save({"epoch": epoch + 1, **{name: part.state_dict() for name, part in kept.items()}})
@@ -87,14 +94,21 @@ def fit(
     module.eval()
 
 
-def _restore(state: dict[str, Any] | None, parts: dict[str, Any]) -> int:
+def _restore(checkpoint: Checkpoint, parts: dict[str, Any]) -> int:
     """Load what was saved; returns the number of epochs that are done."""
+    state = checkpoint.load()
     if state is None:
         return 0
-    for name, part in parts.items():
-        if name in state:
-            part.load_state_dict(state[name])
-    return int(state["epoch"])
+    try:
+        for name, part in parts.items():
+            if name in state:
+                part.load_state_dict(state[name])
+        return int(state["epoch"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise EnvironmentProblem(
+            f"The checkpoint {checkpoint.path} is of another model: {str(error).strip().splitlines()[0]}",
+            "Something that the task reads has changed: run with --no-resume.",
+        ) from error
 
 
 def _epoch(
@@ -105,13 +119,13 @@ def _epoch(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     clip: float,
     where: str,
-) -> float:
-    """One epoch; returns the mean loss."""
+) -> tuple[float, int]:
+    """One epoch; returns the mean loss and the number of batches."""
     total, count = 0.0, 0
     module.train()
-    for inputs, targets in task.batches():
-        value = loss(module, inputs, targets)
+    for inputs, targets in batches_of(task):
         count += 1
+        value = attempt(f"the loss in {where}, batch {count},", partial(loss, module, inputs, targets))
         if not torch.isfinite(value):
             raise UserError(
                 f"The loss is {value.item()} in {where}, batch {count}, learning rate {schedule.get_last_lr()[0]:.3g}.",
@@ -123,22 +137,23 @@ def _epoch(
         optimizer.step()
         schedule.step()
         total += value.item()
-    return total / max(1, count)
+    return total / max(1, count), count
 
 
 def _of_task(task: Task) -> Loss:
     return lambda module, inputs, targets: task.loss(task.forward(module, inputs), targets)
 
 
-def _rate(step: int, steps: int, warmup: float) -> float:
+def rate(step: int, steps: int, warmup: float) -> float:
     """Factor on the learning rate at `step` of `steps`."""
     start = max(1, int(steps * warmup))
     if step < start:
         return (step + 1) / start
-    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
+    done = min(1, (step - start) / max(1, steps - start))  # an epoch may have more batches than the first
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices; leave biases and normalizations alone."""
     trained = [p for p in module.parameters() if p.requires_grad]
     return [
