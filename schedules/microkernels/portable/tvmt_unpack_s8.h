@@ -8,7 +8,10 @@
 TVMT_INLINE uint64_t tvmt_index_group(const uint8_t *data, int32_t bits) {
   uint32_t low = 0, high = 0;
   memcpy(&low, data, (size_t)(bits < 4 ? bits : 4));
-  if (bits > 4) memcpy(&high, data + 4, (size_t)(bits - 4));
+  if (bits > 4) { /* the last four bytes, of which those behind the fourth are wanted */
+    memcpy(&high, data + (bits - 4), sizeof high);
+    high >>= 8 * (8 - bits);
+  }
   return (uint64_t)high << 32 | low;
 }
 
