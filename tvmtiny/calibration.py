@@ -30,22 +30,24 @@ def calibrate(
     tokens: int,
     batch: Batch,
     scales: ScaleSource | None,
-    periods: Mapping[str, int],
     *,
     by_scales: bool,
+    periods: Mapping[str, int],
 ) -> Calibration:
     """Run the fused module over samples.
 
     Args:
         imported: the module before it was fused, with the scales that its author gave it.
-        scales: further ones, of the user. periods: as for `Statistics`.
+        scales: further ones, of the user.
         by_scales: whether scales say all, and the samples, which are random then, nothing.
+        periods: of `Statistics`.
     """
     float_model, traces = _traced(fused, batch)
     inputs = input_params(imported)
     probes = random_batch(specs, inputs, tokens, PROBES)
     given = given_parameters(imported, float_model, probes) | read_scales(scales, traces[0].values)
-    return Calibration(float_model, traces, Statistics([] if by_scales else traces, given, inputs, periods))
+    statistics = Statistics([] if by_scales else traces, given, inputs, periods)
+    return Calibration(float_model, traces, statistics)
 
 
 def smoothed(
@@ -54,8 +56,7 @@ def smoothed(
     """The fused module with smoother tensors (`passes.smooth`), and what calibration finds then."""
     result = options.smoothed(fused, found.statistics)
     float_model, traces = _traced(result, batch)
-    known = found.statistics
-    statistics = Statistics(traces, inputs=known.inputs, periods=known.periods)
+    statistics = Statistics(traces, inputs=found.statistics.inputs, periods=found.statistics.periods)
     return result, Calibration(float_model, traces, statistics)
 
 

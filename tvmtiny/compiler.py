@@ -15,7 +15,7 @@ import tvm
 
 from tvmtiny import __version__
 from tvmtiny.artifact import METADATA_FILE, Artifact
-from tvmtiny.calibration import calibrate, smoothed
+from tvmtiny.calibration import Calibration, calibrate, smoothed
 from tvmtiny.codegen.build_files import build_files
 from tvmtiny.codegen.c_sources import ModelInfo, c_sources
 from tvmtiny.codegen.directory import (
@@ -166,6 +166,7 @@ def compile(  # noqa: A001 - the verb of the command line
         opened = open_model(model, shapes, max_tokens)
         module = stages.dump("imported", import_model(opened.model, shapes, max_tokens))
     _require_data(calibration or scales, module)
+    _check_smooth(smooth, scales, module)
     with stages("fuse"):
         fused = stages.dump("fused", options.fuse(module))
         check_fused(fused)
@@ -184,12 +185,26 @@ def compile(  # noqa: A001 - the verb of the command line
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         found = calibrate(
+<<<<<<< HEAD
+            module,
+            fused,
+            specs,
+            tokens,
+            batch,
+            scales,
+            by_scales=calibration is None,
+            periods=_periods(choice),
+        )
+    if smooth:
+        fused, found = _smoothed(fused, found, batch, options, stages)
+=======
             module, fused, specs, tokens, batch, scales, _periods(choice), by_scales=calibration is None
         )
     if smooth:
         with stages("smooth"):
             fused, found = smoothed(fused, found, batch, options)
             stages.dump("smoothed", fused)
+>>>>>>> quant
     with stages("quantize"):
         quantized = options.quantize(fused, found.statistics)
         stages.dump("quantized", quantized.module)
@@ -267,6 +282,22 @@ def _references(
             for name, values in found.outputs.items():
                 values.append(without_absent_rows(results[name], n, quantized.max_tokens))
     return found, quality.report()
+
+
+def _smoothed(
+    fused: tvm.IRModule, found: Calibration, batch: Batch, options: ModelOptions, stages: Stages
+) -> tuple[tvm.IRModule, Calibration]:
+    with stages("smooth"):
+        result, smoother = smoothed(fused, found, batch, options)
+        return stages.dump("smoothed", result), smoother
+
+
+def _check_smooth(smooth: bool, scales: ScaleSource | None, imported: tvm.IRModule) -> None:
+    if smooth and (scales is not None or is_given(imported)):
+        raise UserError(
+            "--smooth changes the tensors that scales were given for.",
+            "Leave it out for a model that comes with scales, or leave out --scales.",
+        )
 
 
 def _require_data(calibration: Data | ScaleSource | None, imported: tvm.IRModule) -> None:

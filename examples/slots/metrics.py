@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmtiny.compress.task import Arrays
-from tvmtiny.evaluate.metrics import IGNORED
+from tvmtiny.evaluate.metrics import IGNORED, Arrays
 from tvmtiny.evaluate.spans import span_f1
 
 TAGS = (Path(__file__).parent / "tags.txt").read_text(encoding="utf-8").split()

@@ -15,6 +15,10 @@ torch = pytest.importorskip("torch")
 
 from tvmtiny.ablate import run  # noqa: E402  torch may be missing
 from tvmtiny.cli import app  # noqa: E402
+from tvmtiny.compress import runner  # noqa: E402
+from tvmtiny.compress.checks import check_task  # noqa: E402
+from tvmtiny.report.inspection import Fit, Inspection  # noqa: E402
+from tvmtiny.target import load_target  # noqa: E402
 
 pytestmark = pytest.mark.qemu
 
@@ -40,6 +44,17 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"NO_COLOR": "1"})
 
 
+@pytest.fixture
+def without_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes before compiling are not what this test looks at, and take seconds; what is impossible is still found."""
+    sizes = Inspection(), Fit(load_target("stm32l4r5"), 1, 1, None, None, None, {})
+    monkeypatch.setattr(runner, "estimate", lambda *_: sizes)
+    monkeypatch.setattr(
+        runner, "_rehearse", lambda _recipe, task, seed: check_task(task, runner._untrained(task, seed))
+    )
+
+
+@pytest.mark.usefixtures("without_estimates")
 def test_figures_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, out, kept = tmp_path / "recipe.toml", tmp_path / "out", tmp_path / "kept"
     recipe.write_text(RECIPE)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.cli import app
+from tvmtiny.cli import evaluate as command
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.evaluate import floating
 from tvmtiny.frontend.data import load_samples
@@ -191,6 +192,21 @@ def test_texts_are_evaluated_with_the_tokenizer_on_the_device(tmp_path: Path) ->
     assert "Did you mean 'GetWeather'?" in result.stderr
 
 
+@pytest.fixture
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every further call of the command gets the figures of the first, which would be the same."""
+    found: list[Any] = []
+    measure = command._evaluate
+
+    def once(*arguments: Any) -> Any:
+        if not found:
+            found.append(measure(*arguments))
+        return found[0]
+
+    monkeypatch.setattr(command, "_evaluate", once)
+
+
+@pytest.mark.usefixtures("measured_once")
 def test_a_baseline_fails_what_got_worse(joint: Artifact, data: Path, tmp_path: Path) -> None:
     baseline = tmp_path / "ci" / "baseline.json"
     usual = (joint.directory, "--data", data, "--no-reference")
@@ -215,8 +231,9 @@ def test_a_baseline_fails_what_got_worse(joint: Artifact, data: Path, tmp_path: 
     figures["ram_bytes"] -= 8
     figures["flash_bytes"] += 100
     baseline.write_text(json.dumps(contents))
-    worse = invoke(*usual, "--check", baseline)
+    worse = invoke(*usual, "--check", baseline, "--save", baseline)
     assert worse.exit_code == 1
+    assert json.loads(baseline.read_text()) == contents  # what is worse becomes no baseline
     rows = {figure: line for line in worse.stdout.splitlines() for figure in figures if f" {figure} " in line}
     assert {figure for figure, line in rows.items() if "REGRESSED" in line} == {name, "ram_bytes"}
     assert "tolerated" in rows["instructions_p50"]
@@ -234,6 +251,7 @@ def test_a_baseline_fails_what_got_worse(joint: Artifact, data: Path, tmp_path: 
     assert kept["rows"][0]["figures"]["ram_bytes"] == figures["ram_bytes"] + 8
 
 
+@pytest.mark.usefixtures("measured_once")
 def test_a_baseline_of_something_else_is_refused(joint: Artifact, data: Path, tmp_path: Path) -> None:
     usual = (joint.directory, "--data", data, "--no-reference", "--on", "host")
     baseline = tmp_path / "baseline.json"
@@ -247,6 +265,8 @@ def test_a_baseline_of_something_else_is_refused(joint: Artifact, data: Path, tm
         return str(result.stderr)
 
     assert "other data" in refused(data_sha256="")
+    assert "made with 10 samples, these figures with 12" in refused(samples=10)
+    assert "has no figures" in refused(rows=[])
     assert "no baseline of format 1" in refused(format=7)
     assert "tolerance 'accurcy'" in refused(tolerances={"accurcy": 0.1})
     assert "tolerance 'metrics' = -1" in refused(tolerances={"metrics": -1})

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from tvmtiny.ablate import execution  # noqa: E402  torch may be missing
 from tvmtiny.ablate.page import page  # noqa: E402
 from tvmtiny.ablate.run import Job, Run  # noqa: E402
-from tvmtiny.ablate.session import ablate  # noqa: E402
+from tvmtiny.ablate.session import Settings, ablate  # noqa: E402
 from tvmtiny.ablate.summary import pareto_front, summarize  # noqa: E402
 from tvmtiny.ablate.text import markdown, markers, note, write_readme  # noqa: E402
 from tvmtiny.ablate.variants import load_variants  # noqa: E402
@@ -120,44 +120,92 @@ def fake(job: Job) -> Run:
     if job.variant.recipe.compile.get("weights") == "int4":
         return Run(job.variant.name, job.variant.kind, job.seed, {}, {}, {}, "no <int4> here")
     metrics = {"accuracy": width / 32 + job.seed / 100}
-    costs = {
-        "flash_bytes": 100.0 * width,
-        "ram_bytes": 64.0,
-        "latency_p50_ms": 1.5,
-        "instructions_p50": 900.0,
-    }
+    costs = (
+        {}
+        if job.on == "host"
+        else {
+            "flash_bytes": 100.0 * width,
+            "ram_bytes": 64.0,
+            "latency_p50_ms": 1.5,
+            "instructions_p50": 900.0,
+        }
+    )
     return Run(job.variant.name, job.variant.kind, job.seed, metrics, dict(metrics), dict(costs))
 
 
 def test_a_killed_ablation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = load_variants(write(tmp_path, RECIPE + CHANGES))
     done: list[str] = []
+    room = 3
 
     def until_the_disk_is_full(job: Job) -> Run:
-        if len(done) == 3:
+        if len(done) == room:
             raise EnvironmentProblem("No space left on device.")
         done.append(f"{job.variant.name} {job.seed}")
         return fake(job)
 
     monkeypatch.setattr(execution, "perform", until_the_disk_is_full)
     with pytest.raises(EnvironmentProblem, match="No space"):
-        ablate(variants, tmp_path / "out", seeds=2)
+        ablate(variants, tmp_path / "out", Settings(seeds=2))
     assert done == ["recipe 0", "recipe 1", "int4 0"]  # the recipe first, for what the others share with it
     done.clear()
+    room = 4
     told: list[int] = []
-    runs = ablate(variants, tmp_path / "out", seeds=2, on_run=lambda _run, n, total: told.append(total - n))
-    assert done == ["int4 1", "wider, trained longer 0", "wider, trained longer 1"]
+    runs = ablate(
+        variants, tmp_path / "out", Settings(seeds=2), lambda _run, n, total: told.append(total - n)
+    )
+    # What failed is run again: int4 0 may be possible by now.
+    assert done == ["int4 0", "int4 1", "wider, trained longer 0", "wider, trained longer 1"]
     assert told == [5, 4, 3, 2, 1, 0]
     assert [(run.variant, run.seed) for run in runs] == [(v.name, seed) for v in variants for seed in (0, 1)]
 
     # Another version, task or way to measure is another run; so is one that cannot be read.
     done.clear()
-    ablate(variants[:1], tmp_path / "out", limit=8)
+    ablate(variants[:1], tmp_path / "out", Settings(limit=8))
     damaged = sorted((tmp_path / "out" / "runs").glob("*.json"))
     for file in damaged:
         file.write_text(file.read_text()[:20])
     ablate(variants[:1], tmp_path / "out")
     assert done == ["recipe 0", "recipe 0"]
+
+
+def test_a_change_of_a_file_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, target = tmp_path / "labels.txt", tmp_path / "targets" / "own.toml"
+    target.parent.mkdir()
+    board = (TESTS.parent / "targets" / "stm32l4r5.toml").read_text()
+    labels.write_text("yes\nno\n")
+    target.write_text(board)
+    monkeypatch.setenv("TVMTINY_TARGETS", str(target.parent))
+    text = RECIPE.replace("stm32l4r5", "own") + f'labels = "{labels.as_posix()}"\n'
+
+    def key() -> str:
+        (whole, *_) = load_variants(write(tmp_path, text))
+        return Job(whole, 0, tmp_path, "qemu", None).key
+
+    keys = [key(), key()]
+    labels.write_text("no\nyes\n")
+    keys.append(key())
+    target.write_text(board.replace("clock_hz = 120", "clock_hz = 80"))
+    keys.append(key())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_nothing_is_compared_with_a_recipe_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = lambda job: dataclasses.replace(fake(job), failure="no such file")  # noqa: E731
+    monkeypatch.setattr(execution, "perform", failing)
+    recipe, readme = write(tmp_path, RECIPE + CHANGES), tmp_path / "README.md"
+    before = "\n".join(markers(recipe.name)) + "\n"
+    readme.write_text(before)
+    usual = (recipe, "-o", tmp_path / "out", "--jobs", 1, "--readme", readme)
+    result = invoke(*usual)
+    assert result.exit_code == 2
+    assert "The recipe itself fails with seed 0: no such file" in result.stderr
+    assert readme.read_text() == before
+    monkeypatch.setattr(execution, "perform", fake)  # what was missing is there now
+    assert invoke(*usual).exit_code == 0
 
 
 @pytest.mark.ray
@@ -178,7 +226,7 @@ def test_ray_gives_what_one_process_gives(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(execution, "perform", there)
     done: list[Run] = []
     with pytest.raises(EnvironmentProblem, match="The emulator is missing") as raised:
-        ablate(variants, tmp_path / "out", seeds=2, jobs=2, on_run=lambda run, *_: done.append(run))
+        ablate(variants, tmp_path / "out", Settings(seeds=2, jobs=2), lambda run, *_: done.append(run))
     assert raised.value.remedy == "Install it."
     recipes = sorted((run for run in done if run.kind == "recipe"), key=lambda run: run.seed)
     assert [run.metrics for run in recipes] == [{"seed": 0}, {"seed": 1}]
@@ -190,7 +238,7 @@ def test_without_ray_only_one_job_is_possible(tmp_path: Path, monkeypatch: pytes
     variants = load_variants(write(tmp_path, RECIPE))
     assert execution.default_jobs() == 1
     with pytest.raises(EnvironmentProblem, match="need Ray") as raised:
-        ablate(variants, tmp_path / "out", seeds=2, jobs=2)
+        ablate(variants, tmp_path / "out", Settings(seeds=2, jobs=2))
     assert "tvmtiny[ray]" in raised.value.remedy
 
 
@@ -199,7 +247,7 @@ def test_a_cluster_that_does_not_answer_is_named(address: str, tmp_path: Path) -
     pytest.importorskip("ray")
     variants = load_variants(write(tmp_path, RECIPE))
     with pytest.raises(EnvironmentProblem, match=f"Ray at {address} cannot be reached"):
-        ablate(variants, tmp_path / "out", address=address)
+        ablate(variants, tmp_path / "out", Settings(address=address))
 
 
 def runs_of(tmp_path: Path, seeds: int) -> list[Run]:
@@ -248,6 +296,17 @@ def test_the_table_stands_between_the_markers_of_a_readme(tmp_path: Path) -> Non
     assert "| wider, trained longer | 75.50 % ± 0.71 (+25.00) |" in table
     assert "2,400 (+50.0 %)" in table
     assert "| int4 | not possible: no <int4> here |" in table
+    for broken in (f"{begin} {end}\n", f"{begin}\n", f"{begin}\n{begin}\n{end}\n", f"{end}\n{begin}\n"):
+        (tmp_path / "BROKEN.md").write_text(broken)
+        with pytest.raises(UserError, match="has no place for the table"):
+            write_readme(tmp_path / "BROKEN.md", "recipe.toml", table)
+        assert (tmp_path / "BROKEN.md").read_text() == broken
+    readme.write_bytes(f"before\r\n{begin} \r\n{end}\r\n".encode())
+    for _ in range(2):
+        write_readme(readme, "recipe.toml", table)
+        lines = "\r\n".join(["before", f"{begin} ", "", *table.split("\n"), "", end, ""])
+        assert readme.read_bytes() == lines.encode()
+    readme.write_text(f"{begin}\n{end}\n")
     with pytest.raises(UserError, match="has no place for the table") as raised:
         write_readme(readme, "other.toml", table)
     assert markers("other.toml")[0] in raised.value.remedy
@@ -316,6 +375,12 @@ def test_the_command_shows_and_writes_it_all(tmp_path: Path, monkeypatch: pytest
     found = json.loads(invoke(recipe, "-o", out, "--jobs", 1, "--seeds", 2, "--json").stdout)
     assert found["pareto_fronts"]["flash_bytes"] == ["recipe", "wider, trained longer"]
     assert len(found["runs"]) == 6
+    assert f"By `tvmtiny ablate {recipe.as_posix()} --seeds 2`" in readme.read_text()
     only = json.loads(invoke(recipe, "-o", out, "--jobs", 1, "--only", "int4", "--json").stdout)
     assert [row["variant"] for row in only["rows"]] == ["recipe", "int4"]
+    invoke(
+        recipe, "-o", out, "--jobs", 1, "--on", "host", "--only", "wider, trained longer", "--readme", readme
+    )
+    assert "--seeds 1 --on host --only 'wider, trained longer'`" in readme.read_text()
+    assert "are not measured" in readme.read_text()
     assert "Did you mean 'int4'?" in invoke(recipe, "--only", "in4").stderr

@@ -98,19 +98,24 @@ def test_usual_metrics_follow_from_the_outputs(tmp_path: Path) -> None:
 def test_a_metric_of_the_user_may_return_one_value_or_several(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "def one(outputs, targets):\n    return outputs['intent'].max()\n"
+        "from __future__ import annotations\nimport dataclasses\n"
+        "@dataclasses.dataclass\nclass Own:\n    best: float\n"
+        "def one(outputs, targets):\n    return Own(outputs['intent'].max()).best\n"
         "def several(outputs, targets):\n    return {'a': 0.5, 'b': len(targets['labels'])}\n"
         "def wrong(outputs, targets):\n    return outputs['logits']\n"
+        "def unknown(outputs, targets):\n    return {'loss': float('nan')}\n"
     )
     model, data = artifact(tmp_path), dataset(labels=[0, 1])
     wanted = metrics_of(model, data, [f"{file}:one", f"{file}:several", "top2:intent"])
     assert wanted(OUTPUTS, data.targets) == {"one": 2.0, "a": 0.5, "b": 2.0, "intent.top2": 1.0}
     with pytest.raises(UserError, match=r"wrong failed: KeyError.*\n.*'intent', 'tags'"):
         metrics_of(model, data, [f"{file}:wrong"])(OUTPUTS, data.targets)
+    with pytest.raises(UserError, match="unknown gives loss = nan"):
+        metrics_of(model, data, [f"{file}:unknown"])(OUTPUTS, data.targets)
     with pytest.raises(UserError, match="no function 'other'"):
         metrics_of(model, data, [f"{file}:other"])
     file.write_text("import nothing_of_that_name\n")
-    with pytest.raises(UserError, match="cannot be loaded: ModuleNotFoundError"):
+    with pytest.raises(UserError, match=r"mine.py, line 1: ModuleNotFoundError"):
         metrics_of(model, data, [f"{file}:one"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ def test_the_best_path_is_the_best_of_all_that_make_sense() -> None:
         scores = generator.normal(size=(4, 5))
         best = max(paths, key=lambda path: sum(scores[at, tag] for at, tag in enumerate(path)))
         assert tuple(best_path(scores, tags)) == best
+
+
+def test_metrics_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("tvmtiny.compress")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "metrics" in runpy.run_path(str(Path(sys.modules["metrics"].__file__ or "")))
 
 
 def test_right_outputs_have_right_metrics(data: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvmtiny import __version__
 from tvmtiny.ablate.variants import Variant
 from tvmtiny.errors import UserError
+from tvmtiny.target import load_target
 
 if TYPE_CHECKING:
     from tvmtiny.compress.runner import Result
@@ -40,15 +41,26 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Tells the run from any other: by recipe, task file, seed, how it is measured, and tvmtiny's version."""
+        """Tells the run from any other: by recipe, task file, seed, how it is measured, and tvmtiny's version.
+
+        Of the files that the recipe compiles with, and of its target, by contents: paths say nothing of a change.
+        """
         recipe = self.variant.recipe
         state = {
             "trained": recipe.key(self.seed, len(recipe.steps)),
-            "compile": dict(recipe.compile),
+            "compile": _contents(recipe.compile),
+            "target": dataclasses.asdict(load_target(recipe.compile["target"])),
             "measured": (self.on, self.limit),
             "version": __version__,
         }
         return hashlib.sha256(json.dumps(state, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _contents(value: Any) -> Any:
+    """Arguments of tvmtiny.compile with digests in place of files."""
+    if isinstance(value, Mapping):
+        return {name: _contents(item) for name, item in value.items()}
+    return hashlib.sha256(value.read_bytes()).hexdigest() if isinstance(value, Path) else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tvmtiny.ablate.summary import FLOAT_PREFIX, Row, Stat, Summary
 from tvmtiny.ablate.variants import CHANGE, PREFIX, WHOLE, WITHOUT
+from tvmtiny.codegen.directory import write_whole
 from tvmtiny.errors import UserError
 
 SECTIONS = {
@@ -74,10 +75,18 @@ def note(summary: Summary, command: str, target: str, samples: str) -> str:
     seeds = max(row.seeds for row in summary.rows)
     spread = f"Mean ± sample standard deviation of {seeds} seeds. " if seeds > 1 else "One seed. "
     return (
-        f"By `{command}`. {spread}Metrics are of the compiled model on {samples}, float "
-        "ones of the trained module on all of it. Flash (weights, tables, code, tokenizer), RAM (arena, stack) and "
-        f"instructions are for {target}: instructions are exact, latency is an estimate, both the median. In "
-        "parentheses: the difference to the recipe, seed by seed, in points or per cent."
+        f"By `{command}`. {spread}Metrics are of the compiled model on {samples}, float ones of the trained module on "
+        f"all of it. {_about_costs(summary, target)}In parentheses: the difference to the recipe, seed by seed, in "
+        "points or per cent."
+    )
+
+
+def _about_costs(summary: Summary, target: str) -> str:
+    if not summary.costs:
+        return f"The models ran on the computer that compiled them: costs on {target} are not measured. "
+    return (
+        f"Flash (weights, tables, code, tokenizer), RAM (arena, stack) and instructions are for {target}: "
+        "instructions are exact, latency is an estimate, both the median. "
     )
 
 
@@ -106,33 +115,33 @@ def markers(recipe: str) -> tuple[str, str]:
     return f"<!-- tvmtiny ablate {recipe} -->", "<!-- end of tvmtiny ablate -->"
 
 
-def check_readme(path: Path, recipe: str) -> str:
-    """The text of a README that has the markers once.
+def check_readme(path: Path, recipe: str) -> re.Match[str]:
+    """Where a README has the markers: the two lines, once.
 
     Raises:
         UserError: it cannot be read, or has not.
     """
     begin, end = markers(recipe)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_bytes().decode("utf-8")  # ends of lines as they are
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.", "Give a Markdown file with --readme.") from error
-    if text.count(begin) != 1 or end not in text.partition(begin)[2]:
+    place = rf"^{re.escape(begin)}[ \t]*(?P<newline>\r?\n)(?P<table>(?:.*?\n)??){re.escape(end)}"
+    found = list(re.finditer(place, text, re.DOTALL | re.MULTILINE))
+    if len(found) != 1 or text.count(begin) != 1:
         raise UserError(
-            f"{path} has no place for the table.", f"Put these lines where it is to be:\n{begin}\n{end}"
+            f"{path} has no place for the table.", f"Put these lines where it is to be, once:\n{begin}\n{end}"
         )
-    return text
+    return found[0]
 
 
 def write_readme(path: Path, recipe: str, table: str) -> None:
-    """Put a table between the markers of a README. Raises as `check_readme`."""
-    text = check_readme(path, recipe)
-    begin, end = (re.escape(marker) for marker in markers(recipe))
-    written = re.sub(f"({begin}\n).*?({end})", lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.DOTALL)
-    temporary = path.with_name(f".{path.name}.part")
+    """Put a table between the markers of a README; all else stays. Raises as `check_readme`."""
+    place = check_readme(path, recipe)
+    start, end = place.span("table")
+    lines = f"\n{table}\n\n".replace("\n", place["newline"])
     try:
-        temporary.write_text(written, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, (place.string[:start] + lines + place.string[end:]).encode())
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tvmtiny.ablate.run import Run
+    from tvmtiny.ablate.session import Settings
     from tvmtiny.ablate.summary import Summary
     from tvmtiny.ablate.variants import Variant
 
@@ -87,7 +89,7 @@ def command(
 
     require_packages()
     from tvmtiny.ablate.execution import default_jobs
-    from tvmtiny.ablate.session import ablate
+    from tvmtiny.ablate.session import Settings, ablate
     from tvmtiny.ablate.summary import summarize
     from tvmtiny.ablate.text import check_readme, markdown, note, write_readme
     from tvmtiny.ablate.variants import load_variants
@@ -99,21 +101,12 @@ def command(
     if readme is not None:
         check_readme(readme, recipe.name)
     directory = output or DEFAULT_PARENT / f"{recipe.stem}-ablation"
+    settings = Settings(seeds, where, limit, jobs or default_jobs(), address, resume=not no_resume)
     with _listener() as listen:
-        runs = ablate(
-            variants,
-            directory,
-            seeds=seeds,
-            on=where,
-            limit=limit,
-            jobs=jobs or default_jobs(),
-            address=address,
-            resume=not no_resume,
-            on_run=listen,
-        )
+        runs = ablate(variants, directory, settings, listen)
     summary = summarize(runs)
     samples = "the test split" if limit is None else f"{limit} samples of the test split"
-    given = f"tvmtiny ablate {recipe.name} --seeds {seeds}" + (f" --limit {limit}" if limit else "")
+    given = _given(recipe, settings, only or [])
     about = note(summary, given, str(variants[0].recipe.compile["target"]), samples)
     if readme is not None:
         write_readme(readme, recipe.name, markdown(summary, about))
@@ -135,6 +128,14 @@ def _chosen(variants: list[Variant], only: list[str]) -> list[Variant]:
         if name not in names:
             raise UserError(f"There is no variant {name!r}.", suggestion(name, names))
     return [variants[0], *(v for v in variants[1:] if not only or v.name in only)]
+
+
+def _given(recipe: Path, settings: Settings, only: list[str]) -> str:
+    """The command that gives the same figures."""
+    words = ["tvmtiny", "ablate", recipe.as_posix(), "--seeds", str(settings.seeds)]
+    words += ["--on", settings.on] if settings.on != "qemu" else []
+    words += ["--limit", str(settings.limit)] if settings.limit else []
+    return shlex.join([*words, *(word for name in only for word in ("--only", name))])
 
 
 @contextlib.contextmanager

@@ -120,9 +120,7 @@ def command(
             update("running the float model")
             real, real_report = _float(artifact, data, found[0], float_model, wanted)
     rows = [row(item, real, expected) for item in found]
-    changes = baselines.compare(baseline, rows, data.digest) if baseline else []
-    if save is not None:
-        baselines.save(save, rows, data.digest, _compiler(where))
+    changes = baselines.compare(baseline, rows, data) if baseline else []
     if as_json:
         contents = report(data, found[0].tokens, rows, real_report)
         console.show_json({**contents, "changes": [change.to_json() for change in changes]})
@@ -131,6 +129,8 @@ def command(
         if baseline:
             tables.show_changes(changes, baseline.compiler, _compiler(where))
     _judge(rows, changes)
+    if save is not None:  # figures that were judged good
+        baselines.save(save, rows, data, _compiler(where))
 
 
 def _targets(artifact: Artifact, baseline: Baseline | None, where: str) -> list[str]:

@@ -150,6 +150,18 @@ def write_files(directory: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside, then rename: it is whole or as it was. Makes its directory; raises OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def to_json(data: dict[str, Any]) -> str:
     """JSON with stable order and a final newline: the same input gives the same bytes."""
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"

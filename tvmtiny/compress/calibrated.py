@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.smooth import smooth
 from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.noise import snr_db
 from tvmtiny.quant.reference import integer_inputs
 
 Array = npt.NDArray[Any]
@@ -94,8 +94,5 @@ class Judge:
         if wanted.ndim == 3:
             present = np.arange(wanted.shape[1]) < self._lengths[:, None]
             found, wanted = found[present], wanted[present]
-        signal, noise = (
-            np.sum(wanted.astype(np.float64) ** 2),
-            np.sum((found - wanted).astype(np.float64) ** 2),
-        )
-        return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))
+        noise = np.sum((found - wanted).astype(np.float64) ** 2)
+        return snr_db(np.sum(wanted.astype(np.float64) ** 2), noise)

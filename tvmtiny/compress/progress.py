@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tvmtiny.codegen.directory import check_writable
+from tvmtiny.codegen.directory import check_writable, write_whole
 from tvmtiny.errors import EnvironmentProblem
 
 
@@ -127,13 +126,9 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        beside.replace(path)
+        write_whole(path, data)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise EnvironmentProblem(
             f"Cannot write {path}: {error.strerror or error}.",
             "Make room or give another directory with -o; what was trained so far is kept, and the run goes on there.",

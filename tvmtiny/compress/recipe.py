@@ -19,16 +19,12 @@ Paths are relative to the recipe. Everything is checked when it is loaded, befor
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import json
-import sys
 import tomllib
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -39,6 +35,7 @@ from tvmtiny.compress.steps import GIVEN, step_function
 from tvmtiny.compress.task import Task
 from tvmtiny.compress.training import Training
 from tvmtiny.errors import UserError
+from tvmtiny.user_code import failure, load_module
 
 TABLES = ("task", "train", "step", "compile", "ablation")
 PATHS = ("tokenizer", "features", "labels")
@@ -199,30 +196,10 @@ def _plain(value: Any) -> Any:
 
 def _task_function(file: Path) -> Callable[..., Any]:
     """The function `task` of a file, which is imported once."""
-    function = getattr(_import(file), "task", None)
+    function = getattr(load_module(file, "Correct `file` in [task], or the file."), "task", None)
     if not callable(function):
         raise UserError(f"{file} defines no function `task`.", "Define task(seed: int, ...) -> Task there.")
     return function
-
-
-def _import(file: Path) -> ModuleType:
-    place = file.resolve()
-    name = f"tvmtiny_task_{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, place)
-    if not place.is_file() or spec is None or spec.loader is None:
-        raise UserError(f"There is no Python file {file}.", "Correct `file` in [task].")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception) or isinstance(error, UserError):
-            raise
-        raise _failure(file, error) from error
-    return module
 
 
 def _call(file: Path, function: Callable[..., Any], seed: int, parameters: Mapping[str, Any]) -> Task:
@@ -231,16 +208,9 @@ def _call(file: Path, function: Callable[..., Any], seed: int, parameters: Mappi
     except UserError:
         raise
     except Exception as error:
-        raise _failure(file, error) from error
+        raise failure(file, error, "Correct the task of the recipe.") from error
     if not isinstance(task, Task):
         raise UserError(
             f"task() of {file} returns {type(task).__name__}.", "Return a tvmtiny.compress.task.Task."
         )
     return task
-
-
-def _failure(file: Path, error: Exception) -> UserError:
-    """What went wrong in a user's file, with the line of it that comes last in the traceback."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file.resolve()]
-    line = f", line {frames[-1].lineno}" if frames else ""
-    return UserError(f"{file}{line}: {type(error).__name__}: {error}", "Correct the task of the recipe.")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tvmtiny import __version__
+from tvmtiny.codegen.directory import write_whole
 from tvmtiny.errors import TvmtinyError, UserError
+from tvmtiny.evaluate.data import Dataset
 from tvmtiny.evaluate.report import Row
 
 FORMAT = 1
@@ -60,8 +63,8 @@ class Change:
 
     @property
     def regressed(self) -> bool:
-        """Whether it is worse than tolerated; rounding of decimal fractions aside."""
-        return self.worse > self.tolerance + 1e-9
+        """Whether it is worse than tolerated, or not a number; rounding of decimal fractions aside."""
+        return not self.worse <= self.tolerance + 1e-9
 
     def to_json(self) -> dict[str, Any]:
         """The fields, for --json."""
@@ -87,13 +90,15 @@ class Baseline:
         rows: figures by name, by (model, target, where it ran).
         tolerances: by kind or by name of a figure; the defaults for what is absent.
         compiler: whose code the figures hold for.
-        data_sha256: of the data.
+        data_sha256: of the file of the data.
+        samples: how many of it.
     """
 
     rows: dict[tuple[str, str, str], dict[str, float]]
     tolerances: dict[str, float]
     compiler: str | None
     data_sha256: str
+    samples: int
 
     def tolerance(self, figure: Figure) -> float:
         """How much worse a figure may be: by its name, else by its kind."""
@@ -121,18 +126,25 @@ def place(row: Row) -> tuple[str, str, str]:
     return row.found.artifact.name, row.found.target.name, row.found.on
 
 
-def save(path: Path, rows: Sequence[Row], data_sha256: str, compiler: str | None) -> None:
+def save(path: Path, rows: Sequence[Row], data: Dataset, compiler: str | None) -> None:
     """Write the figures of `rows`; the tolerances of an earlier baseline there are kept.
 
     Raises:
-        UserError: the file cannot be written, or holds something else.
+        UserError: the file cannot be written, or holds something else; a figure is no finite number.
     """
+    for figure in (figure for row in rows for figure in figures(row)):
+        if not math.isfinite(figure.value):
+            raise UserError(
+                f"{figure.name} is {figure.value}: nothing could be compared with that.",
+                "Save figures of a model that gives numbers.",
+            )
     tolerances = load(path).tolerances if path.exists() else {}
     contents = {
         "format": FORMAT,
         "version": __version__,
         "compiler": compiler,
-        "data_sha256": data_sha256,
+        "data_sha256": data.digest,
+        "samples": len(data),
         "tolerances": {**TOLERANCES, **tolerances},
         "rows": [
             {
@@ -142,11 +154,8 @@ def save(path: Path, rows: Sequence[Row], data_sha256: str, compiler: str | None
             for row in rows
         ],
     }
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, (json.dumps(contents, indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}.", "Give another file with --save."
@@ -171,9 +180,11 @@ def load(path: Path) -> Baseline:
             for row in data["rows"]
         }
         tolerances = {name: float(value) for name, value in data["tolerances"].items()}
-        found = Baseline(rows, tolerances, data["compiler"], str(data["data_sha256"]))
+        found = Baseline(rows, tolerances, data["compiler"], str(data["data_sha256"]), int(data["samples"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} lacks a field, or one is wrong: {error!r}", _REMEDY) from error
+    if not any(rows.values()):
+        raise UserError(f"{path} has no figures: everything would pass.", _REMEDY)
     _check_tolerances(path, found)
     return found
 
@@ -188,16 +199,22 @@ def _check_tolerances(path: Path, found: Baseline) -> None:
             )
 
 
-def compare(baseline: Baseline, rows: Sequence[Row], data_sha256: str) -> list[Change]:
+def compare(baseline: Baseline, rows: Sequence[Row], data: Dataset) -> list[Change]:
     """Every figure of `rows` beside its baseline, regressions first.
 
     Raises:
-        UserError: other data than the baseline's, or a row or figure of the baseline that is not among `rows`.
+        UserError: other data than the baseline's, or more or fewer samples of it; a row or figure of the baseline that
+            is not among `rows`.
     """
-    if data_sha256 != baseline.data_sha256:
+    if data.digest != baseline.data_sha256:
         raise UserError(
             "The baseline was made with other data: figures cannot be compared.",
             "Evaluate on the same file, or write a new baseline with --save.",
+        )
+    if len(data) != baseline.samples:
+        raise UserError(
+            f"The baseline was made with {baseline.samples} samples, these figures with {len(data)}.",
+            "Evaluate with the same --limit, or write a new baseline with --save.",
         )
     found = {place(row): {figure.name: figure for figure in figures(row)} for row in rows}
     changes = []

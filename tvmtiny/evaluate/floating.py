@@ -17,6 +17,7 @@ from tvmtiny.evaluate.data import RECORDINGS, Dataset
 from tvmtiny.evaluate.metrics import output_shape
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.opening import hf_directory
+from tvmtiny.quant.noise import snr_db
 from tvmtiny.runner import Sample
 
 Array = npt.NDArray[Any]
@@ -157,11 +158,11 @@ def present(info_shape: Sequence[int], n_tokens: Array, max_tokens: int) -> npt.
 
 
 def signal_to_noise_db(real: Array, integer: Array, rows: npt.NDArray[np.bool_]) -> float:
-    """10 log10 of the power of the float output over that of the difference, over `rows`, in dB."""
+    """Power of the float output over that of the difference, over `rows`, in dB."""
     width = real.shape[-1]
     wanted = real.astype(np.float64).reshape(*rows.shape, width)[rows]
     error = wanted - integer.astype(np.float64).reshape(*rows.shape, width)[rows]
-    return 10 * float(np.log10(max(np.sum(wanted**2), 1e-30) / max(np.sum(error**2), 1e-30)))
+    return snr_db(np.sum(wanted**2), np.sum(error**2))
 
 
 def agreement(real: Array, integer: Array, rows: npt.NDArray[np.bool_]) -> float:

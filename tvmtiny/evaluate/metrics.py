@@ -6,7 +6,7 @@ It gives values by name, larger is better. `Task.metrics` of a recipe has the sa
 
 from __future__ import annotations
 
-import importlib.util
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from tvmtiny.evaluate.data import Dataset
 from tvmtiny.evaluate.spans import is_bio, span_f1
 from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY
 from tvmtiny.frontend.names import listed
+from tvmtiny.user_code import load_module
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -184,36 +185,32 @@ def _check(info: TensorInfo, data: Dataset, key: str, name: str, *, tokens: bool
 def _user(spec: str) -> Metrics:
     """FILE.py:FUNCTION; what it returns is a number, or numbers by name."""
     file, _, function = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.", "Give --metric FILE.py:FUNCTION.")
-    module = _loaded(path)
-    own = getattr(module, function, None)
+    remedy = "Correct the file, or give another: --metric FILE.py:FUNCTION."
+    own = getattr(load_module(Path(file), remedy), function, None)
     if not callable(own):
-        raise UserError(f"{path} has no function '{function}'.", "Give --metric FILE.py:FUNCTION.")
+        raise UserError(f"{file} has no function '{function}'.", remedy)
 
     def metric(outputs: Arrays, targets: Arrays) -> dict[str, float]:
         try:
             found = own(outputs, targets)
             named = found if isinstance(found, Mapping) else {function: found}
-            return {str(name): float(value) for name, value in named.items()}
+            values = {str(name): float(value) for name, value in named.items()}
         except Exception as error:  # the user's own code may raise anything
             raise UserError(
                 f"The metric {spec} failed: {type(error).__name__}: {error}",
                 "It is called as FUNCTION(outputs, targets), both arrays by name, and returns a number or numbers by "
                 f"name. Outputs are {listed(outputs)}, targets {listed(targets)}.",
             ) from error
+        _check_finite(spec, values)
+        return values
 
     return metric
 
 
-def _loaded(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    return module
+def _check_finite(spec: str, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"The metric {spec} gives {name} = {value}.",
+                "Return numbers that can be compared: no NaN, no infinity.",
+            )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmtiny.quant.calibrate import Trace
+from tvmtiny.quant.noise import snr_db
 from tvmtiny.quant.qparams import QuantParams
 
 Array = npt.NDArray[Any]
@@ -68,9 +69,8 @@ class Quality:
             "agreement": min(row["agreement"] for row in outputs),
             "cosine": min(row["cosine"] for row in outputs),
             "outputs": outputs,
-            "layers": [{"name": name, "snr_db": round(self._snr(name), 2)} for name in self.signal],
+            "layers": [
+                {"name": name, "snr_db": round(snr_db(signal, self.error[name]), 2)}
+                for name, signal in self.signal.items()
+            ],
         }
-
-    def _snr(self, name: str) -> float:
-        signal, error = self.signal[name], self.error[name]
-        return 10 * float(np.log10(max(signal, 1e-30) / max(error, 1e-30)))

@@ -23,6 +23,8 @@ from tvmtiny.runner import Block, RunResult, Sample, Sizes, Symbol, run
 from tvmtiny.target import HOST, Target, load_target
 
 RUN_FUNCTION = "run function"
+INIT_FUNCTION = "init function"
+"""Before the run, so of no instructions: it decodes weights, where the model was compiled so."""
 _HARNESS = "measured_run"
 _FRAGMENT = re.compile(r"\.(part|cold)\b")
 _STALE = "Compile the model again with this version."
@@ -199,6 +201,12 @@ def _operator_rows(artifact: Artifact) -> list[dict[str, Any]]:
     return rows
 
 
+def _boot_rows(artifact: Artifact) -> list[dict[str, Any]]:
+    """The decoders of the init function, which the run does not call."""
+    rows: list[dict[str, Any]] = artifact.metadata.get("storage", {}).get("boot", [])
+    return rows
+
+
 def _check(artifact: Artifact, result: RunResult) -> None:
     if result.status[0] != 0:
         raise UserError(
@@ -215,12 +223,15 @@ def _check(artifact: Artifact, result: RunResult) -> None:
 def _operators(
     artifact: Artifact, rows: list[dict[str, Any]], tally: _Tally, n_tokens: int
 ) -> tuple[Operator, ...]:
-    plan = buffers(artifact)
-    weights = _weights(artifact, rows, tally.program.symbols)
+    plan, boot = buffers(artifact), _boot_rows(artifact)
+    weights = _weights(artifact, [*boot, *rows], tally.program.symbols)
     result = [
         _operator(RUN_FUNCTION, "", f"{artifact.name}_run", tally.phases[0], 0, weights[""], plan, (-1, -1))
     ]
-    step = 0
+    step = sum(row["steps"] for row in boot)  # the plan counts them first
+    if boot:
+        init, decoded = f"{artifact.name}_init", sum(weights[row["function"]] for row in boot)
+        result.append(_operator(INIT_FUNCTION, "", init, _Sums(), 0, decoded, plan, (0, step - 1)))
     for number, row in enumerate(rows, start=1):
         steps = (step, step + row["steps"] - 1)
         step += row["steps"]
