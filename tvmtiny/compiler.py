@@ -185,7 +185,6 @@ def compile(  # noqa: A001 - the verb of the command line
         checked = None if verify is None else _batch(verify, specs, length_input, tokens, minimum=1)
     with stages("calibrate"):
         found = calibrate(
-<<<<<<< HEAD
             module,
             fused,
             specs,
@@ -197,14 +196,6 @@ def compile(  # noqa: A001 - the verb of the command line
         )
     if smooth:
         fused, found = _smoothed(fused, found, batch, options, stages)
-=======
-            module, fused, specs, tokens, batch, scales, _periods(choice), by_scales=calibration is None
-        )
-    if smooth:
-        with stages("smooth"):
-            fused, found = smoothed(fused, found, batch, options)
-            stages.dump("smoothed", fused)
->>>>>>> quant
     with stages("quantize"):
         quantized = options.quantize(fused, found.statistics)
         stages.dump("quantized", quantized.module)

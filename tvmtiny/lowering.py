@@ -121,6 +121,7 @@ def build(
             regions=regions,
             target=board.name,
             max_tokens=quantized.max_tokens if quantized.has_length else None,
+            storage=storage,
         )
 
 

@@ -27,18 +27,13 @@ from tvmtiny.compress.training import fit, set_seed
 class Stage:
     """What stands after a step, the first row after the training. Sizes are those of `tvmtiny inspect`.
 
-        Attributes:
-            step: its name, such as "2 prune".
-            parameters: trained numbers in the operators of the fused model.
-            macs: multiply-accumulates with all tokens.
-            weight_bytes, arena_bytes: as a compile gives them.
-            code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
-    <<<<<<< HEAD
-            metrics: of the module on the selection split, which computes with integers from the step `qat` on; empty in a
-                dry run.
-    =======
+    Attributes:
+        step: its name, such as "2 prune".
+        parameters: trained numbers in the operators of the fused model.
+        macs: multiply-accumulates with all tokens.
+        weight_bytes, arena_bytes: as a compile gives them.
+        code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
             metrics: of the module on the selection split, behind the step qat of its integers; empty in a dry run.
-    >>>>>>> quant
             seconds: that the step took; those of a run that went on are of the last one.
     """
 
