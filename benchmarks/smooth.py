@@ -31,7 +31,7 @@ from tvmtiny.quant.calibrate import FloatModel, Statistics, run_all
 from tvmtiny.quant.reference import IntegerModel, integer_inputs
 from tvmtiny.quant.report import Quality
 
-FACTORS = (1, 30)
+FACTORS = (1, 30, 100)
 COLUMNS = [3, 11]
 
 
