@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_cases import GENERATORS, Dims
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ from tvmtiny.bench.models import calibration, save
 from tvmtiny.cli import app
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import EnvironmentProblem, UserError
-from tvmtiny.kernels import Blocking
+from tvmtiny.kernels import Blocking, Operands, kernels
 from tvmtiny.resources import data_dir
 from tvmtiny.runner import Sample
 from tvmtiny.runner.build import BuildFailure
@@ -87,6 +88,15 @@ def test_every_point_is_a_trace_that_replays(compiled: Artifact, target: str) ->
         for point in (points[0], points[len(points) // 2], points[-1]):
             trace = json.loads(json.dumps(results.trace(task, point)))
             assert space.replayed(trace, task.workload) == point
+
+
+@pytest.mark.parametrize("name", ["attention", "attention_step"])
+def test_metaschedule_takes_kernels_with_numbers_among_their_operands(name: str) -> None:
+    rng = np.random.default_rng(0)
+    instance = GENERATORS[name](Dims(S=4, E=8, N=8, F=16, heads=2, width=4, rows=2), rng)
+    operands = Operands(instance.fill(rng), None, instance.attrs)
+    function = space.workload(kernels()[name], operands)["main"]
+    assert len(ms.arg_info.ArgInfo.from_prim_func(function)) == len(function.params)
 
 
 @given(st.sampled_from(sorted(KNOBS)), st.data())
