@@ -587,6 +587,11 @@ def test_plain_searches_visit_every_point_once_beginning_with_the_rules(tasks: l
             seen += [space.blocking_of(one.sch.mod) for one in batch]
         assert seen[0] == next(task.designs[0].points())
         assert len(seen) == len(set(seen)) == task.size
+    known = seen[:3]
+    search = InOrder(task, 1, known)
+    search.pre_tuning(task.size, task.size, [], None, None)
+    left = [space.blocking_of(one.sch.mod) for one in search.generate_measure_candidates()]
+    assert left == seen[3:]
 
 
 class ByName(Engine):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tvmtiny
-from tvmtiny.bench.catalog import load_catalog
+from tvmtiny.bench.catalog import EncoderBenchmark, load_catalog
 from tvmtiny.bench.models import calibration, save
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
@@ -82,6 +82,7 @@ def test_far_shapes_and_other_forms_are_told_apart(intent: QuantizedModel) -> No
 
 def test_inspect_takes_the_records_that_a_compile_takes(tmp_path: Path) -> None:
     encoder = next(one for one in load_catalog() if one.name == "enc32")
+    assert isinstance(encoder, EncoderBenchmark)
     model, board = save(encoder, tmp_path / "model"), load_target("qemu-m55")
     real = tvmtiny.compile(
         model, target=board.name, calibration=calibration(encoder), tuned="latency", output=tmp_path / "m"
