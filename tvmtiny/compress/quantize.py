@@ -151,9 +151,11 @@ def mixed(
             found[row.layer] = "int4"
             size -= row.saved_bytes
     if budget.weight_bytes is not None and not budget.is_met(size):
+        limits = f"when int4 costs no more than {budget.most_lost} and {budget.least_db} dB remain"
+        if math.isinf(budget.most_lost):  # a dry run
+            limits = "with int4 for every layer that can have it"
         raise UserError(
-            f"The weights take {size:,} bytes when int4 costs no more than {budget.most_lost} and {budget.least_db} dB "
-            f"remain; {budget.weight_bytes:,} are allowed.",
+            f"The weights take {size:,} bytes {limits}; {budget.weight_bytes:,} are allowed.",
             "Allow a larger loss with most_lost and least_db, or prune first.",
         )
     return found
