@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +73,23 @@ def intent(data: Path, seed: int) -> Task:
 
 
 def motion(data: Path, seed: int) -> Task:
-    """The task of examples/motion, with the model that ships in place of an untrained one."""
+    """The task of examples/motion."""
     sys.path.insert(0, str(EXAMPLES / "motion"))
-    from task import task
+    import task
 
-    own = task(seed)
-    return dataclasses.replace(own, model=_shipped("motion", list(own.calibration)))
+    return dataclasses.replace(task.task(seed), **_model("motion"))
+
+
+def _model(name: str) -> dict[str, Any]:
+    """The shipped model of an example, and its calibration data."""
+    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
+    model = EXAMPLES / name / "model.onnx"
+    return {"model": lambda: FusedModule(fuse(model), list(calibration)), "calibration": calibration}
 
 
 def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
-    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
     return Task(
-        model=_shipped(name, list(calibration)),
+        **_model(name),
         outputs=("logits",),
         batches=batches,
         steps=steps,
@@ -92,13 +97,7 @@ def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]])
         metrics=_accuracy,
         selection=_split(parts["selection"]),
         test=_split(parts["test"]),
-        calibration=calibration,
     )
-
-
-def _shipped(name: str, inputs: list[str]) -> Callable[[], FusedModule]:
-    """Makes the model that an example ships."""
-    return lambda: FusedModule(fuse(EXAMPLES / name / "model.onnx"), inputs)
 
 
 def _shortened(task: Task, batches: int | None) -> Task:

@@ -169,7 +169,8 @@ def main() -> None:
     condition = "\n".join([target.cpu, *target.flags, target.optimize, place.name, c_compiler()])
     with Store(arguments.work_dir, condition).opened() as swept:
         points = [(task, point) for task in tasks for design in task.designs for point in design.points()]
-        options = Options("latency", "sweep", len(points), 32, 0, from_records=False)
+        # Twice as many trials as points: a session ends before a batch that would not be full.
+        options = Options("latency", "sweep", 2 * len(points), 32, 0, from_records=False)
         if any(swept.find(task.signature, point) is None for task, point in points):
             Session(tasks, target, place, swept, Limits(), options).run()
         print("\n".join(table_of_spaces(tasks, swept)), "\n")

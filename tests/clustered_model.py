@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,8 +32,10 @@ def write(path: Path, entries: int) -> Path:
     return path
 
 
-def compiled(directory: Path, target: str, form: str, decode: str = "tile", entries: int = 32) -> Artifact:
-    """The model with `entries` compiled for a target."""
+def compiled(
+    directory: Path, target: str, form: str, decode: str = "tile", entries: int = 32, **options: Any
+) -> Artifact:
+    """The model with `entries` compiled for a target, with further options of the compiler."""
     directory.mkdir(parents=True, exist_ok=True)
     return compile_model(
         write(directory / "model.onnx", entries),
@@ -41,4 +44,5 @@ def compiled(directory: Path, target: str, form: str, decode: str = "tile", entr
         compress_weights=form,
         decode=decode,
         output=directory / "few",
+        **options,
     )

@@ -68,6 +68,11 @@ class Artifact:
         """Class names of the first output; may be empty."""
         return self.outputs[0].labels
 
+    @property
+    def reference_inputs(self) -> Path:
+        """The file of inputs whose outputs are known, as integers."""
+        return self.directory / "reference" / "inputs.npz"
+
     @classmethod
     def load(cls, directory: Path | str) -> Artifact:
         """Read a model directory; raises UserError when it is not one."""

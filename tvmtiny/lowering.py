@@ -14,8 +14,10 @@ from tvmtiny.codegen.directory import check_writable
 from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
+from tvmtiny.kernels import Kernel, Operands, kernel_of, operands_of
 from tvmtiny.passes.compress_tables import CompressTables
 from tvmtiny.passes.compress_weights import CompressWeights
+from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.schedule.records import RULES, TunedRule
@@ -75,13 +77,26 @@ def build_tuned(
         UserError: the arena does not fit the board with the rules' schedules either.
     """
     regions = arena_regions(board)
-    rule, plain = (TunedRule(board, objective, microkernels) for objective in (tuned, RULES))
+    rule, plain = tuned_rule(quantized, board, microkernels, tuned), TunedRule(board, RULES, microkernels)
     if rule.empty:
         return build(quantized, board, prefix, microkernels, stages, regions, storage=storage), plain
     try:
         return build(quantized, board, prefix, microkernels, stages, regions, rule, storage), rule
     except UserError:
         return build(quantized, board, prefix, microkernels, stages, regions, storage=storage), plain
+
+
+def tuned_rule(quantized: QuantizedModel, board: Target, microkernels: str, tuned: str) -> TunedRule:
+    """The schedules of a model by the records of an objective for the core of a board."""
+    rule = TunedRule(board, tuned, microkernels)
+    rule.settle(calls_of(quantized))
+    return rule
+
+
+def calls_of(quantized: QuantizedModel) -> list[tuple[Kernel, Operands]]:
+    """The calls of kernels, in order."""
+    values = (value for _, value in Graph(quantized.module["main"]))
+    return [(kernel, operands_of(value)) for value in values if (kernel := kernel_of(value)) is not None]
 
 
 def build(
@@ -121,6 +136,7 @@ def build(
             regions=regions,
             target=board.name,
             max_tokens=quantized.max_tokens if quantized.has_length else None,
+            storage=storage,
         )
 
 

@@ -16,15 +16,20 @@ from tvmtiny.runner import run
 from tvmtiny.runner.process import host_compiler
 from tvmtiny.verify import expected_outputs
 
-FORMS = (("packed", "boot"), ("huffman", "tile"), ("huffman", "rows"))
+CASES = {
+    "packed-boot": ("packed", "boot", {}),
+    "huffman-tile": ("huffman", "tile", {}),
+    "huffman-rows": ("huffman", "rows", {}),
+    "int4-int16-huffman-tile": ("huffman", "tile", {"weights": "int4", "residual": "int16"}),
+}
 OK, ARENA, INIT = 0, -3, -8
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-pedantic", "-Werror"]
 
 
-@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+@pytest.fixture(scope="module", params=CASES)
 def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    form, decode = request.param
-    return clustered_model.compiled(tmp_path_factory.mktemp("few"), "host", form, decode)
+    form, decode, options = CASES[request.param]
+    return clustered_model.compiled(tmp_path_factory.mktemp("few"), "host", form, decode, **options)
 
 
 def test_gives_the_bytes_of_plain_weights(artifact: Artifact) -> None:
@@ -46,6 +51,8 @@ def test_says_what_it_saves_and_takes(artifact: Artifact) -> None:
     plan = {row["name"]: row for row in artifact.metadata["arena"]["plan"]}
     assert all(plan[name]["kind"] == "state" for name in at_boot)
     layers = sum(plan[name]["bytes"] for name in at_boot)
+    unpacked = {row["kernel"] for row in (*decoders, *storage["boot"])}
+    assert unpacked == {{"packed": "unpack", "huffman": "huffman"}[storage["form"]]}
     assert storage["decoded_bytes"] >= layers
 
 
@@ -77,9 +84,17 @@ def _includes(artifact: Artifact) -> list[str]:
     return [f"-I{artifact.directory / folder}" for folder in artifact.include_dirs]
 
 
+def test_init_is_there_where_nothing_was_worth_decoding(tmp_path: Path) -> None:
+    artifact = clustered_model.compiled(tmp_path / "many", "host", "packed", "boot", entries=255)
+    storage = artifact.metadata["storage"]
+    assert (storage["form"], storage["decode"], storage["boot"]) == ("packed", "boot", [])
+    test_the_main_program_runs(artifact, tmp_path)
+    test_gives_the_bytes_of_plain_weights(artifact)
+    assert "few_init(arena" in (artifact.directory / "main.c").read_text("utf-8")
+
+
+@pytest.mark.parametrize("artifact", ["packed-boot"], indirect=True)
 def test_a_run_before_the_decoding_is_refused(artifact: Artifact, tmp_path: Path) -> None:
-    if artifact.metadata["storage"]["decode"] != "boot":
-        return  # there is no such function
     library = tmp_path / "few.so"
     sources = [str(artifact.directory / name) for name in artifact.sources]
     subprocess.run(
@@ -93,6 +108,11 @@ def test_a_run_before_the_decoding_is_refused(artifact: Artifact, tmp_path: Path
     assert functions.few_init(pointer, ctypes.c_size_t(artifact.arena_bytes - 1)) == ARENA
     assert functions.few_run(pointer, size, 1) == INIT
     assert functions.few_init(pointer, size) == OK
-    (ids,) = (info for info in artifact.inputs if info.name == "input_ids")
-    arena[ids.arena_offset : ids.arena_offset + ids.bytes] = 0
-    assert functions.few_run(pointer, size, 1) == OK
+    samples = load_samples(artifact, clustered_model.INTENT / "sample.npz")[:2]
+    (ids,), (logits,) = artifact.inputs, artifact.outputs
+    for sample, wanted in zip(samples, expected_outputs(artifact, samples), strict=True):  # decoded once
+        given = np.frombuffer(np.ascontiguousarray(sample.inputs[ids.name], ids.dtype).tobytes(), np.uint8)
+        arena[ids.arena_offset :][: ids.bytes] = given
+        assert functions.few_run(pointer, size, sample.n_tokens) == OK
+        found = arena[logits.arena_offset :][: logits.bytes].view(logits.dtype)
+        assert np.array_equal(found, wanted["logits"].reshape(-1))

@@ -8,7 +8,8 @@ import pytest
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.frontend.data import load_samples
-from tvmtiny.report.profile import profile
+from tvmtiny.report.page import page
+from tvmtiny.report.profile import INIT_FUNCTION, RUN_FUNCTION, profile
 from tvmtiny.runner import run
 from tvmtiny.verify import expected_outputs
 
@@ -33,7 +34,32 @@ def test_gives_the_bytes_of_plain_weights(artifact: Artifact, core: str) -> None
 def test_the_profile_shows_the_decoders(artifact: Artifact) -> None:
     found = profile(artifact, load_samples(artifact, clustered_model.INTENT / "sample.npz")[0])
     rows = {row.name: row for row in found.operators}
-    for row in artifact.metadata["operators"]:
-        if row["kernel"] == "huffman" and not row["name"].endswith("_tokens"):
-            weights = next(b["bytes"] for b in artifact.metadata["arena"]["plan"] if b["name"] == row["name"])
-            assert 8 * weights < rows[row["name"]].instructions < 20 * weights
+    plan = {row["name"]: row for row in artifact.metadata["arena"]["plan"]}
+    storage = artifact.metadata["storage"]
+    decoders = [
+        row["name"] for row in artifact.metadata["operators"] if row["kernel"] in ("unpack", "huffman")
+    ]
+    in_runs = [name for name in decoders if not name.endswith("_tokens")]
+    assert bool(in_runs) == (storage["decode"] == "tile")
+    for name in in_runs:
+        assert 8 * plan[name]["bytes"] < rows[name].instructions < 20 * plan[name]["bytes"]
+    assert (INIT_FUNCTION in rows) == (storage["decode"] == "boot")
+    if INIT_FUNCTION in rows:  # it has the flash of the matrices, and no part in the run
+        assert 0.5 * storage["stored_bytes"] < rows[INIT_FUNCTION].weight_bytes < storage["stored_bytes"]
+        assert rows[RUN_FUNCTION].weight_bytes == 0
+        assert rows[INIT_FUNCTION].last_step + 1 == len(storage["boot"])
+
+
+def test_the_profile_has_the_steps_of_the_plan(artifact: Artifact) -> None:
+    found = profile(artifact, load_samples(artifact, clustered_model.INTENT / "sample.npz")[0])
+    rows = {row.name: row for row in found.operators}
+    plan = artifact.metadata["arena"]["plan"]
+    scratch = [buffer for buffer in plan if buffer["kind"] == "scratch"]
+    assert len(scratch) > 10
+    for buffer in scratch:  # lives within the operator that it is named after
+        row = rows[buffer["name"].rpartition(".")[0]]
+        assert row.first_step <= buffer["first_step"] <= buffer["last_step"] <= row.last_step
+        assert row.arena_bytes >= buffer["bytes"]
+    assert max(row.arena_bytes for row in found.operators) <= artifact.arena_bytes
+    assert max(row.last_step for row in found.operators) == max(buffer["last_step"] for buffer in plan) - 1
+    assert page(found).count("<rect") >= len(plan)

@@ -11,14 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from link_models import emulated_board
+from typer.testing import CliRunner
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.bench.catalog import EncoderBenchmark
 from tvmtiny.bench.models import calibration, save
+from tvmtiny.cli import app
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.errors import EnvironmentProblem
 from tvmtiny.kernels import Blocking
@@ -62,10 +66,9 @@ def engine(place: Place, store: Store, folder: Path) -> Engine:
     return Engine(load_target(TARGET), place, store, Limits(), folder)
 
 
-def tune(artifact: Artifact, folder: Path, *options: str) -> subprocess.Popen[str]:
-    """`tvmtiny tune` in a process group of its own, in batches of two."""
-    command = [sys.executable, "-m", "tvmtiny", "tune", str(artifact.directory), "--target", TARGET]
-    command += [
+def command(artifact: Artifact, folder: Path) -> list[str]:
+    """`tvmtiny tune` in batches of two."""
+    options = [
         "--objective",
         "latency",
         "--search",
@@ -75,10 +78,25 @@ def tune(artifact: Artifact, folder: Path, *options: str) -> subprocess.Popen[st
         "--work-dir",
         str(folder / "work"),
     ]
+    return ["tune", str(artifact.directory), "--target", TARGET, *options]
+
+
+def beside(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """A command in another process, which leads a group of its own."""
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(folder / "records")}
     return subprocess.Popen(
-        [*command, *options], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "tvmtiny", *arguments],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+
+
+def here(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """A command in this process, where TVM is loaded already."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(folder / "records"))
+    monkeypatch.setenv("COLUMNS", "1000")
+    return CliRunner().invoke(app, arguments)
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -88,28 +106,45 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_a_tuner_that_is_killed_amid_a_batch_loses_that_batch_at_most(
-    artifact: Artifact, tmp_path: Path
+def test_a_second_tuner_is_refused_and_a_killed_one_loses_the_batch_in_flight_at_most(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = tune(artifact, tmp_path)
-    deadline = time.monotonic() + 120
+    arguments = command(artifact, tmp_path)
+    first = beside(arguments, tmp_path)
+    deadline = time.monotonic() + 300
     while len(lines(tmp_path)) < 5 and time.monotonic() < deadline:  # the rules' three, then a batch
         time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    second = here(arguments, tmp_path, monkeypatch)
+    assert second.exit_code == 2
+    assert f"Another tuner (process {first.pid}) works in {tmp_path / 'work'}" in second.stderr
+    assert first.poll() is None
+
+    os.killpg(first.pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
     before = lines(tmp_path)
     assert len(before) >= 5
-
-    resumed = tune(artifact, tmp_path, "--trials", "8", "--json")
-    _, said = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, said
+    trials = 3 + 2 * (len(before) - 2)  # every batch left a line at least, and there is one more
+    resumed = here([*arguments, "--trials", str(trials)], tmp_path, monkeypatch)
+    assert resumed.exit_code == 0, resumed.stderr
     after = lines(tmp_path)
     assert after[: len(before)] == before
+    assert len(after) > len(before)
     assert len({json.dumps([row["kernel"], row["measurement"]["point"]]) for row in after}) == len(after)  # type: ignore[index]
 
 
+@contextlib.contextmanager
+def room_for(file_bytes: int) -> Iterator[None]:
+    """Within the block no file of this process, nor of those that it starts, grows beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_without_room_ends_in_a_message_and_keeps_what_was_measured(
-    artifact: Artifact, tmp_path: Path
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit on the size of files stands in for a full disk: the next line does not fit the file of measurements."""
     limit = 4 << 20  # room for an image's files
@@ -119,20 +154,11 @@ def test_a_disk_without_room_ends_in_a_message_and_keeps_what_was_measured(
     line = json.dumps({**row, "padding": "x" * 1000}) + "\n"
     (work / MEASUREMENTS).write_text(line * ((limit - 200) // len(line)))
     before = (work / MEASUREMENTS).read_bytes()
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    command = [sys.executable, "-m", "tvmtiny", "tune", str(artifact.directory), "--target", TARGET]
-    command += ["--work-dir", str(work), "--objective", "latency", "--trials", "8"]
-    environment = {**os.environ, ENVIRONMENT_VARIABLE: str(tmp_path / "records"), "COLUMNS": "1000"}
-    finished = subprocess.run(
-        command, env=environment, capture_output=True, text=True, preexec_fn=limited, check=False
-    )
-    assert finished.returncode == 1, finished.stderr
+    with room_for(limit):
+        finished = here([*command(artifact, tmp_path), "--trials", "4"], tmp_path, monkeypatch)
+    assert finished.exit_code == 1, finished.stderr
     assert f"{work / MEASUREMENTS}: File too large" in finished.stderr
     assert "Everything measured before is kept" in finished.stderr
-    assert "Traceback" not in finished.stderr
     with Store(work, "").opened() as store:
         assert store.dropped_lines <= 1  # what was cut short
     after = (work / MEASUREMENTS).read_bytes()
@@ -166,7 +192,7 @@ class EmulatedBoard(Serial):
     """A board that QEMU emulates: to flash an image is to start it; its port is a pseudo terminal."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(load_target(target), "none yet", timeout_s=20)
+        super().__init__(load_target(target), "none yet", timeout_s=60)
         self._board = contextlib.ExitStack()
         self.unplugged = False
 

@@ -120,14 +120,14 @@ def test_a_server_that_is_killed_amid_a_batch_loses_nothing_and_may_come_back(
 ) -> None:
     place = Killing(servers, tracker)
     assert place.parallel == 2
-    batches = measured(task, place, tmp_path / "rpc", [slice(0, 6), slice(6, 8)])
+    batches = measured(task, place, tmp_path / "rpc", [slice(0, 4), slice(4, 6)])
     found = next(batches)
     assert servers[0].poll() is not None
     assert place.asked > 2  # what the killed one had was asked of the other
-    assert [(one.error, one.wrong) for one in found] == [("", 0)] * 6
+    assert [(one.error, one.wrong) for one in found] == [("", 0)] * 4
 
-    (here,) = measured(task, Qemu(load_target(KEY), 60), tmp_path / "here", [slice(0, 6)])
-    assert [one.instructions for one in found] == [one.instructions for one in here]
+    (here,) = measured(task, Qemu(load_target(KEY), 60), tmp_path / "here", [slice(0, 2)])
+    assert [one.instructions for one in found[:2]] == [one.instructions for one in here]
 
     servers.append(started(tracker, 0))
     await_servers(tracker, 2)
@@ -137,9 +137,7 @@ def test_a_server_that_is_killed_amid_a_batch_loses_nothing_and_may_come_back(
     stop(servers[2])
     with pytest.raises(EnvironmentProblem, match="no server"):
         next(
-            measured(
-                task, Rpc(load_target(KEY), tracker, 60, patience_s=1), tmp_path / "none", [slice(8, 10)]
-            )
+            measured(task, Rpc(load_target(KEY), tracker, 60, patience_s=1), tmp_path / "none", [slice(6, 7)])
         )
 
 

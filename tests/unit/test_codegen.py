@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from model_cases import CASES, compiled
 from tvm import ir
 
+import tvmtiny
 import tvmtiny.lowering
 from tvmtiny.artifact import METADATA_FILE
 from tvmtiny.codegen import directory as output_directory
@@ -28,8 +29,10 @@ from tvmtiny.codegen.program import Constant, Program, Tensor, build_program
 from tvmtiny.codegen.symbols import c_comment, tensor_symbols
 from tvmtiny.compiler import save_npz
 from tvmtiny.errors import UserError
+from tvmtiny.frontend.data import load_samples
 from tvmtiny.lowering import Stages, check_flash
 from tvmtiny.target import load_target
+from tvmtiny.verify import expected_outputs
 
 HOST = load_target("host")
 
@@ -472,3 +475,17 @@ def test_files_are_read_as_utf_8() -> None:
         assert not re.search(
             r"read_text\(\)|write_text\([^)]*\)\)$", (folder / file).read_text("utf-8"), re.M
         )
+
+
+def test_reference_inputs_are_samples_as_they_lie(tmp_path: Path) -> None:
+    motion = Path(__file__).parents[2] / "examples" / "motion"
+    made = tvmtiny.compile(
+        motion / "model.onnx",
+        target="host",
+        calibration=motion / "calibration.npz",
+        output=tmp_path / "motion",
+    )
+    samples = load_samples(made, made.reference_inputs)
+    with np.load(made.reference_inputs.with_name("outputs.npz")) as outputs:
+        for row, found in enumerate(expected_outputs(made, samples)):
+            np.testing.assert_array_equal(found["logits"], outputs["logits"][row])

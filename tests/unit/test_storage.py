@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tvmtiny.kernels.stored import TABLE
 from tvmtiny.storage import choice, huffman, indices
 from tvmtiny.storage.choice import store_arrays, store_table
 from tvmtiny.storage.huffman import GROUP, LIMIT, Code, code_lengths, histogram_of
@@ -88,6 +91,16 @@ def test_coded_bytes_come_back(values: list[int], skew: float) -> None:
     assert found == array[0].tolist()
 
 
+@given(st.integers(1, 3), st.lists(st.integers(0, 255), max_size=3))
+def test_all_bytes_equally_often_have_a_code_that_saves_nothing(times: int, more: list[int]) -> None:
+    array = _bytes([*range(256)] * times + more)
+    code = Code.of(histogram_of(array))
+    assert int(code.lengths.sum()) == 256  # one of 256 words would not fit its byte
+    data, _ = code.encode(array)
+    assert np.array_equal(code.decode(data, array.size), array[0])
+    assert store_arrays([array], "huffman") == [None]
+
+
 @given(st.integers(1, 30), st.integers(1, 20), st.integers(0, 2**32 - 1))
 def test_rows_are_found_by_their_starts(rows: int, cols: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -133,12 +146,73 @@ def test_stored_arrays_are_decoded_and_shorter(form: str) -> None:
     assert [one and one.kernel for one in stored] == {
         "packed": ["unpack", "unpack", None],
         "huffman": ["huffman", "huffman", None],
-        "auto": ["huffman", "unpack", None],
+        "auto": ["huffman", "huffman", None],  # with one decoder
     }[form]
     for array, one in zip(arrays, stored, strict=True):
         if one is not None:
             assert sum(part.nbytes for part in one.operands.values()) < array.nbytes
             assert one.attrs["plain_bytes"] == array.nbytes
+
+
+def _taken(arrays: list[np.ndarray], form: str) -> int:
+    """Bytes of flash of all arrays in a form, code included."""
+    stored = store_arrays(arrays, form)
+    plain = sum(array.nbytes for array, one in zip(arrays, stored, strict=True) if one is None)
+    used = [one for one in stored if one is not None]
+    operands = {part.tobytes(): part.nbytes for one in used for part in one.operands.values()}
+    decoders = sum(choice.DECODER_BYTES[kernel] for kernel in {one.kernel for one in used})
+    return plain + sum(operands.values()) + choice.CALL_BYTES * len(used) + decoders
+
+
+KINDS = st.tuples(st.integers(300, 3000), st.integers(2, 200), st.floats(0.3, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(KINDS, min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+def test_auto_takes_no_more_than_any_form(kinds: list[tuple[int, int, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for size, distinct, power in kinds:
+        share = np.arange(1, distinct + 1) ** -power
+        book = (rng.permutation(256)[:distinct] - 128).astype(np.int8)
+        arrays.append(rng.choice(book, size, p=share / share.sum()))
+    arrays = list({array.tobytes(): array for array in arrays}.values())
+    taken = {form: _taken(arrays, form) for form in choice.FORMS}
+    assert taken["none"] == sum(array.nbytes for array in arrays)
+    assert taken["auto"] == min(taken.values())
+
+
+def test_a_second_decoder_must_pay_for_itself() -> None:
+    """Huffman codes save 400 bytes more for one array, but their decoder takes 600."""
+    skewed = np.random.default_rng(5).choice(np.array([-9, 0, 9], np.int8), 3200, p=[0.02, 0.96, 0.02])
+    arrays = [_few(1, 3000), _few(2, 3000), skewed]
+    stored = store_arrays(arrays, "auto")
+    assert [one and one.kernel for one in stored] == ["unpack"] * 3
+    huffman_bytes = Code.of(histogram_of(skewed)).bits(histogram_of(skewed)) // 8
+    assert huffman_bytes < 3200 // 4 - 300
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "value"),
+    [
+        ("tvmt_huffman", "TVMT_HUFFMAN_LIMIT", LIMIT),
+        ("tvmt_huffman", "TVMT_HUFFMAN_BEHIND", huffman.BEHIND),
+        ("tvmt_huffman", "TVMT_HUFFMAN_TABLE", TABLE),
+        ("tvmt_huffman_rows_s8", "TVMT_HUFFMAN_GROUP", GROUP),
+    ],
+)
+def test_the_decoder_has_the_same_numbers(header: str, name: str, value: int) -> None:
+    folder = Path(__file__).parents[2] / "schedules" / "microkernels" / "portable"
+    text = (folder / f"{header}.h").read_text("utf-8")
+    defined = dict(re.findall(r"^#define (\w+) ([^/\n]+?) *(?:/\*.*)?$", text, re.MULTILINE))
+    entries = defined.get("TVMT_HUFFMAN_ENTRIES", "")
+    assert (
+        sum(
+            int(part)
+            for part in defined[name].strip("()").replace("TVMT_HUFFMAN_ENTRIES", entries).split("+")
+        )
+        == value
+    )
 
 
 def test_what_a_decoder_would_eat_up_stays_plain() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import clustered_model
 import numpy as np
 import pytest
 from model_cases import samples, shared
@@ -150,6 +151,19 @@ def test_models_share_code_and_arena(intent: Artifact, motion: Artifact, tmp_pat
     assert image.symbols("arena") == {}
     assert {"intent_instance", "motion_instance"} == set(image.symbols(r"\w+_instance"))
     assert SUCCESS in run(image)
+
+
+def test_weights_are_decoded_when_the_arena_had_another_owner(tmp_path: Path) -> None:
+    artifact = clustered_model.compiled(tmp_path / "few", "host", "huffman", "boot")
+    application = tmp_path / "application"
+    write_reference_test(artifact, artifact.directory, application)
+    lists = application / "CMakeLists.txt"
+    owners = Path(__file__).with_name("owners.c")
+    lists.write_text(lists.read_text() + f"target_sources(app PRIVATE {owners})\n")
+    said = run(build(application, HOST_BOARD, tmp_path / "build"))
+    assert "PASS - test_owners" in said
+    assert "8 samples" in said
+    assert SUCCESS in said
 
 
 def test_devicetree_places_arena_weights_and_code(tmp_path: Path) -> None:

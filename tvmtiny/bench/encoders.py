@@ -36,7 +36,7 @@ def measure(benchmark: EncoderBenchmark, target: Target, directory: Path, *, tim
         tuned=RULES,
         output=directory / f"{benchmark.name}-{target.name}",
     )
-    with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:
+    with np.load(artifact.reference_inputs) as inputs:
         sample = Sample({INPUT: inputs[INPUT][0]}, benchmark.tokens)
     found = profile(artifact, sample, timeout_s=timeout_s)
     if not np.array_equal(found.outputs[OUTPUT], expected_outputs(artifact, [sample])[0][OUTPUT]):

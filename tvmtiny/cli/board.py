@@ -129,7 +129,7 @@ def run(
     chosen = target_of(artifact, target)
     run_command.command(
         directory,
-        data=data or artifact.directory / "reference" / "inputs.npz",
+        data=data or artifact.reference_inputs,
         where=f"serial:{port or find_port(chosen)}",
         repeat=repeat,
         power=power,
@@ -250,7 +250,7 @@ def _connected(artifact: Artifact, target: Target, port: str | None) -> Iterator
 def _first_sample(artifact: Artifact, data: Path | None) -> Sample:
     from tvmtiny.frontend.data import load_samples
 
-    return load_samples(artifact, data or artifact.directory / "reference" / "inputs.npz")[0]
+    return load_samples(artifact, data or artifact.reference_inputs)[0]
 
 
 def _show_layers(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -88,7 +88,7 @@ def _show_storage(artifact: Artifact) -> None:
     storage = artifact.metadata.get("storage", {})
     if storage.get("plain_bytes"):
         plain, stored = storage["plain_bytes"], storage["stored_bytes"]
-        when = "once, by the init function" if storage["decode"] == "boot" else "in each run"
+        when = "once, by the init function" if storage["boot"] else "in each run"
         console.show(
             f"Compressed: {plain:,} bytes of weights take {stored:,} bytes of flash ({1 - stored / plain:.1%} less); "
             f"decoded {when}, up to {storage['decoded_bytes']:,} bytes of the arena at a time"

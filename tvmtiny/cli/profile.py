@@ -72,7 +72,7 @@ def _sample(artifact: Artifact, data: Path | None) -> Sample:
     """The first sample with the most tokens, of the user's file or of the reference vectors."""
     from tvmtiny.frontend.data import load_samples
 
-    samples = load_samples(artifact, data or artifact.directory / "reference" / "inputs.npz")
+    samples = load_samples(artifact, data or artifact.reference_inputs)
     return max(samples, key=lambda sample: sample.n_tokens)
 
 

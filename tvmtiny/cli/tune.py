@@ -289,7 +289,11 @@ def _live(options: Options) -> Iterator[OnBatch]:
 def _line(progress: Sequence[Progress], seconds: float) -> str:
     trials, failed, wrong = _totals(progress)
     best = ", ".join(f"{100 * (one.best - 1):+.1f} %" for one in progress)
-    return f"{seconds:7.0f} s  {trials} trials, {failed} failed, {wrong} wrong; best of each kernel: {best}"
+    rate = 60 * trials / max(1, seconds)
+    return (
+        f"{seconds:7.0f} s  {trials} trials, {rate:.0f} a minute, {failed} failed, {wrong} wrong; "
+        f"best of each kernel: {best}"
+    )
 
 
 def _table(progress: Sequence[Progress], seconds: float, trials: int) -> Any:

@@ -212,6 +212,7 @@ def _context(program: Program, info: ModelInfo) -> dict[str, Any]:
         "outputs": [_output(tensor, program, info, symbols) for tensor in program.outputs],
         "headers": sorted(_kernel_headers(program, info)),
         "model_id": _model_id(program, info),
+        "init": program.ready is not None,
         "boot": [call_text(call, program, info.name) for call in program.boot],
         "ready": None if program.ready is None else program.plan.offsets[program.ready.buffer],
         "calls": [call_text(call, program, info.name) for call in program.calls],

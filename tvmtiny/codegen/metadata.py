@@ -21,6 +21,7 @@ from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.qparams import QuantParams
 from tvmtiny.schedule.records import BORROWED, DEFAULT, Chosen, TunedRule
 from tvmtiny.schedule.space import describe
+from tvmtiny.storage.choice import AS_THEY_ARE
 from tvmtiny.target import Target
 
 
@@ -136,7 +137,7 @@ def _function(call: Call) -> dict[str, Any]:
 
 
 def _storage(program: Program) -> dict[str, Any]:
-    """What is compressed, and what that saves in flash and takes of the arena."""
+    """What was to be compressed and what is, and what that saves in flash and takes of the arena."""
     sizes = {constant.symbol: constant.array.nbytes for constant in program.constants}
     decoders = {
         call.constants[0]: call for call in program.all_calls if call.decodes
@@ -144,7 +145,8 @@ def _storage(program: Program) -> dict[str, Any]:
     stored = {symbol for call in decoders.values() for symbol in call.constants}
     plain = sum(call.function.plain_bytes for call in decoders.values())
     return {
-        "decode": ("boot" if program.boot else "tile") if decoders else None,
+        "form": program.storage.form,
+        "decode": None if program.storage == AS_THEY_ARE else program.storage.place,
         "plain_bytes": plain,
         "stored_bytes": sum(sizes[symbol] for symbol in stored),
         "decoded_bytes": program.decoded_bytes,

@@ -17,6 +17,7 @@ from tvmtiny.codegen.c_functions import CFunction, Parameter, emit_functions, it
 from tvmtiny.codegen.planner import Buffer, Kind, Plan, Region, plan
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
 from tvmtiny.passes.step import POSITION_PARAMETER, STATE_PARAMETERS
+from tvmtiny.storage.choice import AS_THEY_ARE, BOOT, Storage
 
 Array = npt.NDArray[Any]
 
@@ -103,7 +104,8 @@ class Program:
         plan: offsets of all tensors by buffer name.
         state: what lives from run to run, of a model that runs in steps; the position, an int32, first.
         boot: calls that come once, before the first run; what they compute lives from then on.
-        ready: where it is noted that they came; None without such calls.
+        ready: where it is noted that they came; None where weights are not to be decoded at boot.
+        storage: how weights were to lie in flash.
     """
 
     calls: tuple[Call, ...]
@@ -114,6 +116,7 @@ class Program:
     state: tuple[Tensor, ...] = ()
     boot: tuple[Call, ...] = ()
     ready: Tensor | None = None
+    storage: Storage = AS_THEY_ARE
 
     @property
     def all_calls(self) -> tuple[Call, ...]:
@@ -160,12 +163,15 @@ def build_program(
     regions: Sequence[Region] = (),
     target: str = "the target",
     max_tokens: int | None = None,
+    storage: Storage = AS_THEY_ARE,
 ) -> Program:
     """Emit the functions of a lowered and scheduled module, bind their arguments and plan the arena.
 
     Args:
         prefix: the model's C prefix; symbols of constants start with it.
         regions: RAM of the target for the arena; empty: no limit.
+        storage: how weights were to lie in flash. An init function is there whenever they were to be decoded at boot,
+            so that the interface does not depend on what was worth compressing.
 
     Raises:
         UserError: the arena fits into none of the regions.
@@ -186,7 +192,7 @@ def build_program(
         for var, function, args in steps
     ]
     boot = tuple(call for call in calls if call.function.boot)
-    ready = Tensor(READY, "uint32", (1,), _free(READY, names)) if boot else None
+    ready = Tensor(READY, "uint32", (1,), _free(READY, names)) if storage.place == BOOT else None
     kept = list(dict(graph.function.attrs or {}).get(STATE_PARAMETERS, ()))
     inputs = tuple(_tensor(param, names) for param in params if param.name not in kept)
     state = tuple(_tensor(param, names) for param in params if param.name in kept)
@@ -196,7 +202,9 @@ def build_program(
     buffers = _buffers(calls, inputs, outputs, (*state, *([] if ready is None else [ready])))
     planned = plan(buffers, regions=regions, target=target, max_tokens=max_tokens)
     run = tuple(call for call in calls if not call.function.boot)
-    return Program(run, tuple(binder.constants.values()), inputs, outputs, planned, state, boot, ready)
+    return Program(
+        run, tuple(binder.constants.values()), inputs, outputs, planned, state, boot, ready, storage
+    )
 
 
 def _tensor(var: relax.Var, names: dict[relax.Var, str], shape: tuple[int, ...] | None = None) -> Tensor:

@@ -33,8 +33,7 @@ class Stage:
         macs: multiply-accumulates with all tokens.
         weight_bytes, arena_bytes: as a compile gives them.
         code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
-        metrics: of the module on the selection split, which computes with integers from the step `qat` on; empty in a
-            dry run.
+        metrics: of the module on the selection split, behind the step qat of its integers; empty in a dry run.
         seconds: that the step took; those of a run that went on are of the last one.
     """
 

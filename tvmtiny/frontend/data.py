@@ -326,12 +326,31 @@ def _lengths_of_mask(source: str, mask: Array, name: str, max_tokens: int) -> Ar
 def load_samples(artifact: Artifact, path: Path | str) -> list[Sample]:
     """Samples for a compiled model, in the element types and shapes of its arena.
 
-    Of a model that runs in steps a sample is a whole sequence (`tvmtiny.runner.steps`).
+    Of a model that runs in steps a sample is a whole sequence (`tvmtiny.runner.steps`). The model's own reference
+    inputs are integers already.
 
     Raises:
         UserError: as `read_npz`.
     """
+    if Path(path).resolve() == artifact.reference_inputs.resolve():
+        return reference_samples(artifact)
     return samples_of(artifact, load_npz(Path(path)), source=str(path))
+
+
+def reference_samples(artifact: Artifact) -> list[Sample]:
+    """The inputs that lie beside the compiled model.
+
+    Raises:
+        UserError: they are not there.
+    """
+    from tvmtiny.runner import Sample
+
+    contents = load_npz(artifact.reference_inputs)
+    lengths = contents.pop(LENGTH_KEY)
+    return [
+        Sample({name: values[i] for name, values in contents.items()}, n_tokens=int(n))
+        for i, n in enumerate(lengths)
+    ]
 
 
 def samples_of(

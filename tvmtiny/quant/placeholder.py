@@ -1,6 +1,7 @@
 """Placeholder ranges: what stands in for calibration data where only sizes matter.
 
-The scales that they lead to mean nothing. But shapes, lifetimes and the sizes of constants do not depend on scales.
+The scales that they lead to mean nothing. But shapes, lifetimes and the sizes of constants do not depend on scales;
+those of compressed constants do so a little, as int4 weights are then not rounded by the data.
 """
 
 from __future__ import annotations

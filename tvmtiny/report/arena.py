@@ -14,7 +14,7 @@ class Buffer:
     """A buffer of the plan: bytes `offset` to `offset + bytes`, live from step `first` to step `last`.
 
     Attributes:
-        kind: "input", "output", "tensor" or "scratch".
+        kind: "input", "output", "tensor", "scratch" or "state".
     """
 
     name: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
 from tvmtiny.frontend.supported import check_fused
-from tvmtiny.lowering import Stages, arena_regions, build
+from tvmtiny.lowering import Stages, arena_regions, build, calls_of, tuned_rule
 from tvmtiny.options import ModelOptions
 from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
@@ -26,7 +27,6 @@ from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, decoding_cycles, steps, work
 from tvmtiny.schedule.rules import family
-from tvmtiny.storage.choice import Storage
 from tvmtiny.target import Target, list_targets
 
 INPUTS = "inputs"
@@ -155,14 +155,14 @@ def inspect(
         _, quantized = options.in_steps(_placeholder(options).quantize(fused, statistics))
     except UserError as error:
         return _not_compiled(fused, error)
-    programs = _programs(quantized, targets, families, options.storage)
+    programs = _programs(quantized, targets, families, options)
     figures = core_figures()
     fits = tuple(
-        _fit(target, programs[families[target.name]], quantized, figures.get(target.cpu), latency_budget_ms)
+        _fit(target, programs[target.name], quantized, figures.get(target.cpu), latency_budget_ms)
         for target in targets
     )
     return Inspection(
-        operators=_operators(fused, quantized, programs[families[targets[0].name]]),
+        operators=_operators(fused, quantized, programs[targets[0].name]),
         fits=fits,
         max_tokens=quantized.max_tokens,
         has_length=quantized.has_length,
@@ -204,14 +204,33 @@ def _parameters(fused: tvm.IRModule) -> dict[str, int]:
 
 
 def _programs(
-    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str], storage: Storage
+    quantized: QuantizedModel, targets: Sequence[Target], families: dict[str, str], options: ModelOptions
 ) -> dict[str, Program]:
-    """A program for each family of micro-kernels: what differs between cores of one family has no part in it."""
-    boards = {families[target.name]: target for target in reversed(targets)}
-    return {
-        name: build(quantized, board, "model", name, Stages(), storage=storage)
-        for name, board in boards.items()
-    }
+    """The program of each target, with the schedules that a compile takes.
+
+    By the rules, cores of one family of micro-kernels share a program; by records, boards with one core do.
+    """
+    boards = {families[target.name]: target for target in targets}
+    cores = {target.cpu: target for target in targets}
+
+    @functools.cache
+    def by_rules(name: str) -> Program:
+        return build(quantized, boards[name], "model", name, Stages(), storage=options.storage)
+
+    @functools.cache
+    def by_records(cpu: str, name: str) -> Program | None:
+        rule = tuned_rule(quantized, cores[cpu], name, options.tuned)
+        if not rule.changes(calls_of(quantized)):
+            return None
+        return build(quantized, cores[cpu], "model", name, Stages(), rule=rule, storage=options.storage)
+
+    found = {}
+    for target in targets:
+        name = families[target.name]
+        tuned = by_records(target.cpu, name)
+        fits = tuned is not None and _arena(target, tuned, quantized) is None
+        found[target.name] = tuned if tuned is not None and fits else by_rules(name)
+    return found
 
 
 def _operators(fused: tvm.IRModule, quantized: QuantizedModel, program: Program) -> tuple[Operator, ...]:

@@ -21,7 +21,13 @@ COLORS = {
     "first": "#d1607d",
 }
 OTHER_COLOR = "#8a93a3"
-KIND_COLORS = {"input": "#2fa36b", "tensor": "#4e79d6", "scratch": "#8a93a3", "output": "#e08a2e"}
+KIND_COLORS = {
+    "input": "#2fa36b",
+    "tensor": "#4e79d6",
+    "scratch": "#8a93a3",
+    "output": "#e08a2e",
+    "state": "#9a6cc4",
+}
 
 MAP_WIDTH, MAP_HEIGHT = 1000, 380
 CHARACTER = 7.2

@@ -13,7 +13,7 @@ import fcntl
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,7 @@ class TunedRule:
     def __init__(self, target: Target, objective: str, microkernels: str) -> None:
         self._rules = blocking(microkernels)
         self._target = target
+        self._family = microkernels
         self._wide = microkernels == "wide_weights"
         self.objective = objective
         self._records: dict[Signature, Record] = {}
@@ -246,13 +247,52 @@ class TunedRule:
             return default
         signature = Signature.of(kernel, operands)
         if signature not in self._chosen:
-            self._chosen[signature] = next(iter(self.near(kernel, operands)), default)
+            # `balanced` promises cycles of no more than the rules': only a kernel's own record knows them.
+            near = (
+                found
+                for found in self.near(kernel, operands)
+                if found.origin == TUNED or self.objective != "balanced"
+            )
+            self._chosen[signature] = next(near, default)
         return self._chosen[signature]
+
+    def settle(self, calls: Sequence[tuple[Kernel, Operands]]) -> None:
+        """Keep a model at the rules' variant of micro-kernels where flash counts, unless all its products leave it.
+
+        A record knows its own kernel alone. In a model each further variant is code beside that of the rules, which the
+        kernels without a record go on using: what makes one kernel smaller makes the whole larger.
+        """
+        if self.objective == "latency":
+            return
+        own = {self._variant(self.choose(*call).blocking) for call in calls if call[0].columns}
+        if len(own) > 1:
+            self._records = {
+                signature: record
+                for signature, record in self._records.items()
+                if self._variant(record.blocking) == self._family
+            }
+            self._chosen.clear()
+
+    def changes(self, calls: Sequence[tuple[Kernel, Operands]]) -> bool:
+        """Whether any of the calls has another schedule than by the rules."""
+        chosen = ((self.choose(*call).blocking, self._rules(*call)) for call in calls)
+        return any(
+            dataclasses.replace(one, variant=self._variant(one))
+            != dataclasses.replace(rule, variant=self._family)
+            for one, rule in chosen
+        )
+
+    def _variant(self, point: Blocking) -> str:
+        return point.variant or self._family
 
     def near(self, kernel: Kernel, operands: Operands) -> list[Chosen]:
         """What the records of a kernel say for a call, the nearest shapes first: its own, if there is one."""
         signature = Signature.of(kernel, operands)
-        distances = ((signature.distance(other), record) for other, record in self._records.items())
+        distances = (
+            (signature.distance(other), record)
+            for other, record in self._records.items()
+            if signature.resembles(other)
+        )
         known = [(distance, record) for distance, record in distances if distance is not None]
         known.sort(key=lambda found: (found[0], found[1].schedule))
         chosen = (self._by_record(record, signature, kernel, operands) for _, record in known)

@@ -17,6 +17,9 @@ _FORM: tuple[str, ...] = (
 )
 """Attributes that decide which code a kernel has; the others are numbers of its arithmetic."""
 
+LIMIT = 2.0
+"""Octaves by which an extent may differ where a schedule is borrowed: what is good for 32 tokens says little of 500."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
@@ -70,24 +73,40 @@ class Signature:
         return f"{self.kernel} {' '.join(matrices[:2])}"
 
     def distance(self, other: Signature) -> float | None:
-        """Octaves between the shapes, summed over all extents; None for another kernel or other operands.
+        """Octaves between the shapes and forms, summed; None for another kernel or other operands.
 
-        Extents below 1 count as 1.
+        Extents below 1 count as 1. An attribute of the form that differs, or that one of them lacks, counts as at least
+        an octave.
         """
+        octaves = self._octaves(other)
+        return None if octaves is None else sum(octaves)
+
+    def resembles(self, other: Signature) -> bool:
+        """Whether a schedule may be borrowed: no extent or number of the form differs by over LIMIT octaves."""
+        octaves = self._octaves(other)
+        return octaves is not None and max(octaves, default=0) <= LIMIT
+
+    def _octaves(self, other: Signature) -> list[float] | None:
+        """Between each extent and that of the other, then between attributes of the form that differ."""
         if self.kernel != other.kernel or self._ranks != other._ranks:
             return None
-        pairs = [
-            (one, two)
+        extents = [
+            _octaves(one, two)
             for (_, mine), (_, theirs) in zip(self.shapes, other.shapes, strict=True)
             for one, two in zip(mine, theirs, strict=True)
         ]
-        form = sum(one != two for one, two in zip(self.form, other.form, strict=False))
-        return sum(abs(math.log2(max(1, one) / max(1, two))) for one, two in pairs) + form
+        own, others = dict(self.form), dict(other.form)
+        differing = [name for name in own | others if own.get(name) != others.get(name)]
+        return extents + [max(1.0, _octaves(own.get(name, 0), others.get(name, 0))) for name in differing]
 
     @property
     def _ranks(self) -> list[tuple[str, int]]:
         """The operands with how many extents they have."""
         return [(name, len(shape)) for name, shape in self.shapes]
+
+
+def _octaves(one: int, two: int) -> float:
+    return abs(math.log2(max(1, one) / max(1, two)))
 
 
 def _whole(value: Any) -> int:

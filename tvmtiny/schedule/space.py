@@ -172,13 +172,17 @@ def _check_point(point: Blocking) -> None:
 def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
     """The kernel's TIR as the subject of schedules: without any choice made, for all tokens.
 
-    MetaSchedule takes no function with a number among its parameters, and no choice depends on that of the tokens.
+    MetaSchedule takes no function with a number among its parameters, and no choice depends on that of the tokens, nor
+    on where in a sequence they lie.
     """
     with quick_macros():
         function = kernel.prim_func(operands, Blocking())
-    length = next((param for param in function.params if param.name == LENGTH_SYMBOL), None)
-    if length is not None:
-        function = function.specialize({length: tirx.IntImm("int32", tokens_of(kernel, operands))})
+    tokens = {LENGTH_SYMBOL: tokens_of(kernel, operands)}
+    numbers = [param for param in function.params if not isinstance(param.ty, tirx.BufferType)]
+    if numbers:
+        function = function.specialize(
+            {param: tirx.IntImm("int32", tokens.get(param.name, 0)) for param in numbers}
+        )
     return tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
 
 

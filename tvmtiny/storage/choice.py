@@ -62,28 +62,30 @@ class Stored:
 
 
 def store_arrays(arrays: Sequence[Array], form: str) -> list[Stored | None]:
-    """Arrays of int8 or uint8, each decoded as a whole; None for those that stay as they are."""
-    packed = [_packed(array.reshape(1, -1)) if form in (PACKED, AUTO) else None for array in arrays]
-    histograms = [histogram_of(array) for array in arrays]
-    coded: list[Stored | None] = [None] * len(arrays)
+    """Distinct arrays of int8 or uint8, each decoded as a whole; None for those that stay as they are."""
+    nothing: list[Stored | None] = [None] * len(arrays)
+    packed = [_packed(array.reshape(1, -1)) for array in arrays] if form in (PACKED, AUTO) else nothing
+    choices = [nothing, packed]
     if form in (HUFFMAN, AUTO):
-        better = list(range(len(arrays)))
-        for _ in range(2):  # those that are worth nothing may have had a part in the choice of codes
-            found = _coded(arrays, histograms, better)
-            better = [i for i in better if found[i].saved > max(0.0, _saved(packed[i]))]
-        coded = [found[i] if i in better else None for i in range(len(arrays))]
-    return _worthwhile([one or other for one, other in zip(coded, packed, strict=True)])
+        choices.append(_better_coded(arrays, nothing))
+    if form == AUTO:
+        choices.append(_better_coded(arrays, packed))  # a second decoder may eat up what this saves
+    return max((_worthwhile(choice) for choice in choices), key=lambda found: _saved_in_all(arrays, found))
 
 
 def store_table(table: Array, form: str) -> Stored | None:
-    """A table (V, E) of int8 whose rows are decoded one at a time."""
-    choices = []
+    """A table (V, E) of int8 whose rows are decoded one at a time; None if it stays as it is.
+
+    What is chosen for the other arrays of a model has no part in it.
+    """
+    choices: list[Stored | None] = []
     if form in (PACKED, AUTO):
         choices.append(_packed(table))
     if form in (HUFFMAN, AUTO):
         code = Code.of(histogram_of(table))
         choices.append(_in_code(table, code, code.bytes, rows=True))
-    return _worthwhile([max(choices, key=_saved, default=None)])[0]
+    alone = [_worthwhile([choice])[0] for choice in choices]
+    return max(alone, key=lambda found: _saved_in_all([table], [found]), default=None)
 
 
 def _saved(stored: Stored | None) -> float:
@@ -97,6 +99,28 @@ def _packed(rows: Array) -> Stored | None:
     saved = rows.nbytes - data.nbytes - codebook.nbytes - CALL_BYTES
     attrs = {"count": rows.shape[1], "plain_bytes": rows.nbytes}
     return Stored("unpack", {"data": data, "codebook": codebook}, attrs, saved)
+
+
+def _better_coded(arrays: Sequence[Array], others: Sequence[Stored | None]) -> list[Stored | None]:
+    """Arrays in Huffman codes where these take less than both the arrays and their `others`; else the others."""
+    histograms = [histogram_of(array) for array in arrays]
+    better = list(range(len(arrays)))
+    for _ in range(2):  # those that are worth nothing may have had a part in the choice of codes
+        found = _coded(arrays, histograms, better)
+        better = [i for i in better if found[i].saved > max(0.0, _saved(others[i]))]
+    return [found[i] if i in better else other for i, other in enumerate(others)]
+
+
+def _saved_in_all(arrays: Sequence[Array], found: Sequence[Stored | None]) -> int:
+    """Bytes that flash saves with all of them: equal operands are there once, and so is the decoder of a kernel."""
+    kept = [(array, stored) for array, stored in zip(arrays, found, strict=True) if stored is not None]
+    operands = {
+        (part.dtype.str, part.tobytes()): part.nbytes
+        for _, stored in kept
+        for part in stored.operands.values()
+    }
+    decoders = sum(DECODER_BYTES[kernel] for kernel in {stored.kernel for _, stored in kept})
+    return sum(array.nbytes - CALL_BYTES for array, _ in kept) - sum(operands.values()) - decoders
 
 
 def _coded(arrays: Sequence[Array], histograms: list[Array], chosen: list[int]) -> dict[int, Stored]:

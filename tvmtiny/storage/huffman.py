@@ -62,12 +62,16 @@ class Code:
 
     @classmethod
     def of(cls, histogram: Array) -> Code:
-        """The best code for bytes of which there are `histogram` (256,), at least one."""
+        """The best code that `lengths` can state for bytes of which there are `histogram` (256,), at least one."""
         used = np.flatnonzero(histogram)
         bits = code_lengths(histogram[used])
+        if (
+            np.all(bits == 8) and len(bits) == 256
+        ):  # a byte cannot count them; such bytes become no shorter anyway
+            by_weight = np.argsort(histogram[used], kind="stable")
+            bits[by_weight[-1]], bits[by_weight[:2]] = 7, 9
         order = np.lexsort((used, bits))
-        # 256 words of 8 bits do not fit a byte; they are the bytes themselves, and nobody stores them so.
-        lengths = np.minimum(np.bincount(bits, minlength=LIMIT + 1)[1:], 255)
+        lengths = np.bincount(bits, minlength=LIMIT + 1)[1:]
         return cls(used[order].astype(np.uint8), lengths.astype(np.uint8))
 
     @property

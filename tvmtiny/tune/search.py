@@ -105,15 +105,19 @@ class Decisions(ms.feature_extractor.PyFeatureExtractor):
 
 @derived_object
 class InOrder(ms.search_strategy.PySearchStrategy):
-    """Every point once: in the order of the space, or in a random one; the rules' own first."""
+    """Every point once: in the order of the space, or in a random one; the rules' own first.
 
-    def __init__(self, task: Task, seed: int | None) -> None:
+    Args:
+        known: points that need no trial.
+    """
+
+    def __init__(self, task: Task, seed: int | None, known: Sequence[Blocking] = ()) -> None:
         super().__init__()
         first, *others = (point for design in task.designs for point in design.points())
         if seed is not None:
             random.Random(f"{seed} {task.name}").shuffle(others)
-        self._task, self._seed = task, seed
-        self._left = [first, *others]
+        self._task, self._seed, self._known = task, seed, known
+        self._left = [point for point in (first, *others) if point not in known]
         self._batch = 0
 
     def _initialize_with_tune_context(self, context: Any) -> None:
@@ -139,7 +143,7 @@ class InOrder(ms.search_strategy.PySearchStrategy):
 
     def clone(self) -> Any:
         """Another one that begins anew."""
-        return InOrder(self._task, self._seed)
+        return InOrder(self._task, self._seed, self._known)
 
 
 @derived_object
@@ -234,8 +238,10 @@ def commit(database: Any, context: Any, candidates: Sequence[Any], scores: Seque
 def _strategy(task: Task, name: str, seed: int, known: Sequence[Blocking]) -> Any:
     if name == "xgb":
         return Ranked(task, seed, known)
-    if name != "evolutionary":
-        return InOrder(task, seed if name == "random" else None)
+    if name == "random":
+        return InOrder(task, seed, known)
+    if name == "sweep":
+        return InOrder(task, None)
     return ms.search_strategy.EvolutionarySearch(
         population_size=POPULATION,
         init_measured_ratio=0.3,
@@ -246,7 +252,7 @@ def _strategy(task: Task, name: str, seed: int, known: Sequence[Blocking]) -> An
 
 
 def context(task: Task, target: Target, strategy: str, seed: int, known: Sequence[Blocking] = ()) -> Any:
-    """A tuning context of MetaSchedule; points that are `known` are not proposed again where a model ranks them."""
+    """A tuning context of MetaSchedule; `xgb` and `random` do not propose points that are `known` again."""
 
     def designs(schedule: Schedule) -> list[Schedule]:
         return [design.sample(schedule.copy()) for design in task.designs]
@@ -284,10 +290,10 @@ def _without_intrinsics() -> Iterator[None]:
 
 
 def scheduler(strategy: str, seed: int) -> Any:
-    """What divides trials among tasks: by what they promise, or in turn."""
-    if strategy in MODELLED:
-        return ms.task_scheduler.GradientBased(seed=1 + seed)
-    return ms.task_scheduler.RoundRobin()
+    """What divides trials among tasks: by what they promise; in turn where every point is measured anyway."""
+    if strategy == "sweep":
+        return ms.task_scheduler.RoundRobin()
+    return ms.task_scheduler.GradientBased(seed=1 + seed)
 
 
 def cost_model(tasks: Sequence[Task], strategy: str, seed: int) -> Any:

@@ -125,7 +125,7 @@ def _tasks(artifact: Artifact, target: Target, wide_weights: bool) -> list[Task]
     if not path.is_file():
         raise UserError(f"{artifact.directory} lacks {INTEGER_MODULE}.", "Compile the model again.")
     module = tvm.ir.load_json(path.read_text("utf-8"))
-    with np.load(artifact.directory / "reference" / "inputs.npz") as data:
+    with np.load(artifact.reference_inputs) as data:
         longest = int(np.argmax(data["n_tokens"]))
         n = int(data["n_tokens"][longest])
         inputs = {name: data[name][longest] for name in data.files if name != "n_tokens"}

@@ -111,7 +111,7 @@ def _write(kind: str, context: Mapping[str, Any], directory: Path) -> None:
 def _samples(artifact: Artifact) -> list[dict[str, Any]]:
     """The reference vectors in the model's directory: a length and, as C, the bytes of every tensor."""
     with (
-        np.load(artifact.directory / "reference" / "inputs.npz") as inputs,
+        np.load(artifact.reference_inputs) as inputs,
         np.load(artifact.directory / "reference" / "outputs.npz") as outputs,
     ):
         return [

@@ -16,6 +16,7 @@ LOG_MODULE_REGISTER(tvmtiny, CONFIG_TVMT_LOG_LEVEL);
 #if TVMT_SHARED_ARENA_BYTES > 0
 TVMT_ARENA_MEMORY uint8_t __aligned(TVMT_SHARED_ARENA_ALIGN) tvmt_shared_arena[TVMT_SHARED_ARENA_BYTES];
 K_MUTEX_DEFINE(tvmt_shared_lock);
+const struct tvmt_instance *tvmt_shared_owner;
 #endif
 
 const struct tvmt_instance *tvmt_find(const char *name) {
@@ -31,11 +32,17 @@ void *tvmt_acquire(const struct tvmt_instance *instance, k_timeout_t timeout) {
   if (instance->arena == NULL || k_mutex_lock(instance->lock, timeout) != 0) {
     return NULL;
   }
+  if (*instance->owner == instance) {
+    return instance->arena; /* what it decoded is still there */
+  }
   const tvmt_model *model = instance->model;
+  *instance->owner = NULL;
   if (model->init != NULL && model->init(instance->arena, instance->arena_bytes) != 0) {
+    LOG_ERR("%s cannot decode its weights", model->name);
     tvmt_release(instance);
     return NULL;
   }
+  *instance->owner = instance;
   return instance->arena;
 }
 

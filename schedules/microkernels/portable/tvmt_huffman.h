@@ -64,7 +64,9 @@ TVMT_FUNCTION TVMT_CODE_SECTION uint32_t tvmt_huffman_long(const tvmt_huffman *c
   return TVMT_HUFFMAN_LIMIT << 8;
 }
 
-#define TVMT_HUFFMAN_ENTRY(window) table[(window) >> (32 - TVMT_HUFFMAN_FIRST)]
+TVMT_INLINE uint32_t tvmt_huffman_entry(const uint16_t *table, uint32_t window) {
+  return table[window >> (32 - TVMT_HUFFMAN_FIRST)];
+}
 
 /* The `count` bytes from `bit` on; returns the bit behind them. Three words of up to 8 bits lie in one window. */
 TVMT_FUNCTION TVMT_CODE_SECTION uint32_t tvmt_huffman_decode(const tvmt_huffman *code, uint32_t bit, uint8_t *out,
@@ -74,14 +76,14 @@ TVMT_FUNCTION TVMT_CODE_SECTION uint32_t tvmt_huffman_decode(const tvmt_huffman 
   const uint32_t last = (uint32_t)code->bytes - 4u;
   while (count > 0) {
     uint32_t window = tvmt_huffman_window(data, last, bit);
-    uint32_t first = TVMT_HUFFMAN_ENTRY(window);
+    uint32_t first = tvmt_huffman_entry(table, window);
     if (first == 0u) {
       first = tvmt_huffman_long(code, window);
     } else if (count > 2) {
       window <<= first >> 8;
-      const uint32_t second = TVMT_HUFFMAN_ENTRY(window);
+      const uint32_t second = tvmt_huffman_entry(table, window);
       window <<= second >> 8;
-      const uint32_t third = TVMT_HUFFMAN_ENTRY(window);
+      const uint32_t third = tvmt_huffman_entry(table, window);
       if (second != 0u && third != 0u) {
         bit += (first >> 8) + (second >> 8) + (third >> 8);
         out[0] = (uint8_t)first;

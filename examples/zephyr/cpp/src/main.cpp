@@ -14,7 +14,11 @@ namespace {
 class Arena {
  public:
   explicit Arena(const tvmt_instance &instance) : instance_(instance), bytes_(tvmt_acquire(&instance, K_FOREVER)) {}
-  ~Arena() { tvmt_release(&instance_); }
+  ~Arena() {
+    if (bytes_ != nullptr) {
+      tvmt_release(&instance_);
+    }
+  }
   Arena(const Arena &) = delete;
   Arena &operator=(const Arena &) = delete;
 

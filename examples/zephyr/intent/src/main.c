@@ -1,4 +1,5 @@
 /* An intent classifier in the Zephyr shell, on whatever UART that is:  intent play some jazz */
+#include <errno.h>
 #include <string.h>
 
 #include <zephyr/shell/shell.h>
@@ -11,6 +12,10 @@
 static int classify(const struct shell *sh, size_t argc, char **argv) {
   ARG_UNUSED(argc);
   void *arena = tvmt_acquire(&intent_instance, K_FOREVER);
+  if (arena == NULL) {
+    shell_error(sh, "no arena");
+    return -ENOMEM;
+  }
   const int status = intent_run_text(arena, intent_instance.arena_bytes, argv[1], strlen(argv[1]));
   const tvmt_class found = tvmt_classify_s16(intent_logits(arena), INTENT_LOGITS_COUNT, INTENT_LOGITS_SCALE_Q32);
   tvmt_release(&intent_instance);

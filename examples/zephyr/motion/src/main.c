@@ -27,6 +27,10 @@ static K_MUTEX_DEFINE(window_lock);
 static void classify(struct k_work *work) {
   ARG_UNUSED(work);
   void *arena = tvmt_acquire(&motion_instance, K_FOREVER);
+  if (arena == NULL) {
+    printk("no arena\n");
+    return;
+  }
   k_mutex_lock(&window_lock, K_FOREVER);
   motion_quantize_window(&window[0][0], motion_window(arena), MOTION_MAX_TOKENS);
   k_mutex_unlock(&window_lock);

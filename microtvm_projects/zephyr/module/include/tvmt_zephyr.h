@@ -36,15 +36,16 @@ struct tvmt_instance {
   void *arena;          /* NULL: the application brings its own and calls the model's functions with it */
   size_t arena_bytes;   /* at least those that the model needs; 0 without an arena */
   struct k_mutex *lock; /* of the arena, which models may share; NULL without an arena */
+  const struct tvmt_instance **owner; /* who had the arena last; changed under the lock. NULL without an arena */
 };
 
 /* The instance of the model called `name` (its C prefix), or NULL. */
 const struct tvmt_instance *tvmt_find(const char *name);
 
 /* Take the arena, for as long as inputs, the run and the outputs need it; models that share it wait meanwhile.
- * Weights that are decoded at boot are decoded here, each time, as another model may have had the arena: hold it for
- * more than one run then.
- * Returns NULL when `timeout` ends first, and for an instance without an arena. Not for interrupts. */
+ * Weights that are decoded at boot are decoded here, the first time and whenever another model had the arena last.
+ * Returns NULL when `timeout` ends first, when decoding fails, and for an instance without an arena: the arena is not
+ * held then. Not for interrupts. */
 void *tvmt_acquire(const struct tvmt_instance *instance, k_timeout_t timeout);
 
 /* Give the arena back; its contents may change from here on. */
@@ -62,6 +63,7 @@ extern struct k_work_q tvmt_work_queue;
 /* Of instances with CONFIG_TVMTINY_<MODEL>_ARENA_SHARED: as large as the largest of them needs. */
 extern uint8_t tvmt_shared_arena[];
 extern struct k_mutex tvmt_shared_lock;
+extern const struct tvmt_instance *tvmt_shared_owner;
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,13 @@ struct outcome {
   const char *differs;
 };
 
+/* Fills the arena with rubbish, and decodes the weights anew where they lie there. */
+static int make_dirty(const struct tvmt_instance *instance) {
+  const tvmt_model *model = instance->model;
+  memset(instance->arena, DIRTY, instance->arena_bytes);
+  return model->init == NULL ? 0 : model->init(instance->arena, instance->arena_bytes);
+}
+
 /* Asserts nothing, so that the arena is given back whatever happens. */
 static struct outcome run_sample(const struct tvmt_instance *instance, uint32_t index) {
   const tvmt_model *model = instance->model;
@@ -24,11 +31,13 @@ static struct outcome run_sample(const struct tvmt_instance *instance, uint32_t 
   if (arena == NULL) {
     return found;
   }
-  memset(arena, DIRTY, instance->arena_bytes);
+  found.status = make_dirty(instance);
   for (uint32_t i = 0; i < model->n_inputs; i++) {
     memcpy(arena + model->inputs[i].offset, sample->inputs[i], model->inputs[i].bytes);
   }
-  found.status = tvmt_run(instance, sample->n_tokens);
+  if (found.status == 0) {
+    found.status = tvmt_run(instance, sample->n_tokens);
+  }
   for (uint32_t i = 0; i < model->n_outputs && found.differs == NULL; i++) {
     if (memcmp(arena + model->outputs[i].offset, sample->outputs[i], model->outputs[i].bytes) != 0) {
       found.differs = model->outputs[i].name;
