@@ -131,7 +131,9 @@ def test_samples_come_in_the_element_types_of_the_arena(tmp_path: Path) -> None:
     np.savez(tmp_path / "ids.npz", ids=ids(), mask=mask(1, 4, 6))
     info = TensorInfo("ids", "tokens", "uint16", (S,), 0, 2 * S, limit=10)
     metadata = {"inputs": [{"name": "ids", "shape": [S]}], "length_input": "mask"}
-    artifact: Any = SimpleNamespace(inputs=(info,), max_tokens=S, metadata=metadata)
+    artifact: Any = SimpleNamespace(
+        inputs=(info,), reference_inputs=tmp_path / "reference.npz", max_tokens=S, metadata=metadata
+    )
     samples = load_samples(artifact, tmp_path / "ids.npz")
     assert [sample.n_tokens for sample in samples] == [1, 4, 6]
     assert samples[0].inputs["ids"].dtype == np.uint16
@@ -143,7 +145,9 @@ def test_features_are_scaled_and_take_the_shape_of_the_arena(tmp_path: Path) -> 
     np.savez(tmp_path / "window.npz", window=values)
     info = TensorInfo("window", "features", "int8", (2, 6), 0, 12, (0.05,) * 6, (3,) * 6)
     metadata = {"inputs": [{"name": "window", "shape": [2, 6], "model_shape": [4, 3]}], "length_input": None}
-    artifact: Any = SimpleNamespace(inputs=(info,), max_tokens=2, metadata=metadata)
+    artifact: Any = SimpleNamespace(
+        inputs=(info,), reference_inputs=tmp_path / "reference.npz", max_tokens=2, metadata=metadata
+    )
     samples = load_samples(artifact, tmp_path / "window.npz")
     found = samples[1].inputs["window"]
     assert (found.dtype, found.shape, samples[1].n_tokens) == (np.int8, (2, 6), 2)
