@@ -20,8 +20,8 @@ import tvm
 from tvmtiny.bench.catalog import EncoderBenchmark, load_catalog, select
 from tvmtiny.bench.models import INPUT, calibration, save
 from tvmtiny.compiler import compile as compile_model
-from tvmtiny.kernels import kernels
-from tvmtiny.report.estimate import Work, steps, work
+from tvmtiny.kernels import kernel_calls, kernels
+from tvmtiny.report.estimate import Work, work
 from tvmtiny.report.profile import Profile, profile
 from tvmtiny.runner import Sample
 from tvmtiny.verify import INTEGER_MODULE
@@ -50,7 +50,7 @@ def measure(encoder: EncoderBenchmark, target: str, directory: Path) -> tuple[Pr
         sample = Sample({INPUT: inputs[INPUT][0]}, encoder.tokens)
     kernels()  # registers the operators of the module
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text("utf-8"))
-    rows = [work(kernel, operands, encoder.tokens) for _, kernel, operands in steps(module)]
+    rows = [work(kernel, operands, encoder.tokens) for _, kernel, operands in kernel_calls(module)]
     return profile(artifact, sample, timeout_s=600), rows
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F  # noqa: N812
 
-from tvmtiny.compress.calibrated import Judge, Measured, calibrate
+from tvmtiny.compress.calibrated import Judge, Measured, statistics_of
 from tvmtiny.compress.fused_module import FusedModule, fuse
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.qat import FineTuning, qat
@@ -118,7 +118,7 @@ class Bench:
         self.task, self.module = task, task.model().eval()
         self.fused = self.module.fused
         self.judge = Judge(self.module, self.fused, task, task.test)
-        _, self.statistics = calibrate(self.fused, task)
+        self.statistics = statistics_of(self.fused, task)
 
     def row(self, title: str, quantized: QuantizedModel) -> Row:
         """One row."""

@@ -12,7 +12,7 @@ import torch
 import tvm
 from family_models import FAMILIES, onnx_file
 
-from tvmtiny.compress.calibrated import calibrate
+from tvmtiny.compress.calibrated import statistics_of
 from tvmtiny.compress.fused_module import fuse
 from tvmtiny.compress.quantized_module import QuantizedModule
 from tvmtiny.compress.task import Split, Task
@@ -52,7 +52,7 @@ def family_task(name: str) -> Task:
 def quantized_family(name: str, weights: str = "int4") -> tuple[QuantizedModule, Task]:
     """A family after a step of training, so that nothing is as calibration left it; the same one at each call."""
     fused, task = fused_family(name), family_task(name)
-    _, statistics = calibrate(fused, task)
+    statistics = statistics_of(fused, task)
     types = weight_types(fused, weights)
     start = quantize(fused, statistics, "minmax", weights=types, rounding="nearest")
     module = QuantizedModule(fused, list(task.calibration), start.chosen, types).train()

@@ -42,7 +42,7 @@ def calibrate(
         by_scales: whether scales say all, and the samples, which are random then, nothing.
         periods: of `Statistics`.
     """
-    float_model, traces = _traced(fused, batch)
+    float_model, traces = traced(fused, batch)
     inputs = input_params(imported)
     probes = random_batch(specs, inputs, tokens, PROBES)
     given = given_parameters(imported, float_model, probes) | read_scales(scales, traces[0].values)
@@ -55,11 +55,12 @@ def smoothed(
 ) -> tuple[tvm.IRModule, Calibration]:
     """The fused module with smoother tensors (`passes.smooth`), and what calibration finds then."""
     result = options.smoothed(fused, found.statistics)
-    float_model, traces = _traced(result, batch)
+    float_model, traces = traced(result, batch)
     statistics = Statistics(traces, inputs=found.statistics.inputs, periods=found.statistics.periods)
     return result, Calibration(float_model, traces, statistics)
 
 
-def _traced(fused: tvm.IRModule, batch: Batch) -> tuple[FloatModel, list[Trace]]:
+def traced(fused: tvm.IRModule, batch: Batch) -> tuple[FloatModel, list[Trace]]:
+    """The float model of a fused module, and what its tensors hold over samples."""
     float_model = FloatModel(fused)
     return float_model, list(run_all(float_model, batch.arrays, batch.n_tokens))

@@ -14,10 +14,9 @@ from tvmtiny.codegen.directory import check_writable
 from tvmtiny.codegen.planner import kilobytes
 from tvmtiny.codegen.program import Program, build_program
 from tvmtiny.errors import UserError
-from tvmtiny.kernels import Kernel, Operands, kernel_of, operands_of
+from tvmtiny.kernels import kernel_calls
 from tvmtiny.passes.compress_tables import CompressTables
 from tvmtiny.passes.compress_weights import CompressWeights
-from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.lower import Lower, Rule
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.schedule.records import RULES, TunedRule
@@ -89,14 +88,8 @@ def build_tuned(
 def tuned_rule(quantized: QuantizedModel, board: Target, microkernels: str, tuned: str) -> TunedRule:
     """The schedules of a model by the records of an objective for the core of a board."""
     rule = TunedRule(board, tuned, microkernels)
-    rule.settle(calls_of(quantized))
+    rule.settle(kernel_calls(quantized.module))
     return rule
-
-
-def calls_of(quantized: QuantizedModel) -> list[tuple[Kernel, Operands]]:
-    """The calls of kernels, in order."""
-    values = (value for _, value in Graph(quantized.module["main"]))
-    return [(kernel, operands_of(value)) for value in values if (kernel := kernel_of(value)) is not None]
 
 
 def build(

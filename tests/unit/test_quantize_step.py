@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from recipe_task import task as recipe_task  # noqa: E402  torch may be missing
 
 from tvmtiny.compress import quantize as step  # noqa: E402
-from tvmtiny.compress.calibrated import Judge, calibrate  # noqa: E402
+from tvmtiny.compress.calibrated import Judge, statistics_of  # noqa: E402
 from tvmtiny.compress.export import to_fused  # noqa: E402
 from tvmtiny.compress.options import compile_options  # noqa: E402
 from tvmtiny.compress.progress import Progress  # noqa: E402
@@ -29,7 +29,7 @@ def parts() -> Any:
     task = recipe_task(0)
     module = task.model().eval()
     fused = to_fused(module, task)
-    _, statistics = calibrate(fused, task)
+    statistics = statistics_of(fused, task)
     judge = Judge(module, fused, task, task.selection)
     return lambda types: quantize(fused, statistics, "minmax", weights=types), weight_types(fused), judge
 

@@ -12,7 +12,8 @@ from tvmtiny.bench.catalog import EncoderBenchmark, load_catalog
 from tvmtiny.bench.models import calibration, save
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
-from tvmtiny.lowering import Stages, build_tuned, calls_of
+from tvmtiny.kernels import kernel_calls
+from tvmtiny.lowering import Stages, build_tuned
 from tvmtiny.options import ModelOptions
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
@@ -45,27 +46,27 @@ def test_a_model_has_one_variant_where_flash_counts(intent: QuantizedModel, obje
 
 
 def test_another_variant_is_kept_where_all_products_have_it(intent: QuantizedModel) -> None:
-    calls = calls_of(intent)
-    attention = next(call for call in calls if call[0].name == "attention")
+    calls = kernel_calls(intent.module)
+    attention = next(call for call in calls if call[1].name == "attention")
     variants = []
     for some in ([attention], calls):
         rule = TunedRule(load_target(M4), "flash", "dsp")
-        assert rule.choose(*attention).origin == BORROWED
+        assert rule.choose(*attention[1:]).origin == BORROWED
         rule.settle(some)
-        variants.append(rule.choose(*attention).blocking.variant)
+        variants.append(rule.choose(*attention[1:]).blocking.variant)
         assert rule.changes(some) == (some != calls)
     assert variants == ["dsp-strip_steps_4", ""]
 
 
 def test_balanced_borrows_nothing(intent: QuantizedModel) -> None:
-    attention = next(call for call in calls_of(intent) if call[0].name == "attention")
+    attention = next(call for _, *call in kernel_calls(intent.module) if call[0].name == "attention")
     rule = TunedRule(load_target(M4), "balanced", "dsp")
     assert rule.near(*attention)
     assert rule.choose(*attention).origin == DEFAULT
 
 
 def test_far_shapes_and_other_forms_are_told_apart(intent: QuantizedModel) -> None:
-    own = Signature.of(*next(call for call in calls_of(intent) if call[0].name == "attention"))
+    own = Signature.of(*next(call for _, *call in kernel_calls(intent.module) if call[0].name == "attention"))
     (name, (tokens, *rest)), *others = own.shapes
 
     def with_tokens(count: int) -> Signature:

@@ -11,24 +11,23 @@ import torch
 import tvm
 from torch import nn
 
+from tvmtiny.calibration import traced
 from tvmtiny.compress.batched import BatchedModel
 from tvmtiny.compress.task import Arrays, Split, Task
 from tvmtiny.frontend.data import Batch, check_arrays, input_specs
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.smooth import smooth
 from tvmtiny.passes.weight_types import WeightTypes
-from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
+from tvmtiny.quant.calibrate import Statistics
 from tvmtiny.quant.noise import snr_db
 from tvmtiny.quant.reference import integer_inputs
 
 Array = npt.NDArray[Any]
 
 
-def calibrate(fused: tvm.IRModule, task: Task) -> tuple[list[Trace], Statistics]:
-    """The float module over the calibration inputs of a task."""
-    samples = batch(fused, task.calibration)
-    traces = list(run_all(FloatModel(fused), samples.arrays, samples.n_tokens))
-    return traces, Statistics(traces)
+def statistics_of(fused: tvm.IRModule, task: Task) -> Statistics:
+    """What the tensors of the float module hold over the calibration inputs of a task."""
+    return Statistics(traced(fused, batch(fused, task.calibration))[1])
 
 
 def smoother(
@@ -36,7 +35,7 @@ def smoother(
 ) -> tuple[tvm.IRModule, Statistics]:
     """A fused module with smoother tensors, as `compile --smooth` makes it, and what calibration finds of it."""
     found = smooth(fused, statistics, types, method)
-    return found, calibrate(found, task)[1]
+    return found, statistics_of(found, task)
 
 
 def batch(fused: tvm.IRModule, inputs: Arrays) -> Batch:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tvmtiny.compress.calibrated import calibrate, smoother
+from tvmtiny.compress.calibrated import smoother, statistics_of
 from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
@@ -64,7 +64,7 @@ def qat(
     known = compile_options(module)
     types = weight_types(fused, weights, known.get("layer_weights"))
     residual = residual or known.get("residual", "int8")
-    _, statistics = calibrate(fused, task)
+    statistics = statistics_of(fused, task)
     if known.get("smooth"):
         fused, statistics = smoother(fused, statistics, task, types, range_method)
     begin = quantize(fused, statistics, range_method, residual, types, rounding=start)

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import nn
 
-from tvmtiny.compress.calibrated import Judge, Measured, calibrate, smoother
+from tvmtiny.compress.calibrated import Judge, Measured, smoother, statistics_of
 from tvmtiny.compress.export import to_fused
 from tvmtiny.compress.options import compile_options, with_options
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task
 from tvmtiny.errors import UserError
-from tvmtiny.kernels import kernel_of, operands_of
+from tvmtiny.kernels import kernel_calls
 from tvmtiny.kernels.weights import GROUPS
 from tvmtiny.passes import quantize as to_integers
 from tvmtiny.passes.graph import Graph, as_array
@@ -63,7 +63,13 @@ def quantize(
     if weights != "mixed":
         return with_options(found, **options, weights=weights)
     fused = to_fused(module, task)
-    _, statistics = calibrate(fused, task)
+    chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
+    progress = progress or Progress()
+    if (
+        progress.dry and weight_bytes is None
+    ):  # the module is not trained, and no size ends the search: all of them
+        return with_options(found, **options, layer_weights=dict.fromkeys(chosen, "int4"))
+    statistics = statistics_of(fused, task)
 
     def integers(types: WeightTypes) -> QuantizedModel:
         ready = smoother(fused, statistics, task, types, range_method) if smooth else (fused, statistics)
@@ -76,8 +82,7 @@ def quantize(
             bias_correction=bias_correction,
         )
 
-    chosen = weight_types(fused, "int8", compile_options(module).get("layer_weights"))
-    judge, progress = Judge(module, fused, task, task.selection), progress or Progress()
+    judge = Judge(module, fused, task, task.selection)
     budget = Budget(most_lost, least_db, weight_bytes)
     if progress.dry:  # the model is not trained: only sizes matter
         budget = Budget(math.inf, -math.inf, weight_bytes)
@@ -169,13 +174,10 @@ def _metric(measured: Measured) -> float:
 def layer_bytes(quantized: QuantizedModel) -> dict[str, int]:
     """Bytes of the weights and group scales of each layer."""
     graph, found = Graph(quantized.module["main"]), {}
-    for var, value in graph:
-        if kernel_of(value) is not None:
-            tensors = operands_of(value).tensors
-            arrays = [
-                as_array(graph.producer(tensors[name]))
-                for name in (*GROUPS, *GROUPS.values())
-                if name in tensors
-            ]
-            found[var.name] = sum(array.nbytes for array in arrays if array is not None)
+    for layer, _, operands in kernel_calls(quantized.module):
+        tensors = operands.tensors
+        arrays = [
+            as_array(graph.producer(tensors[name])) for name in (*GROUPS, *GROUPS.values()) if name in tensors
+        ]
+        found[layer] = sum(array.nbytes for array in arrays if array is not None)
     return found

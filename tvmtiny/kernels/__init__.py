@@ -11,10 +11,23 @@ import importlib
 import pkgutil
 from typing import Any
 
+import tvm
+
 from tvmtiny.kernels.base import Blocking, Kernel, Operands
+from tvmtiny.passes.graph import Graph
 from tvmtiny.passes.operators import attributes, call, kind, register_operator
 
-__all__ = ["PREFIX", "Blocking", "Kernel", "Operands", "emit_call", "kernel_of", "kernels", "operands_of"]
+__all__ = [
+    "PREFIX",
+    "Blocking",
+    "Kernel",
+    "Operands",
+    "emit_call",
+    "kernel_calls",
+    "kernel_of",
+    "kernels",
+    "operands_of",
+]
 
 PREFIX = "q_"
 
@@ -42,6 +55,16 @@ def operands_of(expr: Any) -> Operands:
     kernel = kernel_of(expr)
     assert kernel is not None
     return _operands(kernel, expr)
+
+
+def kernel_calls(module: tvm.IRModule) -> list[tuple[str, Kernel, Operands]]:
+    """The operators of an integer module in the order in which they run: name, kernel and operands of each."""
+    found = []
+    for var, value in Graph(module["main"]):
+        kernel = kernel_of(value)
+        if kernel is not None:
+            found.append((var.name, kernel, operands_of(value)))
+    return found
 
 
 def _operands(kernel: Kernel, expr: Any) -> Operands:

@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tvm
 
 from tvmtiny.codegen.program import Call
-from tvmtiny.kernels import kernel_of, operands_of
 from tvmtiny.kernels.base import Kernel, Operands
-from tvmtiny.passes.graph import Graph
 from tvmtiny.resources import data_dir
 from tvmtiny.storage.choice import CALL_BYTES, DECODER_BYTES
 from tvmtiny.storage.huffman import GROUP
@@ -115,16 +112,6 @@ def core_figures() -> dict[str, CoreFigures]:
     """The figures of every core that has any, by the name that -mcpu takes."""
     rows = tomllib.loads((data_dir("benchmarks") / "cores.toml").read_text("utf-8"))
     return {cpu: CoreFigures(**row) for cpu, row in rows.items()}
-
-
-def steps(module: tvm.IRModule) -> list[tuple[str, Kernel, Operands]]:
-    """The operators of an integer module in the order in which they run: name, kernel and operands of each."""
-    found = []
-    for var, value in Graph(module["main"]):
-        kernel = kernel_of(value)
-        if kernel is not None:
-            found.append((var.name, kernel, operands_of(value)))
-    return found
 
 
 def work(kernel: Kernel, operands: Operands, tokens: int) -> Work:

@@ -19,13 +19,14 @@ from tvmtiny.errors import Unsupported, UnsupportedOperators, UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import input_specs
 from tvmtiny.frontend.supported import check_fused
-from tvmtiny.lowering import Stages, arena_regions, build, calls_of, tuned_rule
+from tvmtiny.kernels import kernel_calls
+from tvmtiny.lowering import Stages, arena_regions, build, tuned_rule
 from tvmtiny.options import ModelOptions
 from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
-from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, decoding_cycles, steps, work
+from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, decoding_cycles, work
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target, list_targets
 
@@ -220,7 +221,7 @@ def _programs(
     @functools.cache
     def by_records(cpu: str, name: str) -> Program | None:
         rule = tuned_rule(quantized, cores[cpu], name, options.tuned)
-        if not rule.changes(calls_of(quantized)):
+        if not rule.changes(kernel_calls(quantized.module)):
             return None
         return build(quantized, cores[cpu], "model", name, Stages(), rule=rule, storage=options.storage)
 
@@ -235,7 +236,7 @@ def _programs(
 
 def _operators(fused: tvm.IRModule, quantized: QuantizedModel, program: Program) -> tuple[Operator, ...]:
     parameters, sizes = _parameters(fused), {c.symbol: c.array.nbytes for c in program.constants}
-    rows, known = [], iter(steps(quantized.module))
+    rows, known = [], iter(kernel_calls(quantized.module))
     for call in program.all_calls:
         own = sum(sizes.pop(symbol, 0) for symbol in call.constants)
         if call.decodes:
@@ -255,7 +256,7 @@ def _fit(
     figures: CoreFigures | None,
     latency_budget_ms: float | None,
 ) -> Fit:
-    known = steps(quantized.module)
+    known = kernel_calls(quantized.module)
     cycles = (
         None
         if figures is None

@@ -256,15 +256,22 @@ class TunedRule:
             self._chosen[signature] = next(near, default)
         return self._chosen[signature]
 
-    def settle(self, calls: Sequence[tuple[Kernel, Operands]]) -> None:
+    def settle(self, calls: Sequence[tuple[str, Kernel, Operands]]) -> None:
         """Keep a model at the rules' variant of micro-kernels where flash counts, unless all its products leave it.
+
+        Args:
+            calls: of `tvmtiny.kernels.kernel_calls`.
 
         A record knows its own kernel alone. In a model each further variant is code beside that of the rules, which the
         kernels without a record go on using: what makes one kernel smaller makes the whole larger.
         """
         if self.objective == "latency":
             return
-        own = {self._variant(self.choose(*call).blocking) for call in calls if call[0].columns}
+        own = {
+            self._variant(self.choose(kernel, operands).blocking)
+            for _, kernel, operands in calls
+            if kernel.columns
+        }
         if len(own) > 1:
             self._records = {
                 signature: record
@@ -273,9 +280,12 @@ class TunedRule:
             }
             self._chosen.clear()
 
-    def changes(self, calls: Sequence[tuple[Kernel, Operands]]) -> bool:
+    def changes(self, calls: Sequence[tuple[str, Kernel, Operands]]) -> bool:
         """Whether any of the calls has another schedule than by the rules."""
-        chosen = ((self.choose(*call).blocking, self._rules(*call)) for call in calls)
+        chosen = (
+            (self.choose(kernel, operands).blocking, self._rules(kernel, operands))
+            for _, kernel, operands in calls
+        )
         return any(
             dataclasses.replace(one, variant=self._variant(one))
             != dataclasses.replace(rule, variant=self._family)

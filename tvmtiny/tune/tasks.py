@@ -14,9 +14,8 @@ from tvm import relax, tirx
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
-from tvmtiny.kernels import Blocking, Kernel, Operands, emit_call, kernels
+from tvmtiny.kernels import Blocking, Kernel, Operands, emit_call, kernel_calls, kernels
 from tvmtiny.quant.reference import IntegerModel
-from tvmtiny.report.estimate import steps
 from tvmtiny.schedule import space
 from tvmtiny.schedule.signature import Signature
 from tvmtiny.target import Target
@@ -133,7 +132,7 @@ def _tasks(artifact: Artifact, target: Target, wide_weights: bool) -> list[Task]
     given = model.operands(inputs, n)
     spaces: dict[Signature, list[space.Design]] = {}
     tasks = []
-    for name, kernel, operands in steps(module):
+    for name, kernel, operands in kernel_calls(module):
         signature = Signature.of(kernel, operands)
         if signature not in spaces:
             spaces[signature] = space.designs(kernel, operands, target, wide_weights=wide_weights)
