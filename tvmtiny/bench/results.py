@@ -10,6 +10,7 @@ from typing import Any
 
 from tvmtiny import __version__
 from tvmtiny.bench.catalog import Benchmark, Peer
+from tvmtiny.codegen.directory import write_whole
 from tvmtiny.errors import UserError
 from tvmtiny.target import Target
 
@@ -167,8 +168,7 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the report as JSON; raises UserError when the file cannot be written."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+            write_whole(path, (json.dumps(self.to_json(), indent=1) + "\n").encode())
         except OSError as error:
             raise UserError(
                 f"Cannot write {path}: {error.strerror}.", "Give another file with --save."

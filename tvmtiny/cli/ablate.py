@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from tvmtiny.ablate.summary import Summary
     from tvmtiny.ablate.variants import Variant
 
-DEFAULT_PARENT = Path("build")
-
 
 def command(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="TOML file of a recipe.", exists=True, dir_okay=False)
-    ],
+    recipe: console.RecipeArgument,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +96,7 @@ def command(
         return
     if readme is not None:
         check_readme(readme, recipe.name)
-    directory = output or DEFAULT_PARENT / f"{recipe.stem}-ablation"
+    directory = output or console.DEFAULT_PARENT / f"{recipe.stem}-ablation"
     settings = Settings(seeds, where, limit, jobs or default_jobs(), address, resume=not no_resume)
     with _listener() as listen:
         runs = ablate(variants, directory, settings, listen)

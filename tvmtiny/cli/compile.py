@@ -13,9 +13,6 @@ from tvmtiny.cli import compile_tables as tables
 from tvmtiny.cli import compressed, console
 from tvmtiny.errors import UserError
 
-DEFAULT_PARENT = Path("build")
-
-
 LAYER_WEIGHTS = ("int8", "int4")
 """Types of weights that a single layer can have."""
 
@@ -357,7 +354,7 @@ def command(
             step=step,
             verify=verify,
             dump_dir=dump_dir,
-            output=output or DEFAULT_PARENT / (name or model_stem(model)),
+            output=output or console.DEFAULT_PARENT / (name or model_stem(model)),
             on_stage=on_stage,
         )
     if verbose:

@@ -19,13 +19,9 @@ if TYPE_CHECKING:
     from tvmtiny.compress.progress import Event
     from tvmtiny.compress.runner import Result, Stage
 
-DEFAULT_PARENT = Path("build")
-
 
 def command(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="TOML file of a recipe.", exists=True, dir_okay=False)
-    ],
+    recipe: console.RecipeArgument,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -54,7 +50,7 @@ def command(
             stages = preview(loaded, seed=seed, on_progress=listen)
             result = None
         else:
-            directory = output or DEFAULT_PARENT / recipe.stem
+            directory = output or console.DEFAULT_PARENT / recipe.stem
             result = run_recipe(loaded, directory, seed=seed, resume=not no_resume, on_progress=listen)
             stages = list(result.stages)
     if as_json:

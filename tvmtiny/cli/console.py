@@ -33,6 +33,20 @@ def existing_model(model: str) -> str:
     return model
 
 
+DEFAULT_PARENT = Path("build")
+"""Of directories that are written where no --output says otherwise."""
+
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="TOML file of a recipe.", exists=True, dir_okay=False)
+]
+RunnerOption = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="host|qemu|serial:PORT",
+        help="This computer, the core of the target in QEMU, or a board on a serial port.",
+    ),
+]
 MaxTokensOption = Annotated[
     int | None, typer.Option(help="Longest input, in tokens.", min=1, show_default="the model's")
 ]

@@ -35,14 +35,7 @@ def command(
             dir_okay=False,
         ),
     ],
-    where: Annotated[
-        str,
-        typer.Option(
-            "--on",
-            metavar="host|qemu|serial:PORT",
-            help="This computer, the core of the target in QEMU, or a board on a serial port.",
-        ),
-    ] = "qemu",
+    where: console.RunnerOption = "qemu",
     targets: Annotated[
         list[str] | None,
         typer.Option(

@@ -218,14 +218,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
-        str,
-        typer.Option(
-            "--on",
-            metavar="host|qemu|serial:PORT",
-            help="This computer, the core of the target in QEMU, or a board on a serial port.",
-        ),
-    ] = "qemu",
+    where: console.RunnerOption = "qemu",
     repeat: Annotated[
         int, typer.Option(help="Runs of each sample; all must give the same bytes.", min=1)
     ] = 1,

@@ -19,6 +19,7 @@ from typing import Any
 
 import platformdirs
 
+from tvmtiny.codegen.directory import write_whole
 from tvmtiny.errors import UserError
 from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PLAIN, WIDE_PAIRS
@@ -164,10 +165,7 @@ def write(path: Path, cpu: str, objective: str, records: Iterable[Record]) -> No
     head = {"schema": SCHEMA, "cpu": cpu, "objective": objective}
     lines = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
     text = "\n".join(["{", *lines, ' "records": [', ",\n".join(map(_text, rows)), " ]", "}", ""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text.encode())
 
 
 def _text(record: Record) -> str:

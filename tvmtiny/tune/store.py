@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmtiny.codegen.directory import write_whole
 from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.kernels import Blocking
 from tvmtiny.resources import data_dir
@@ -203,9 +204,7 @@ def _mended(path: Path) -> tuple[list[Row], int]:
     rows = [(line, _row(line)) for line in lines]
     whole = [(line, row) for line, row in rows if row is not None]
     if len(whole) < len(lines):
-        temporary = path.with_suffix(".mended")
-        temporary.write_bytes(b"".join(line for line, _ in whole))
-        temporary.replace(path)
+        write_whole(path, b"".join(line for line, _ in whole))
     return [row for _, row in whole], len(lines) - len(whole)
 
 
