@@ -24,6 +24,26 @@ from tvmtiny.passes.graph import Graph, as_array, shape_of
 from tvmtiny.passes.recognize_length import LENGTH_PARAMETER
 
 
+class Constants:
+    """The constant operands of an operator as int64 tensors, made once for all batches.
+
+    Attributes:
+        tensors: by operand.
+    """
+
+    def __init__(self, arrays: dict[str, Any], attrs: dict[str, Any]) -> None:
+        self.tensors = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+        self._operands = Operands(arrays, None, attrs)
+        self._weights: dict[tuple[str, int], Tensor] = {}
+
+    def weight(self, name: str, depth: int) -> Tensor:
+        """The integers (N, depth) that a product multiplies."""
+        if (name, depth) not in self._weights:
+            values = weights.weight_values(self._operands, name, depth)
+            self._weights[name, depth] = torch.from_numpy(values.astype(np.int64))
+        return self._weights[name, depth]
+
+
 class Step:
     """One operator on a batch: its attributes and its operands, all of them int64 tensors.
 
@@ -34,25 +54,19 @@ class Step:
     """
 
     def __init__(
-        self, operands: Operands, constants: dict[str, Any], values: dict[str, Tensor], lengths: Tensor
+        self, operands: Operands, constants: Constants, values: dict[str, Tensor], lengths: Tensor
     ) -> None:
         self.attrs = operands.attrs
         self.lengths = lengths
         self.present = torch.ones(0)
-        self._constants = Operands(constants, None, operands.attrs)
-        self._tensors = {
-            name: torch.from_numpy(array.astype(np.int64)) for name, array in constants.items()
-        } | values
+        self.weight = constants.weight
+        self._tensors = constants.tensors | values
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
-
-    def weight(self, name: str, depth: int) -> Tensor:
-        """The integers (N, depth) that a product multiplies."""
-        return torch.from_numpy(weights.weight_values(self._constants, name, depth).astype(np.int64))
 
 
 class BatchedModel:
@@ -64,7 +78,7 @@ class BatchedModel:
 
     def __init__(self, module: tvm.IRModule) -> None:
         self._graph = Graph(module["main"])
-        self._steps: list[tuple[Any, str, Operands, dict[str, Any]]] = []
+        self._steps: list[tuple[Any, str, Operands, Constants]] = []
         for var, value in self._graph:
             kernel = kernel_of(value)
             if kernel is None:
@@ -74,15 +88,17 @@ class BatchedModel:
                     f"The operator '{var.name}' ({kernel.name}) cannot be trained as integers.",
                     f"Quantization-aware training knows {', '.join(_RUN)}; quantize this model after training.",
                 )
-            self._steps.append((var, kernel.name, operands_of(value), self._constants(operands_of(value))))
+            operands = operands_of(value)
+            self._steps.append((var, kernel.name, operands, self._constants(operands)))
 
-    def _constants(self, operands: Operands) -> dict[str, Any]:
+    def _constants(self, operands: Operands) -> Constants:
         arrays = {name: as_array(self._graph.producer(expr)) for name, expr in operands.tensors.items()}
-        return {
+        shaped = {
             name: array.reshape(shape_of(operands.tensors[name]))
             for name, array in arrays.items()
             if array is not None
         }
+        return Constants(shaped, operands.attrs)
 
     def run(self, inputs: dict[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Every operator's result by variable name, int64 (B, ...).
@@ -96,7 +112,7 @@ class BatchedModel:
             given = {
                 key: values[self._graph.storage(expr)].reshape(len(lengths), *shape_of(expr))
                 for key, expr in operands.tensors.items()
-                if key not in constants
+                if key not in constants.tensors
             }
             step = Step(operands, constants, given, lengths)
             step.present = torch.arange(shape_of(var)[0]) < lengths[:, None]
@@ -108,10 +124,13 @@ class BatchedModel:
 
     def constant(self, name: str, operand: str, depth: int) -> Tensor | None:
         """A table or the integer weights (N, depth) of the operator `name`; None where it has no such operand."""
-        for var, _, operands, constants in self._steps:
-            if var.name == name and operand in constants:
-                step = Step(operands, constants, {}, torch.ones(1))
-                return step.weight(operand, depth) if operand in weights.GROUPS else step[operand]
+        for var, _, _, constants in self._steps:
+            if var.name == name and operand in constants.tensors:
+                return (
+                    constants.weight(operand, depth)
+                    if operand in weights.GROUPS
+                    else constants.tensors[operand]
+                )
         return None
 
 
