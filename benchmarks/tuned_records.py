@@ -27,7 +27,7 @@ from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import place_of
 from tvmtiny.tune.results import record
 from tvmtiny.tune.session import Options, Progress, Session
-from tvmtiny.tune.store import Store
+from tvmtiny.tune.store import Store, condition
 from tvmtiny.tune.tasks import tasks_of
 
 ROOT = Path(__file__).parents[1]
@@ -95,9 +95,8 @@ def begin_with(core: str, folder: Path) -> None:
 def tune(models: Sequence[Artifact], target: Target, directory: Path, trials: int) -> None:
     """Search for every objective, then write what is best of everything measured."""
     place = place_of("qemu", target, timeout_s=300, jobs=0)
-    condition = "\n".join([target.cpu, *target.flags, target.optimize, place.name, c_compiler()])
     tasks = {wide: tasks_of(models, target, wide_weights=wide) for wide in (True, False)}
-    with Store(directory, condition).opened() as store:
+    with Store(directory, condition(target, place.name, c_compiler())).opened() as store:
         sessions = {}
         for objective in OBJECTIVES:
             some = tasks[objective == "latency"]

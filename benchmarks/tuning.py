@@ -27,7 +27,7 @@ from tvmtiny.tune.engine import Limits
 from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import Place, place_of
 from tvmtiny.tune.session import Options, Progress, Session
-from tvmtiny.tune.store import Measurement, Store
+from tvmtiny.tune.store import Measurement, Store, condition
 from tvmtiny.tune.tasks import Task, tasks_of
 
 mpl.use("Agg")
@@ -166,8 +166,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         artifacts = artifacts_of(arguments.models, target.name, None, Path(folder))
         tasks = tasks_of(artifacts, target, wide_weights=True)
-    condition = "\n".join([target.cpu, *target.flags, target.optimize, place.name, c_compiler()])
-    with Store(arguments.work_dir, condition).opened() as swept:
+    with Store(arguments.work_dir, condition(target, place.name, c_compiler())).opened() as swept:
         points = [(task, point) for task in tasks for design in task.designs for point in design.points()]
         # Twice as many trials as points: a session ends before a batch that would not be full.
         options = Options("latency", "sweep", 2 * len(points), 32, 0, from_records=False)

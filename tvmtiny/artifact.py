@@ -45,6 +45,13 @@ class TensorInfo:
     padding: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
 
+    def real(self, integers: Any) -> Any:
+        """What integers of the tensor stand for, float64; ids are themselves."""
+        import numpy as np
+
+        scale, zero_point = np.asarray(self.scale or (1.0,)), np.asarray(self.zero_point or (0,))
+        return (integers.astype(np.float64) - zero_point) * scale
+
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:

@@ -191,6 +191,25 @@ def test_a_change_of_a_file_is_another_run(tmp_path: Path, monkeypatch: pytest.M
     assert len(set(keys)) == 3
 
 
+def test_a_file_that_is_edited_amid_an_ablation_is_that_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, done = tmp_path / "labels.txt", []
+    labels.write_text("yes\nno\n")
+    variants = load_variants(write(tmp_path, RECIPE + f'labels = "{labels.as_posix()}"\n'))
+
+    def edited(job: Job) -> Run:
+        done.append(job.seed)
+        labels.write_text(labels.read_text() + "perhaps\n")
+        return fake(job)
+
+    monkeypatch.setattr(execution, "perform", edited)
+    assert len(ablate(variants, tmp_path / "out", Settings(seeds=2))) == 2 * len(variants)
+    done.clear()
+    ablate(variants, tmp_path / "out", Settings(seeds=2))
+    assert len(done) == 2 * len(variants)  # none of those is taken for one with the edited file
+
+
 def test_nothing_is_compared_with_a_recipe_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

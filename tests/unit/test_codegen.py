@@ -29,6 +29,7 @@ from tvmtiny.codegen.program import Constant, Program, Tensor, build_program
 from tvmtiny.codegen.symbols import c_comment, tensor_symbols
 from tvmtiny.compiler import save_npz
 from tvmtiny.errors import UserError
+from tvmtiny.evaluate import load_dataset
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.lowering import Stages, check_flash
 from tvmtiny.target import load_target
@@ -486,6 +487,8 @@ def test_reference_inputs_are_samples_as_they_lie(tmp_path: Path) -> None:
         output=tmp_path / "motion",
     )
     samples = load_samples(made, made.reference_inputs)
+    for row, item in zip(samples, load_dataset(made, made.reference_inputs).items, strict=True):
+        np.testing.assert_array_equal(item.inputs["window"], row.inputs["window"])
     with np.load(made.reference_inputs.with_name("outputs.npz")) as outputs:
         for row, found in enumerate(expected_outputs(made, samples)):
             np.testing.assert_array_equal(found["logits"], outputs["logits"][row])

@@ -36,7 +36,7 @@ def parts() -> Any:
 
 def test_sensitivities_name_every_layer_once_the_cheapest_first(parts: Any) -> None:
     integers, types, judge = parts
-    rows = sensitivities(integers, types, judge)
+    rows = sensitivities(integers, types, layer_bytes(integers(types)), judge)
     assert {row.layer for row in rows} == set(types)
     assert [row.price for row in rows] == sorted(row.price for row in rows)
     saved = {row.layer: row.saved_bytes for row in rows}
@@ -48,7 +48,7 @@ def test_sensitivities_name_every_layer_once_the_cheapest_first(parts: Any) -> N
 
 def test_a_budget_of_bytes_stops_as_soon_as_it_is_met(parts: Any) -> None:
     integers, types, judge = parts
-    rows = sensitivities(integers, types, judge)
+    rows = sensitivities(integers, types, layer_bytes(integers(types)), judge)
     size = sum(layer_bytes(integers(types)).values())
     found = mixed(integers, types, judge, Budget(1.0, -100.0, size - rows[0].saved_bytes), Progress())
     assert [name for name, kind in found.items() if kind == "int4"] == [rows[0].layer]
@@ -56,7 +56,7 @@ def test_a_budget_of_bytes_stops_as_soon_as_it_is_met(parts: Any) -> None:
 
 def test_budgets_of_noise_and_of_the_metric_hold(parts: Any) -> None:
     integers, types, judge = parts
-    best = max(row.snr_db for row in sensitivities(integers, types, judge))
+    best = max(row.snr_db for row in sensitivities(integers, types, layer_bytes(integers(types)), judge))
     assert "int4" not in mixed(integers, types, judge, Budget(1.0, best + 1), Progress()).values()
     assert "int4" not in mixed(integers, types, judge, Budget(-1.0, -100.0), Progress()).values()
     assert set(mixed(integers, types, judge, Budget(1.0, -100.0), Progress()).values()) == {"int4"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tempfile
@@ -39,11 +40,12 @@ class Job:
     on: str
     limit: int | None
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Tells the run from any other: by recipe, task file, seed, how it is measured, and tvmtiny's version.
 
-        Of the files that the recipe compiles with, and of its target, by contents: paths say nothing of a change.
+        Of the files that the recipe compiles with, and of its target, by contents: paths say nothing of a change. Told
+        once: a file that is edited while runs are done is another's.
         """
         recipe = self.variant.recipe
         state = {

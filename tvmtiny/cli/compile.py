@@ -139,16 +139,7 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | None:
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="ONNX file, .tflite file, ExportedProgram (.pt2), hf:DIR (a Hugging Face model directory), or the "
-            "directory of a result of `tvmtiny compress`, with which come the options.",
-            callback=compressed.model_or_result,
-            is_eager=True,  # before the other options: it gives their defaults
-        ),
-    ],
+    model: compressed.ModelArgument,
     target: Annotated[
         str, typer.Option(help="Board or core; `tvmtiny targets` lists them.", show_default=False)
     ],

@@ -102,6 +102,10 @@ def _show(stages: list[Stage], result: Result | None, target: str) -> None:
     if result is None:
         console.show("Dry run: sizes only. Steps that choose by trained weights chose by untrained ones.")
         return
+    console.show(
+        "Metrics are those of the float module, from the step qat on of its integers; `tvmtiny evaluate` has those of "
+        "the C."
+    )
     figures = ", ".join(f"{name} {100 * value:.2f} %" for name, value in result.test.items())
     what = "The integers of the C" if result.computes_integers else "Float model"
     console.show(f"{what}, on {len(result.task.test)} test samples: {figures}")

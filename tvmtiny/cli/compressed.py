@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,17 @@ def model_or_result(context: typer.Context, model: str) -> str:
     context.default_map = {"output": str(directory / COMPILED), **_name(directory), **defaults}
     return found
 
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="ONNX file, .tflite file, ExportedProgram (.pt2), hf:DIR (a Hugging Face model directory), or the "
+        "directory of a result of `tvmtiny compress`, with which come the options.",
+        callback=model_or_result,
+        is_eager=True,  # before the other options: it gives their defaults
+    ),
+]
 
 _NAMES = {"shapes": "shape"}
 """Arguments of tvmtiny.compile whose option has another name."""

@@ -97,6 +97,10 @@ def command(
     artifact = Artifact.load(directory)
     baseline = baselines.load(check) if check else None
     data = load_dataset(artifact, data_file).limited(limit)
+    if baseline:
+        baselines.check_data(baseline, data)  # before anything is emulated
+    if save is not None and save.exists():
+        baselines.load(save)  # another file is not replaced
     wanted = metrics_of(artifact, data, metrics or ())
     names = targets or _targets(artifact, baseline, where)
     with console.progress("loading") as update:

@@ -28,15 +28,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="As for compile: a model, or the directory of a result of `tvmtiny compress`.",
-            callback=compressed.model_or_result,
-            is_eager=True,  # before the other options: it gives their defaults
-        ),
-    ],
+    model: compressed.ModelArgument,
     target: Annotated[
         list[str] | None,
         typer.Option(help="Board or core; may be repeated.", show_default="all"),

@@ -63,9 +63,7 @@ def _scores(info: TensorInfo, values: np.ndarray) -> np.ndarray:
     """Softmax of the dequantized scores."""
     import numpy as np
 
-    scale = np.asarray(info.scale or (1.0,))
-    zero_point = np.asarray(info.zero_point or (0,))
-    logits = (values.astype(np.float64) - zero_point) * scale
+    logits = info.real(values)
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()
 

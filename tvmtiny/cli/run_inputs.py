@@ -69,7 +69,7 @@ class Runs:
     def _samples(self, artifact: Artifact, inputs: Inputs) -> tuple[RunResult, list[Sample], Truth]:
         from tvmtiny.cli import predictions
         from tvmtiny.frontend.data import load_samples
-        from tvmtiny.runner import run
+        from tvmtiny.runner import check_status, run
         from tvmtiny.runner.steps import run_sequences
 
         if inputs.data is None:
@@ -93,7 +93,7 @@ class Runs:
                 repeat=self.repeat,
                 jobs=0,
             )
-        _check_status(artifact, result.status)
+        check_status(artifact, result.status)
         return result, samples, truth
 
     def _texts(self, artifact: Artifact, texts: Sequence[str]) -> tuple[RunResult, list[Sample], Truth]:
@@ -141,13 +141,3 @@ class Runs:
         if labels is not None:
             labels = [label for label, group in zip(labels, parts, strict=True) for _ in group]
         return done.result, done.samples, predictions.Truth(texts=names, labels=labels)
-
-
-def _check_status(artifact: Artifact, status: Sequence[int]) -> None:
-    """Refuse a run of which the model itself refused a sample."""
-    for sample, value in enumerate(status):
-        if value != 0:
-            raise UserError(
-                f"{artifact.name} refused sample {sample} with status {value}.",
-                f"See enum {artifact.name}_status in {artifact.directory / artifact.name}.h for its meaning.",
-            )

@@ -231,11 +231,10 @@ def _tune(
     from tvmtiny.tune.report import write_report
     from tvmtiny.tune.results import record
     from tvmtiny.tune.session import Session
-    from tvmtiny.tune.store import Store
+    from tvmtiny.tune.store import Store, condition
 
     place, compiler = place_of(on, board, timeout_s=timeout, jobs=jobs), c_compiler()
-    condition = "\n".join([board.cpu, *board.flags, board.optimize, place.name, compiler])
-    with Store(directory, condition).opened() as store:
+    with Store(directory, condition(board, place.name, compiler)).opened() as store:
         if not resume:
             store.forget()
         if store.dropped_lines:

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 def check_task(task: Task, module: nn.Module) -> None:
-    """Run one batch and a sample of each split through a module, the loss and the metrics.
+    """Run one batch through a module and the loss, and both splits through the module and the metrics.
 
     Raises:
         UserError: arrays, names or shapes that do not go together, a target with the name of an input, targets of one

@@ -7,7 +7,8 @@ DependencyGraph (Fang et al. 2023, arXiv:2301.12900), so it does not matter how 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
@@ -61,12 +62,25 @@ def traced(network: nn.Module, example: Arrays) -> Structure:
     Raises:
         UserError: its graph cannot be traced.
     """
-    trainable = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    with trainable(network):
+        return Structure(network, example)
+
+
+@contextmanager
+def trainable(network: nn.Module) -> Iterator[None]:
+    """All parameters have gradients; those that had none are left without, also where they are others by then."""
+    frozen = [
+        (owner, name)
+        for owner in network.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+        if not parameter.requires_grad
+    ]
     network.requires_grad_(True)
-    structure = Structure(network, example)
-    for parameter, wanted in trainable.items():
-        parameter.requires_grad_(wanted)
-    return structure
+    try:
+        yield
+    finally:
+        for owner, name in frozen:
+            getattr(owner, name).requires_grad_(False)
 
 
 class Structure:

@@ -13,14 +13,13 @@ from tvmtiny.errors import UserError
 
 
 class Observer:
-    """Context in which the inputs and outputs of modules are kept, those of the last forward.
+    """Context in which the outputs of modules are kept, those of the last forward.
 
     Attributes:
-        inputs, outputs: by module name: the first argument, and the result (of several the first).
+        outputs: by module name: the result, of several the first.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
-        self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self._modules = {name: submodule(network, name) for name in names}
         self._handles: list[Any] = []
@@ -36,9 +35,7 @@ class Observer:
             handle.remove()
 
     def _keep(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def keep(_module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
-            if arguments:
-                self.inputs[name] = arguments[0]
+        def keep(_module: nn.Module, _arguments: tuple[Any, ...], result: Any) -> None:
             self.outputs[name] = result if isinstance(result, Tensor) else result[0]
 
         return keep

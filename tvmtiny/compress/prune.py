@@ -7,8 +7,7 @@ with training in between, as the cubic schedule of Zhu and Gupta (2017, arXiv:17
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -16,7 +15,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from tvmtiny.compress.depth import drop_layers
-from tvmtiny.compress.groups import Group, Kind, traced
+from tvmtiny.compress.groups import Group, Kind, traced, trainable
 from tvmtiny.compress.importance import Method, importance
 from tvmtiny.compress.plain import plain
 from tvmtiny.compress.progress import Progress
@@ -73,7 +72,7 @@ def prune(
         part = {kind: done * share for kind, share in shares.items()}
         # The training of the round before draws random numbers, unless it is taken from its checkpoint.
         set_seed(f"{progress.seed}/{progress.step}/importance/{number}")
-        with _trainable(network):
+        with trainable(network):  # importance needs gradients
             _remove(
                 network,
                 task,
@@ -87,23 +86,6 @@ def prune(
             progress.report("pruned", number, rounds)
             fit(network, task, train, progress=progress)
     return network.eval()
-
-
-@contextmanager
-def _trainable(network: nn.Module) -> Iterator[None]:
-    """All parameters have gradients, which importance needs; those that had none are left without."""
-    frozen = [
-        (owner, name)
-        for owner in network.modules()
-        for name, parameter in owner.named_parameters(recurse=False)
-        if not parameter.requires_grad
-    ]
-    network.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for owner, name in frozen:
-            getattr(owner, name).requires_grad_(False)
 
 
 def _remove(

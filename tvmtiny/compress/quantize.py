@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -118,10 +118,16 @@ class Sensitivity:
 
 
 def sensitivities(
-    integers: Callable[[WeightTypes], QuantizedModel], types: WeightTypes, judge: Judge
+    integers: Callable[[WeightTypes], QuantizedModel],
+    types: WeightTypes,
+    before: Mapping[str, int],
+    judge: Judge,
 ) -> list[Sensitivity]:
-    """Every layer of int8 weights with int4 weights instead, the others as in `types`; the cheapest first."""
-    before = layer_bytes(integers(types))
+    """Every layer of int8 weights with int4 weights instead, the others as in `types`; the cheapest first.
+
+    Args:
+        before: `layer_bytes` with `types`.
+    """
     rows = []
     for layer, kind in types.items():
         if kind == "int8":
@@ -143,9 +149,9 @@ def mixed(
     Raises:
         UserError: the weights stay larger than the budget's.
     """
-    least = _metric(judge.measure(integers(types))) - budget.most_lost
-    found, rows = dict(types), sensitivities(integers, types, judge)
-    size = sum(layer_bytes(integers(found)).values())
+    start = integers(types)
+    least, before = _metric(judge.measure(start)) - budget.most_lost, layer_bytes(start)
+    found, rows, size = dict(types), sensitivities(integers, types, before, judge), sum(before.values())
     for done, row in enumerate(rows):
         if budget.is_met(size):
             break

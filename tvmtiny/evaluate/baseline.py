@@ -199,13 +199,8 @@ def _check_tolerances(path: Path, found: Baseline) -> None:
             )
 
 
-def compare(baseline: Baseline, rows: Sequence[Row], data: Dataset) -> list[Change]:
-    """Every figure of `rows` beside its baseline, regressions first.
-
-    Raises:
-        UserError: other data than the baseline's, or more or fewer samples of it; a row or figure of the baseline that
-            is not among `rows`.
-    """
+def check_data(baseline: Baseline, data: Dataset) -> None:
+    """Raise UserError for other data than the baseline's, or more or fewer samples of it."""
     if data.digest != baseline.data_sha256:
         raise UserError(
             "The baseline was made with other data: figures cannot be compared.",
@@ -216,6 +211,15 @@ def compare(baseline: Baseline, rows: Sequence[Row], data: Dataset) -> list[Chan
             f"The baseline was made with {baseline.samples} samples, these figures with {len(data)}.",
             "Evaluate with the same --limit, or write a new baseline with --save.",
         )
+
+
+def compare(baseline: Baseline, rows: Sequence[Row], data: Dataset) -> list[Change]:
+    """Every figure of `rows` beside its baseline, regressions first.
+
+    Raises:
+        UserError: as `check_data`; a row or figure of the baseline that is not among `rows`.
+    """
+    check_data(baseline, data)
     found = {place(row): {figure.name: figure for figure in figures(row)} for row in rows}
     changes = []
     for where, before in baseline.rows.items():

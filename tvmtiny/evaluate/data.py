@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
-from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY, load_npz, samples_of
+from tvmtiny.frontend.data import LABELS_KEY, LENGTH_KEY, load_npz, reference_samples, samples_of
 from tvmtiny.frontend.names import listed, suggestion
 
 Array = npt.NDArray[Any]
@@ -79,6 +79,8 @@ def load_dataset(artifact: Artifact, path: Path | str) -> Dataset:
         found = _read_table(artifact, path)
     elif artifact.metadata.get("features") and has_samples(path):
         found = _read_recordings(artifact, path)
+    elif path.resolve() == artifact.reference_inputs.resolve():
+        found = Dataset(SAMPLES, reference_samples(artifact), source=str(path))
     else:
         found = dataset_of(artifact, load_npz(path), source=str(path))
     return dataclasses.replace(found, digest=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.errors import UserError
-from tvmtiny.evaluate.data import RECORDINGS, Dataset
+from tvmtiny.evaluate.data import Dataset
 from tvmtiny.evaluate.metrics import output_shape
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.opening import hf_directory
@@ -41,8 +41,8 @@ class FloatOutputs:
 def real_inputs(artifact: Artifact, data: Dataset, samples: Sequence[Sample]) -> dict[str, Array]:
     """What a float model takes, by name, (N, *model shape).
 
-    Inputs of a file are taken as they are; those that the device made (ids of texts, features of recordings) as it made
-    them.
+    Inputs of a file are taken as they are; those that the device made (ids of texts, features of recordings), and the
+    model's own reference inputs, from their integers.
     """
     if data.inputs:
         return dict(data.inputs)
@@ -50,8 +50,8 @@ def real_inputs(artifact: Artifact, data: Dataset, samples: Sequence[Sample]) ->
     found = {}
     for info in artifact.inputs:
         values = np.stack([sample.inputs[info.name] for sample in samples])
-        if data.kind == RECORDINGS:
-            values = (values.astype(np.float64) - np.asarray(info.zero_point)) * np.asarray(info.scale)
+        if info.kind == "features":
+            values = info.real(values)
         found[info.name] = values.reshape(len(samples), *shapes[info.name])
     return found
 

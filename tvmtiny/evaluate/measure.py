@@ -20,7 +20,7 @@ from tvmtiny.link.messages import Counter
 from tvmtiny.report.blocks import Program
 from tvmtiny.report.cycles import MODELS
 from tvmtiny.report.latency import percentile
-from tvmtiny.runner import RunResult, Sample, run
+from tvmtiny.runner import RunResult, Sample, check_status, run
 from tvmtiny.target import HOST, Target, load_target
 
 Array = npt.NDArray[Any]
@@ -175,12 +175,7 @@ def run_dataset(
         done = run_recordings(artifact, data.items, on, **options)
         return done.result, done.samples
     result = run(artifact, on, data.items, **options)
-    for index, status in enumerate(result.status):
-        if status != 0:
-            raise UserError(
-                f"{artifact.name} refused sample {index} with status {status}.",
-                f"See enum {artifact.name}_status in {artifact.directory / artifact.name}.h for its meaning.",
-            )
+    check_status(artifact, result.status)
     return result, data.items
 
 
@@ -188,9 +183,7 @@ def real_outputs(artifact: Artifact, rows: Sequence[dict[str, Array]]) -> dict[s
     """Integer outputs by sample as real numbers by name, float32; shapes are those of `output_shape`."""
     found = {}
     for info in artifact.outputs:
-        integers = np.stack([row[info.name] for row in rows]).astype(np.float64)
-        scale, zero_point = np.asarray(info.scale or (1.0,)), np.asarray(info.zero_point or (0,))
-        real = ((integers - zero_point) * scale).astype(np.float32)
+        real = info.real(np.stack([row[info.name] for row in rows])).astype(np.float32)
         found[info.name] = real.reshape(len(rows), *output_shape(info))
     return found
 

@@ -14,6 +14,7 @@ from tvmtiny.artifact import Artifact
 from tvmtiny.errors import EnvironmentProblem
 from tvmtiny.link.client import Client
 from tvmtiny.runner.protocol import Sample, sample_bytes
+from tvmtiny.storage.choice import DECODER_BYTES
 from tvmtiny.verify import integer_model
 
 
@@ -51,8 +52,8 @@ def dump_layers(client: Client, artifact: Artifact, sample: Sample, timeout_s: f
     places = {row["name"]: row for row in artifact.metadata["arena"]["plan"]}
     layers = []
     for index, operator in enumerate(artifact.metadata["operators"]):
-        if operator["name"] not in expected:
-            continue  # decoded weights
+        if operator["kernel"] in DECODER_BYTES:
+            continue  # its result are weights
         reference = np.ascontiguousarray(_present(expected[operator["name"]], sample, artifact))
         client.run_until(data, sample.n_tokens, index, timeout_s)
         raw = client.peek(places[operator["name"]]["offset"], reference.nbytes, timeout_s)

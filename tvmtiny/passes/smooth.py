@@ -26,6 +26,7 @@ from tvm import relax
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Emit, Graph, array_of, as_array, constant, function_pass, rebuild, shape_of
 from tvmtiny.passes.operators import NORMS, attributes, kind, parts
+from tvmtiny.passes.residual_stream import POOLS
 from tvmtiny.passes.strip_quantization import GIVEN_ATTRIBUTE
 from tvmtiny.passes.views import trace
 from tvmtiny.quant import qparams, ranges
@@ -45,7 +46,6 @@ LEAST_GAIN = 0.9
 _ROWS = 256
 """Rows of calibration data over which errors are measured."""
 
-_POOLS = ("mean", "first")
 _HOMOGENEOUS = ("none", "relu")
 """Activations with f(x / s) = f(x) / s."""
 
@@ -221,7 +221,7 @@ def _readers(graph: Graph, var: Any, results: list[Any]) -> tuple[Argument, ...]
 
 
 def _keeps_columns(graph: Graph, user: Any, var: Any) -> bool:
-    if kind(graph.bound(user)) in _POOLS:
+    if kind(graph.bound(user)) in POOLS:
         return True
     return graph.is_call(user, "reshape") and shape_of(user)[-1] == shape_of(var)[-1]
 

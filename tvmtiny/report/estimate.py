@@ -7,6 +7,7 @@ the same cycle model as `tvmtiny profile` (cycles.py): an estimate, not a measur
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -108,6 +109,7 @@ def decoder_bytes(calls: Sequence[Call]) -> int:
     return sum(DECODER_BYTES[kernel] for kernel in set(kernels)) + CALL_BYTES * len(kernels)
 
 
+@functools.cache
 def core_figures() -> dict[str, CoreFigures]:
     """The figures of every core that has any, by the name that -mcpu takes."""
     rows = tomllib.loads((data_dir("benchmarks") / "cores.toml").read_text("utf-8"))

@@ -6,7 +6,7 @@
 A kind of place to run is one module in kinds/; a transport is one C file in microtvm_projects/common/.
 """
 
-from tvmtiny.runner.api import MemoryViolationError, RunResult, run, runner_kinds, split
+from tvmtiny.runner.api import MemoryViolationError, RunResult, check_status, run, runner_kinds, split
 from tvmtiny.runner.build import build
 from tvmtiny.runner.plugin import Block
 from tvmtiny.runner.protocol import Sample
@@ -20,6 +20,7 @@ __all__ = [
     "Sizes",
     "Symbol",
     "build",
+    "check_status",
     "read_sizes",
     "read_symbols",
     "run",

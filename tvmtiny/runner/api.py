@@ -192,6 +192,16 @@ def _check_guard(artifact: Artifact, guard: Guard, sample: int) -> None:
         )
 
 
+def check_status(artifact: Artifact, status: Sequence[int]) -> None:
+    """Refuse a run of which the model itself refused a sample."""
+    for sample, value in enumerate(status):
+        if value != 0:
+            raise UserError(
+                f"{artifact.name} refused sample {sample} with status {value}.",
+                f"See enum {artifact.name}_status in {artifact.directory / artifact.name}.h for its meaning.",
+            )
+
+
 def _check_repetitions(
     artifact: Artifact, status: list[int], outputs: list[dict[str, np.ndarray]], repeat: int
 ) -> None:

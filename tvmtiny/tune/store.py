@@ -26,6 +26,7 @@ from tvmtiny.errors import EnvironmentProblem, UserError
 from tvmtiny.kernels import Blocking
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.signature import Signature
+from tvmtiny.target import Target
 
 MEASUREMENTS = "measurements.jsonl"
 DATABASE = ("database_workload.json", "database_tuning_record.json")
@@ -92,16 +93,21 @@ def microkernels_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def condition(target: Target, place: str, compiler: str) -> str:
+    """What figures hold for beside the micro-kernels: core and flags, the place that measures, the C compiler."""
+    return "\n".join([target.cpu, *target.flags, target.optimize, place, compiler])
+
+
 class Store:
     """The measurements of one core, place and compiler in a folder.
 
     Args:
-        condition: what figures hold for beside the micro-kernels: core, flags, place, compiler.
+        valid_for: of `condition`.
     """
 
-    def __init__(self, directory: Path, condition: str) -> None:
+    def __init__(self, directory: Path, valid_for: str) -> None:
         self.directory = directory
-        self._condition = hashlib.sha256(f"{condition}\n{microkernels_digest()}".encode()).hexdigest()[:16]
+        self._condition = hashlib.sha256(f"{valid_for}\n{microkernels_digest()}".encode()).hexdigest()[:16]
         self._known: dict[tuple[str, Blocking], Measurement] = {}
         self.dropped_lines = 0
 
