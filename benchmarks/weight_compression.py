@@ -1,12 +1,10 @@
 """What clusters of weights and their compression save and cost: the table of docs/weight-compression.md.
 
     SNIPS=DIR python benchmarks/weight_compression.py --work build/clusters [--target qemu-m4]
-    SNIPS=DIR python benchmarks/weight_compression.py --work build/clusters --cores
 
 Trains by examples/intent/recipe.toml once, clusters the result, and compiles each module in each form. What has been
 trained in --work already is not trained again. Accuracy is that of the integers, which are the same in every form;
-instructions are counted in QEMU, for one utterance of 15 tokens, and must give the reference's bytes. With --cores:
-what decoding a weight of 32 clusters takes on each core.
+instructions are counted in QEMU, for one utterance of 15 tokens, and must give the reference's bytes.
 """
 
 from __future__ import annotations
@@ -32,8 +30,6 @@ from tvmtiny.verify import expected_outputs
 
 INTENT = Path(__file__).resolve().parents[1] / "examples" / "intent"
 CLUSTERS = (16, 32, 64)
-CORES = ("qemu-m0-large", "rp2040", "qemu-m3", "qemu-m4", "qemu-m33", "qemu-m7", "qemu-m55")
-DECODERS = ("unpack", "huffman")
 PLAIN = ("none", "tile")
 FORMS = (
     ("packed", "tile"),
@@ -93,27 +89,6 @@ def measured(artifact: Artifact) -> list[str]:
     return [f"{figure:,}" for figure in figures]
 
 
-def decoding(artifact: Artifact) -> tuple[float, float]:
-    """Instructions and estimated cycles for each weight of matrices, tables apart."""
-    found = profile(artifact, load_samples(artifact, INTENT / "sample.npz")[0])
-    sizes = {row["name"]: row["bytes"] for row in artifact.metadata["arena"]["plan"]}
-    rows = [row for row in found.operators if row.kernel in DECODERS and not row.name.endswith("_tokens")]
-    weights = sum(sizes[row.name] for row in rows)
-    return sum(row.instructions for row in rows) / weights, sum(
-        row.estimated_cycles for row in rows
-    ) / weights
-
-
-def show_cores(model: Path, work: Path, console: Console) -> None:
-    """Print what decoding a weight takes."""
-    table = Table("core", "form", "instructions", "cycles")
-    for target in CORES:
-        for form in ("packed", "huffman"):
-            artifact = compile_one(model, work / target, target, "int8", form, "tile")
-            table.add_row(artifact.metadata["cpu"], form, *(f"{figure:.1f}" for figure in decoding(artifact)))
-    console.print(table)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -122,14 +97,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--target", default="qemu-m4")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--cores", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     models = make_models(options.work, options.epochs)
     console = Console(width=160)
-    if options.cores:
-        show_cores(models["32 clusters"], options.work, console)
-        return
     table = Table(
         "model",
         "weights",
