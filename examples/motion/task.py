@@ -29,7 +29,7 @@ WINDOW, STRIDE, AXES = 128, 64, 6
 TRAINING, SELECTION, HELD_OUT = (1, 2, 3, 4, 5, 6), (7,), (8, 9, 10)
 CALIBRATION_PER_CLASS = 16
 MIRROR = np.array([-1, 1, 1, 1, -1, -1], np.float32)
-"""Signs on the other arm, a reflection along the forearm: of its acceleration and, as rates are axial, of the others."""
+"""Signs on the other arm, a reflection along the forearm: of that acceleration, and of two of the rates (axial)."""
 
 
 @dataclass(frozen=True)
