@@ -18,9 +18,10 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from common import EncoderLayer, EncoderShape  # noqa: E402  the line above makes it importable
+from common import EncoderShape  # noqa: E402  the line above makes it importable
 from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
+from model import SlotModel  # noqa: E402
 
 from tvmtiny.compress.task import Split, Task, Tensors  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
@@ -28,34 +29,6 @@ from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
 
 UNKNOWN = 1
 SPECIALS = 4
-
-
-class SlotModel(nn.Module):
-    """Embeddings and LayerNorm, encoder layers, an intent of the mean token, a tag of each token if there are tags."""
-
-    def __init__(self, shape: EncoderShape, vocabulary: int, intents: int, tags: int, dropout: float) -> None:
-        super().__init__()
-        self.words = nn.Embedding(vocabulary, shape.embedding)
-        self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
-        self.norm = nn.LayerNorm(shape.embedding)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
-        self.intent = nn.Linear(shape.embedding, intents)
-        self.tags = nn.Linear(shape.embedding, tags) if tags else None
-        nn.init.normal_(self.words.weight, std=0.1)
-        nn.init.normal_(self.positions, std=0.1)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """input_ids, attention_mask int64 [B, S]; returns intents [B, 7] and tags [B, S, 79], as logits."""
-        keep = attention_mask.bool()[:, None, None, :]
-        x = self.words(input_ids) + self.positions[: input_ids.shape[1]]
-        x = self.dropout(self.norm(x))
-        for layer in self.layers:
-            x = layer(x, keep)
-        x = self.dropout(x)
-        present = attention_mask.to(x.dtype)[:, :, None]
-        intent = self.intent((x * present).sum(1) / present.sum(1))
-        return (intent,) if self.tags is None else (intent, self.tags(x))
 
 
 def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -111,6 +84,7 @@ def task(
     smoothing: float = 0.0,
     batch: int = 64,
     slots: bool = True,
+    rotary: bool = False,
     teacher: str = "",
 ) -> Task:
     """The task for a shape of the student.
@@ -118,6 +92,7 @@ def task(
     Args:
         mixing: share of rows with other fillings of their slots.
         slots: whether there are tags, or intents alone.
+        rotary: whether positions are turned into queries and keys, or a table of positions is added to the words.
         teacher: directory of the result of teacher.toml, relative to the working directory. It learnt from the same
             word pieces: `vocabulary` and `tokens` must be its own.
     """
@@ -126,7 +101,7 @@ def task(
     labels = {"intent": corpus.intents} | ({"slots": TAGS} if slots else {})
     shape = EncoderShape(tokens, embedding, heads, feed_forward, layers)
     return Task(
-        model=lambda: SlotModel(shape, vocabulary, *sizes, dropout),
+        model=lambda: SlotModel(shape, vocabulary, *sizes, dropout, rotary=rotary),
         outputs=tuple(labels),
         batches=lambda: batches(corpus, batch, word_dropout, mixing),
         steps=-(-len(corpus.fitting) // batch),
@@ -151,6 +126,7 @@ def load_teacher(directory: Path, corpus: Corpus) -> nn.Module:
     encoder = EncoderShape(
         corpus.tokens, *(shape[k] for k in ("embedding", "heads", "feed_forward", "layers"))
     )
-    model = SlotModel(encoder, shape["vocabulary"], len(corpus.intents), len(TAGS), 0.0)
+    sizes = (shape["vocabulary"], len(corpus.intents), len(TAGS))
+    model = SlotModel(encoder, *sizes, dropout=0.0, rotary=shape["rotary"])
     model.load_state_dict(torch.load(directory / "module.pt", weights_only=True))
     return model.eval()
