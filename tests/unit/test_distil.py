@@ -178,7 +178,9 @@ def test_a_killed_training_from_lessons_goes_on_with_the_same_ones(
         set_seed("student")
         student = recipe_task.Encoder(16, 2, 16, 1)
         progress = Progress(listener=listener, checkpoints=tmp_path / place)
-        return distil(student, taught_by(task, teacher), train=Training(epochs=6), lessons=2, progress=progress)
+        return distil(
+            student, taught_by(task, teacher), train=Training(epochs=6), lessons=2, progress=progress
+        )
 
     whole = run("whole").state_dict()
     with pytest.raises(KeyboardInterrupt):
