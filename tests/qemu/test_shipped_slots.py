@@ -42,4 +42,4 @@ def test_the_model_with_slots_keeps_its_64_kilobytes(tmp_path: Path) -> None:
     assert found.flash is not None
     assert found.flash.tokenizer_bytes > 0
     assert found.flash.flash_bytes <= 64 * 1024
-    assert found.metrics["accuracy"] >= 0.85
+    assert found.metrics["intent.accuracy"] >= 0.85
