@@ -131,7 +131,8 @@ def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedu
     variant = Variant.parse(point.variant)
     design = next(d for d in task.designs if (d.columns, d.family) == (point.weights, variant.family))
     defaults = {name: values[0] for name, values in design.choices.items()}
-    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), "rows": point.rows})
+    loops = {"rows": point.rows, "tokens_outer": int(point.tokens_outer)}
+    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), **loops})
 
 
 def trace(task: Task, point: Blocking) -> Any:
