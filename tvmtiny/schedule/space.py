@@ -190,7 +190,9 @@ def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
 def describe(point: Blocking) -> str:
     """A point in a line."""
     order = ["tokens outer"] if point.tokens_outer else []
-    return ", ".join([f"rows {point.rows}", point.weights, *order, *([point.variant] if point.variant else [])])
+    return ", ".join(
+        [f"rows {point.rows}", point.weights, *order, *([point.variant] if point.variant else [])]
+    )
 
 
 def features(point: Blocking, tokens: int) -> dict[str, float]:

@@ -201,7 +201,8 @@ def _candidate(index: int, candidate: Candidate, data: _Data) -> dict[str, Any]:
 
 def _headers(candidates: Sequence[Candidate]) -> dict[str, str]:
     """The micro-kernels of each variant in a folder of their own, where they include each other."""
-    found = {"tune/tvmt_platform.h": Variant("portable").headers({"tvmt_platform"})["tvmt_platform.h"]}
+    platform = Variant("portable").headers({"tvmt_platform"})
+    found = {f"tune/{file}": text for file, text in platform.items()}
     for candidate in candidates:
         variant = Variant.parse(candidate.point.variant)
         (call,) = candidate.program.calls
