@@ -38,7 +38,7 @@ from tvmtiny.schedule.rules import blocking
 from tvmtiny.schedule.signature import Signature
 from tvmtiny.schedule.variants import KNOBS, Variant
 from tvmtiny.target import load_target
-from tvmtiny.tune import results
+from tvmtiny.tune import results, whole
 from tvmtiny.tune.engine import Built, Engine, Limits
 from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import Image, Outcome, Serial
@@ -146,9 +146,6 @@ def test_balance_takes_nothing_that_costs_cycles_or_flash() -> None:
         assert results.best([default, worse], default, "balanced") == default
     better = measured(3, 980, 1000, scratch=10, weight_bytes=9000)
     assert results.best([default, better], default, "balanced") == better
-    point = Blocking(4, 4, "pairs", "dsp-pair_steps_32")
-    beside_the_rules = Measurement(point, 500, code_bytes=900, weight_bytes=9000, scratch_bytes=100)
-    assert results.best([default, beside_the_rules], default, "balanced") == default
 
 
 @given(st.lists(st.tuples(*[st.integers(1, 5)] * 3), min_size=1, max_size=12))
@@ -164,6 +161,58 @@ def test_the_front_is_what_nothing_dominates(figures: list[tuple[int, int, int]]
         )
     }
     assert front == expected
+
+
+# whole models
+
+
+def of_all(tasks: list[Task], *variants: str) -> dict[Signature, list[Measurement]]:
+    """The rules' schedule of each task, and one of each of some variants, which takes less of everything."""
+    return {
+        task.signature: [
+            Measurement(task.default, 1000, code_bytes=1000, scratch_bytes=100),
+            *(
+                Measurement(dataclasses.replace(task.default, variant=variant), 900 - i, code_bytes=900 - i)
+                for i, variant in enumerate(variants)
+            ),
+        ]
+        for task in tasks
+    }
+
+
+@pytest.mark.parametrize("objective", ["flash", "balanced"])
+def test_a_variant_is_chosen_for_all_products_by_what_the_models_take(
+    tasks: list[Task], objective: str
+) -> None:
+    steps, large = "dsp-pair_steps_8", "dsp-pair_steps_32"  # large is the better one of each kernel alone
+    known = of_all(tasks, steps, large)
+
+    def cost(plan: whole.Plan) -> whole.Cost:
+        used = {found.point.variant for found in plan.values()}
+        assert len(used) == 1
+        flash = {"dsp": 5000, steps: smaller, large: 6000}[used.pop()]
+        return whole.Cost(sum(found.cycles for found in plan.values()), flash, 100)
+
+    smaller = 4000
+    plan = whole.chosen(tasks, known, objective, cost)
+    assert {found.point.variant for found in plan.values()} == {steps}
+    smaller = 5200
+    plan = whole.chosen(tasks, known, objective, cost)
+    assert plan == {task.signature: known[task.signature][0] for task in tasks}
+
+
+def test_a_variant_that_one_product_lacks_is_measured_before_it_can_be_chosen(tasks: list[Task]) -> None:
+    (ffn,), others = (
+        [task for task in tasks if (task.kernel.name == "ffn") is wanted] for wanted in (True, False)
+    )
+    variant = "dsp-pair_steps_8"
+    known = of_all(others, variant) | of_all([ffn])
+    ((task, point),) = whole.missing(tasks, known, "flash")
+    assert (task, point) == (ffn, dataclasses.replace(ffn.default, variant=variant))
+    plan = whole.chosen(tasks, known, "flash", lambda plan: whole.Cost(0, 0, 0))
+    assert {found.point for found in plan.values()} == {task.default for task in tasks}
+    known[ffn.signature].append(Measurement(point, 900))
+    assert whole.missing(tasks, known, "flash") == []
 
 
 # the store

@@ -217,6 +217,11 @@ def code_bytes(directory: Path, index: int) -> int:
     path = directory / "out" / "model" / f"candidate_{index}.o"
     if not path.is_file():
         raise UserError(f"{path} is missing.", "The image was not built.")
+    return allocated_bytes(path)
+
+
+def allocated_bytes(path: Path) -> int:
+    """Instructions and tables of an object file."""
     with path.open("rb") as stream:
         return sum(
             int(section["sh_size"])
