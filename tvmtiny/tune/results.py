@@ -73,16 +73,20 @@ def best(measured: Sequence[Measurement], default: Measurement, objective: str) 
     return min(good, key=lambda found: (found.scratch_bytes, found.flash_bytes, found.cycles))
 
 
-def pareto(measured: Sequence[Measurement]) -> list[Measurement]:
-    """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles."""
+def pareto(measured: Sequence[Measurement], tolerance: float = 0) -> list[Measurement]:
+    """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles.
+
+    Args:
+        tolerance: part of each by which another one may be worse, and still makes a measurement dispensable.
+    """
     valid = [found for found in measured if found.valid]
     valid.sort(key=lambda found: (found.cycles, found.flash_bytes, found.scratch_bytes))
-    front: list[Measurement] = []
+    front, allowed = list[Measurement](), 1 + tolerance
     for found in valid:
         if not any(
-            other.cycles <= found.cycles
-            and other.flash_bytes <= found.flash_bytes
-            and other.scratch_bytes <= found.scratch_bytes
+            other.cycles <= found.cycles * allowed
+            and other.flash_bytes <= found.flash_bytes * allowed
+            and other.scratch_bytes <= found.scratch_bytes * allowed
             for other in front
         ):
             front.append(found)
@@ -114,7 +118,7 @@ def record(
     if default is None or not default.valid or share < LEAST_SHARE:
         return None
     chosen = chosen or best(measured, default, objective)
-    front = pareto(measured) if objective == "balanced" else []
+    front = pareto(measured, CERTAIN) if objective == "balanced" else []
     return Record(
         signature=task.signature,
         trace=trace(task, chosen.point),

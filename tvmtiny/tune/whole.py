@@ -34,7 +34,7 @@ from tvmtiny.verify import INTEGER_MODULE
 
 NAME = "whole"
 PROMISING = 3
-"""Variants of each kernel that are tried for all."""
+"""Variants of each kernel that are tried for all: so many that share code, and so many that do not."""
 
 Plan: TypeAlias = dict[Signature, Measurement]
 """A schedule for each task, as it was measured alone."""
@@ -58,7 +58,10 @@ def multiplies(task: Task) -> bool:
 
 
 def promising(tasks: Sequence[Task], known: Known, objective: str) -> list[str]:
-    """The best variants of each product, judged alone, in the order in which they are found."""
+    """The best variants of each product, judged alone, in the order in which they are found.
+
+    Alone, code that is not shared is small: those variants do not compete with the others here.
+    """
     found: dict[str, None] = {}
     for task in filter(multiplies, tasks):
         own = [one for one in known[task.signature] if one.valid]
@@ -66,8 +69,14 @@ def promising(tasks: Sequence[Task], known: Known, objective: str) -> list[str]:
         if default is None:
             continue
         own.sort(key=lambda one, default=default: score(one, default, objective))  # type: ignore[misc]
-        found |= dict.fromkeys(list(dict.fromkeys(one.point.variant for one in own))[:PROMISING])
+        variants = list(dict.fromkeys(one.point.variant for one in own))
+        for shared in (True, False):
+            found |= dict.fromkeys([name for name in variants if _shares(name) is shared][:PROMISING])
     return list(found)
+
+
+def _shares(variant: str) -> bool:
+    return not dict(Variant.parse(variant).settings).get("inlined")
 
 
 def missing(tasks: Sequence[Task], known: Known, objective: str) -> list[tuple[Task, Blocking]]:
