@@ -104,7 +104,7 @@ def table_of_spaces(tasks: Sequence[Task], swept: Store) -> Iterator[str]:
 
 
 def table_of_choices(tasks: Sequence[Task], swept: Store) -> Iterator[str]:
-    """What becomes of the rules' schedule by another choice beside its rows, and by inlined code with tokens outside."""
+    """What becomes of the rules' schedule by other choices beside its rows; also two at once."""
     yield "| kernel | choice | cycles | code | scratch |"
     yield "|---|---|---:|---:|---:|"
     for task in tasks:

@@ -90,6 +90,20 @@ def test_every_point_is_a_trace_that_replays(compiled: Artifact, target: str) ->
             assert space.replayed(trace, task.workload) == point
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_loops_have_an_order_only_where_it_changes_them(compiled: Artifact, target: str) -> None:
+    tasks = tasks_of([compiled], load_target(target), wide_weights=True)
+    ordered = {task.kernel.name: ["tokens_outer" in one.choices for one in task.designs] for task in tasks}
+    assert all(ordered.pop("attention"))
+    assert not any(any(one) for one in ordered.values())
+    (attention,) = (task for task in tasks if task.kernel.name == "attention")
+    window = dataclasses.replace(
+        attention.operands, attrs={**attention.operands.attrs, "before": 2, "after": 0}
+    )
+    designs = space.designs(attention.kernel, window, load_target(target), wide_weights=True)
+    assert all("tokens_outer" not in design.choices for design in designs)
+
+
 @pytest.mark.parametrize("name", ["attention", "attention_step"])
 def test_metaschedule_takes_kernels_with_numbers_among_their_operands(name: str) -> None:
     rng = np.random.default_rng(0)
