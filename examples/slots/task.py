@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,44 +17,14 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from common import EncoderLayer, EncoderShape  # noqa: E402  the line above makes it importable
+from common import EncoderShape  # noqa: E402  the line above makes it importable
 from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
+from model import SlotModel, batches  # noqa: E402
 
 from tvmtiny.compress.task import Split, Task, Tensors  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
 from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
-
-UNKNOWN = 1
-SPECIALS = 4
-
-
-class SlotModel(nn.Module):
-    """Embeddings and LayerNorm, encoder layers, an intent of the mean token, a tag of each token if there are tags."""
-
-    def __init__(self, shape: EncoderShape, vocabulary: int, intents: int, tags: int, dropout: float) -> None:
-        super().__init__()
-        self.words = nn.Embedding(vocabulary, shape.embedding)
-        self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
-        self.norm = nn.LayerNorm(shape.embedding)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
-        self.intent = nn.Linear(shape.embedding, intents)
-        self.tags = nn.Linear(shape.embedding, tags) if tags else None
-        nn.init.normal_(self.words.weight, std=0.1)
-        nn.init.normal_(self.positions, std=0.1)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """input_ids, attention_mask int64 [B, S]; returns intents [B, 7] and tags [B, S, 79], as logits."""
-        keep = attention_mask.bool()[:, None, None, :]
-        x = self.words(input_ids) + self.positions[: input_ids.shape[1]]
-        x = self.dropout(self.norm(x))
-        for layer in self.layers:
-            x = layer(x, keep)
-        x = self.dropout(x)
-        present = attention_mask.to(x.dtype)[:, :, None]
-        intent = self.intent((x * present).sum(1) / present.sum(1))
-        return (intent,) if self.tags is None else (intent, self.tags(x))
 
 
 def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -70,31 +39,6 @@ def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
         label_smoothing=smoothing,
     )
     return intent + 2 * tags
-
-
-def by_length(lengths: Tensor, batch: int) -> list[Tensor]:
-    """Rows of each batch: shuffled, and of about equal length, for less padding."""
-    pools = torch.randperm(len(lengths)).split(16 * batch)
-    found = [rows for pool in pools for rows in pool[lengths[pool].argsort(stable=True)].split(batch)]
-    return [found[at] for at in torch.randperm(len(found))]
-
-
-def batches(
-    corpus: Corpus, batch: int, word_dropout: float, mixing: float
-) -> Iterator[tuple[Tensors, Tensors]]:
-    """One shuffled epoch, cut to the longest row of each batch.
-
-    `mixing` of the rows have their slots filled with others of the same label; some pieces become the unknown one.
-    """
-    rows = corpus.epoch(mixing)
-    for chosen in by_length(torch.from_numpy(rows[0]["attention_mask"]).sum(1), batch):
-        inputs, targets = ({k: torch.from_numpy(v)[chosen] for k, v in part.items()} for part in rows)
-        longest = int(inputs["attention_mask"].sum(1).max())
-        inputs = {k: v[:, :longest] for k, v in inputs.items()}
-        targets["slots"] = targets["slots"][:, :longest]
-        ids = inputs["input_ids"]
-        drop = (torch.rand(ids.shape) < word_dropout) & (ids >= SPECIALS)
-        yield inputs | {"input_ids": ids.masked_fill(drop, UNKNOWN)}, targets
 
 
 def task(
