@@ -481,10 +481,8 @@ def test_shipped_records_keep_what_their_objective_promises(cpu: str) -> None:
     }
     assert all(shipped.values())
     assert all(one.figures.cycles <= one.default.cycles for one in shipped["latency"])
-    for name in ("flash", "balanced"):  # all products of a model have one variant
-        own = [one for one in shipped[name] if kernels()[one.signature.kernel].columns]
-        assert len({one.blocking.variant for one in own}) == 1
-        assert sum(one.figures.flash_bytes - one.default.flash_bytes for one in own) <= 0
+    for name in ("flash", "balanced"):
+        assert sum(one.figures.flash_bytes - one.default.flash_bytes for one in shipped[name]) <= 0
     # What compiles take by default: a classifier may take more cycles, not the kernels that a run consists of.
     assert sum(one.figures.cycles - one.default.cycles for one in shipped["balanced"]) <= 0
     assert all(
