@@ -25,7 +25,6 @@ from tvmtiny.target import Target, load_target
 from tvmtiny.tune.engine import Limits
 from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import place_of
-from tvmtiny.tune.results import record
 from tvmtiny.tune.session import Options, Progress, Session
 from tvmtiny.tune.store import Store, condition
 from tvmtiny.tune.tasks import tasks_of
@@ -101,14 +100,10 @@ def tune(models: Sequence[Artifact], target: Target, directory: Path, trials: in
         for objective in OBJECTIVES:
             some = tasks[objective == "latency"]
             options = Options(objective, "xgb", trials * len(some), 8, 0)
-            sessions[objective] = Session(some, target, place, store, Limits(), options, show)
+            sessions[objective] = Session(some, target, place, store, Limits(), options, show, models)
             sessions[objective].run()
         for objective, session in sessions.items():
-            made = [
-                record(task, session.found(task), objective, place.name, c_compiler(), session.share(task))
-                for task in session.tasks
-            ]
-            write(target.cpu, objective, [one for one in made if one is not None])
+            write(target.cpu, objective, session.records(c_compiler()))
 
 
 def show(progress: Sequence[Progress], seconds: float) -> None:

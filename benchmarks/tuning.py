@@ -4,13 +4,15 @@
 
 The sweep measures every schedule once (minutes to an hour; it goes on where it was stopped). The searches then take
 their measurements from it, so that they cost nothing, and know only what they have asked for. The objective is latency.
-Printed, as Markdown: the size of each kernel's space, and how far the rules and the best are apart; how far searches of
-several lengths are from the optimum of the whole model; and after how many trials each reaches it.
+Printed, as Markdown: the size of each kernel's space, and how far the rules and the best are apart; what each choice
+alone does to the rules' schedule; how far searches of several lengths are from the optimum of the whole model; and
+after how many trials each reaches it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from tvmtiny.bench.session import c_compiler
 from tvmtiny.kernels import Blocking
 from tvmtiny.schedule.signature import Signature
 from tvmtiny.schedule.space import describe
+from tvmtiny.schedule.variants import Variant, knobs_of
 from tvmtiny.target import Target, load_target
 from tvmtiny.tune.engine import Limits
 from tvmtiny.tune.models import artifacts_of
@@ -35,7 +38,7 @@ from matplotlib import pyplot
 
 SEEDS = range(5)
 BATCH = 8
-LENGTHS = (16, 32, 64, 128)
+LENGTHS = (16, 32, 64, 128, 256)
 NEAR = 1.001
 """As good as something: within 0.1 % of its cycles."""
 
@@ -98,6 +101,33 @@ def table_of_spaces(tasks: Sequence[Task], swept: Store) -> Iterator[str]:
             f"| {task.signature.text} | {task.size} | {len(known) - len(valid)} | {rules:,} | {best.cycles:,} "
             f"| {100 * (best.cycles / rules - 1):+.1f} % | {describe(best.point)} | {near} |"
         )
+
+
+def table_of_choices(tasks: Sequence[Task], swept: Store) -> Iterator[str]:
+    """What becomes of the rules' schedule by other choices beside its rows; also two at once."""
+    yield "| kernel | choice | cycles | code | scratch |"
+    yield "|---|---|---:|---:|---:|"
+    for task in tasks:
+        rules = swept.find(task.signature, task.default)
+        assert rules is not None, f"{task.name} is not swept"
+        own = Variant.parse(task.default.variant)
+        inlined = Variant.of(own.family, {"inlined": 1}).name
+        outer = dataclasses.replace(task.default, tokens_outer=True)
+        loops = [outer, dataclasses.replace(outer, variant=inlined)]
+        knobs = [
+            dataclasses.replace(task.default, variant=Variant.of(own.family, {name: value}).name)
+            for name, knob in knobs_of(own.family, task.default.weights).items()
+            for value in knob.choices[1:]
+        ]
+        for point in (*loops, *knobs):
+            found = swept.find(task.signature, point)
+            if found is not None and found.valid:
+                changes = [
+                    f"{100 * (getattr(found, name) / getattr(rules, name) - 1):+.1f} %"
+                    for name in ("cycles", "code_bytes", "scratch_bytes")
+                ]
+                choice = describe(point).removeprefix(f"rows {point.rows}, {point.weights}, ")
+                yield f"| {task.signature.brief} | {choice} | {' | '.join(changes)} |"
 
 
 def table_of_searches(curves: dict[str, list[list[float]]], optimum: float) -> Iterator[str]:
@@ -173,6 +203,7 @@ def main() -> None:
         if any(swept.find(task.signature, point) is None for task, point in points):
             Session(tasks, target, place, swept, Limits(), options).run()
         print("\n".join(table_of_spaces(tasks, swept)), "\n")
+        print("\n".join(table_of_choices(tasks, swept)), "\n")
         best = sum(min(m.cycles for m in swept.known(t.signature) if m.valid) * len(t.uses) for t in tasks)
         optimum = best / sum(_of_rules(swept, task) * len(task.uses) for task in tasks)
         curves = {

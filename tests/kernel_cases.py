@@ -50,7 +50,8 @@ class Instance:
         fill: draws contents for all operands.
         tokens: the largest n that it may run with.
         rows: rows of the result that a run with n tokens defines.
-        block: rows of its blocking; an odd number comes with a workspace, and the layout of weights follows from it.
+        block: rows of its blocking; an odd number comes with a workspace, and the layout of weights and the order of
+            loops follow from it.
     """
 
     kernel: str
@@ -73,7 +74,8 @@ class Instance:
         operands = Operands(example, None, self.attrs)
         if not kernel.columns or not kernel.pairable(operands) or any_int4(operands):
             weights = PLAIN
-        blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights)
+        tokens_outer = self.block % 4 > 1
+        blocking = Blocking(self.block, 6 if self.block % 2 else 0, weights, tokens_outer=tokens_outer)
         columns = () if weights == PLAIN else kernel.columns
         tensors = {k: relax.const(v) if k in columns else _parameter(k, v) for k, v in example.items()}
         n = tirx.Var("n", "int32")

@@ -8,8 +8,12 @@
  */
 #include "tvmt_model.h"
 
+#include "tvmt_knobs.h"
+
+#if !TVMT_INLINED
 /* A call each, as in a model: inlined into one function they would compete for registers. */
 #define TVMT_FUNCTION static __attribute__((noinline))
+#endif
 
 #include "tvmt_add_residual_s16_s32.h"
 #include "tvmt_add_residual_s32.h"

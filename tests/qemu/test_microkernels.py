@@ -43,21 +43,23 @@ def test_kernels_give_the_reference_bytes(machine: str, family: str, tmp_path: P
 
 
 VARIANTS = {
+    "qemu-m0-large": ("portable-inlined_1",),
     "qemu-m4": (
-        "dsp-pair_steps_8-strip_steps_4",
+        "dsp-inlined_1-pair_steps_8-strip_steps_4",
         "dsp-pair_steps_32-strip_steps_16",
         "dsp-pair_steps_48-strip_steps_32",
         "wide_weights-pair_steps_8-single_loads_1",
-        "wide_weights-pair_steps_32",
+        "wide_weights-inlined_1-pair_steps_32",
         "wide_weights-pair_steps_48-single_loads_1",
     ),
     "qemu-m7": (
         "dual_issue-strip_steps_4",
         "dual_issue-strip_steps_16",
-        "dual_issue-staged_1",
+        "dual_issue-inlined_1-staged_1",
         "dual_issue-staged_1-strip_steps_16",
         "dual_issue-strip_steps_32",
     ),
+    "qemu-m55": ("mve-inlined_1",),
 }
 
 

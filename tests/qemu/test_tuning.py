@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from tvmtiny.bench.models import INPUT, OUTPUT, calibration, save
 from tvmtiny.cli import app
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.kernels import Blocking
-from tvmtiny.runner import Sample, run
+from tvmtiny.runner import RunResult, Sample, run
 from tvmtiny.schedule import records
-from tvmtiny.schedule.records import RULES
+from tvmtiny.schedule.records import RULES, Record
 from tvmtiny.target import load_target
-from tvmtiny.tune import results
+from tvmtiny.tune import results, whole
 from tvmtiny.tune.engine import Engine, Limits
 from tvmtiny.tune.places import Qemu, request
-from tvmtiny.tune.store import Store
+from tvmtiny.tune.store import Measurement, Store
 from tvmtiny.tune.tasks import Task, tasks_of
 from tvmtiny.verify import expected_outputs
 
@@ -165,10 +166,52 @@ def test_operators_of_several_variants_make_one_model(
     _check_bytes(mixed, "qemu")
 
 
-def _check_bytes(artifact: Artifact, place: str) -> None:
+def test_a_plan_costs_what_the_linked_model_does(
+    model: Path, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that operators share counts once, and tokens outside take the memory that the planner says."""
+    monkeypatch.setenv(records.ENVIRONMENT_VARIABLE, str(tmp_path))
+    target, zero = load_target("qemu-m4"), records.Figures(0, 0, 0, 0)
+    tasks = tasks_of([artifact], target, wide_weights=False)
+    models = whole.Models(tasks, [artifact], target, tmp_path / "operators")
+    costs, flash, arenas = [], [], []
+    for variant, tokens_outer in (("dsp", False), ("dsp-inlined_1-pair_steps_8", True)):
+        points = {
+            task.signature: dataclasses.replace(
+                task.default, variant=variant, tokens_outer=tokens_outer and task.kernel.name == "attention"
+            )
+            for task in tasks
+        }
+        costs.append(models.cost({own: Measurement(point) for own, point in points.items()}))
+        made = [
+            Record(
+                task.signature, results.trace(task, points[task.signature]), "", zero, zero, 1, 1, "qemu", ""
+            )
+            for task in tasks
+        ]
+        records.write(tmp_path / "cortex-m4" / "flash.json", "cortex-m4", "flash", made)
+        compiled = compile_model(
+            model,
+            target="qemu-m4",
+            calibration=calibration(ENCODER),
+            tuned="flash",
+            output=tmp_path / "model",
+        )
+        _check_bytes(compiled, "host")
+        sizes = _check_bytes(compiled, "qemu").sizes
+        flash.append(sizes.code_bytes + sizes.table_bytes + sizes.weight_bytes)
+        arenas.append(compiled.arena_bytes)
+    assert abs((costs[1].flash - costs[0].flash) - (flash[1] - flash[0])) <= 32  # alignment of functions
+    assert abs(flash[1] - flash[0]) > 1000
+    assert [cost.memory for cost in costs] == arenas
+    assert arenas[1] > arenas[0]
+
+
+def _check_bytes(artifact: Artifact, place: str) -> RunResult:
     """On the host or on the emulated core, the bytes of the reference."""
     with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:
         samples = [Sample({INPUT: row}, 8) for row in inputs[INPUT][:3]]
-    outputs = run(artifact, place, samples).outputs
-    for one, other in zip(outputs, expected_outputs(artifact, samples), strict=True):
+    result = run(artifact, place, samples)
+    for one, other in zip(result.outputs, expected_outputs(artifact, samples), strict=True):
         np.testing.assert_array_equal(one[OUTPUT], other[OUTPUT])
+    return result

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import tvm_ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import GENERATORS, Dims, Instance
 
-from tvmtiny.kernels import Operands, kernels
+from tvmtiny.kernels import Blocking, Operands, kernels
 from tvmtiny.kernels.epilogue import Epilogue
 from tvmtiny.quant import integer, qparams
 from tvmtiny.quant.qparams import QuantParams
@@ -46,6 +47,23 @@ def test_tir_gives_the_bytes_of_the_reference(kernel: str) -> None:
         _check_instance(GENERATORS[kernel](dims, rng), rng)
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),  # with 2 rows wide pairs, with 3 plain columns, with 7 pairs; all with tokens outside
+    [("", 2), ("grouped", 3), ("folded", 7)],
+)
+def test_attention_of_all_heads_at_once_gives_the_bytes_of_the_reference(form: str, rows: int) -> None:
+    dims, kernel = Dims(S=9, E=8, N=8, F=8, heads=2, width=4, rows=rows), kernels()["attention"]
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        instance = GENERATORS["attention"](dims, rng)
+        operands = Operands(instance.fill(rng), None, instance.attrs)
+        if kernel.variant(operands) == form:
+            break
+    loops = [kernel.prim_func(operands, Blocking(rows, tokens_outer=outer)) for outer in (False, True)]
+    assert not tvm_ffi.structural_equal(*loops)
+    _check_instance(instance, rng)
 
 
 def _check_instance(instance: Instance, rng: np.random.Generator) -> None:

@@ -15,6 +15,7 @@ from tvmtiny.cli import console
 from tvmtiny.errors import EnvironmentProblem, UserError
 
 if TYPE_CHECKING:
+    from tvmtiny.artifact import Artifact
     from tvmtiny.schedule.records import Record
     from tvmtiny.target import Target
     from tvmtiny.tune.session import OnBatch, Options, Progress, Session
@@ -129,7 +130,7 @@ def command(
             "Nothing to tune.", "Give a compiled directory, a model, or an encoder of tvmtiny bench."
         )
     with tempfile.TemporaryDirectory(prefix="tvmtiny-models-") as folder:
-        tasks = _tasks(models, board, calibration, Path(folder), objective.value)
+        artifacts, tasks = _tasks(models, board, calibration, Path(folder), objective.value)
         if list_only:
             _list(tasks, as_json=as_json)
             return
@@ -143,6 +144,7 @@ def command(
         limits = (scratch_bytes, code_bytes)
         _tune(
             tasks,
+            artifacts,
             board,
             on,
             options,
@@ -172,7 +174,7 @@ def _check_installed(*, with_model: bool, with_report: bool) -> None:
 
 def _tasks(
     models: list[str], board: Target, calibration: Path | None, folder: Path, objective: str
-) -> list[Task]:
+) -> tuple[list[Artifact], list[Task]]:
     with console.progress("loading TVM and the models"):
         from tvmtiny.tune.models import artifacts_of
         from tvmtiny.tune.tasks import tasks_of
@@ -184,7 +186,7 @@ def _tasks(
             f"No kernel of {', '.join(models)} has more than one schedule on {board.cpu}.",
             "There is nothing to tune.",
         )
-    return tasks
+    return artifacts, tasks
 
 
 def _list(tasks: Sequence[Task], *, as_json: bool) -> None:
@@ -213,6 +215,7 @@ def _list(tasks: Sequence[Task], *, as_json: bool) -> None:
 
 def _tune(
     tasks: list[Task],
+    artifacts: list[Artifact],
     board: Target,
     on: str,
     options: Options,
@@ -229,7 +232,6 @@ def _tune(
     from tvmtiny.tune.engine import Limits
     from tvmtiny.tune.places import place_of
     from tvmtiny.tune.report import write_report
-    from tvmtiny.tune.results import record
     from tvmtiny.tune.session import Session
     from tvmtiny.tune.store import Store, condition
 
@@ -242,15 +244,11 @@ def _tune(
                 f"{directory}: {store.dropped_lines} lines removed that are no measurements, e.g. of a run cut short."
             )
         with _live(options) as on_batch:
-            session = Session(tasks, board, place, store, Limits(*limits), options, on_batch)
+            session = Session(tasks, board, place, store, Limits(*limits), options, on_batch, artifacts)
             try:
                 session.run()
             finally:
-                made = [
-                    record(t, session.found(t), options.objective, place.name, compiler, session.share(t))
-                    for t in tasks
-                ]
-                records = [one for one in made if one is not None]
+                records = session.records(compiler)
                 saved = _save(board.cpu, options.objective, records)
     title = f"{board.cpu} on {place.name}, {options.objective}, {options.strategy}, seed {options.seed}"
     if report is not None:

@@ -5,6 +5,9 @@ last head meets the contexts of the earlier ones block by block in the output pr
 context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
 channel, so that the sum over tokens runs along memory.
 
+With tokens outside (`Blocking.tokens_outer`) K and V of all heads exist at once, and a block of rows meets head after
+head; then no contexts of other blocks do. Tokens are widened for each projection instead of for each head of it.
+
 In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and the keys of all
 heads are the tokens. Where keys lie in pairs, a copy of x does, made once; else x is read as a whole until the last
 block of the last head, so the output may not overwrite it.
@@ -161,18 +164,65 @@ def _attend(
                 query_width, width, form,
             )  # fmt: skip
     else:
-        products.scores_s32(q, k, sums, workspace, rows, n, query_width)
+        products.scores_s32(q, 0, k, 0, sums, workspace, rows, n, query_width)
         products.attend_s8(
-            sums, exp_table, score_multiplier, v, ratio, head, context, row, col, rows, width, n,
+            sums, exp_table, score_multiplier, v, 0, ratio, head, context, row, col, rows, width, n,
             form["score_shift"], form["value_shift"], 0,
         )  # fmt: skip
+
+
+@T.inline
+def _attend_all(
+    x, wq, gq, bq, mq, k, v, q, sums, exp_table, score_multiplier, ratio, workspace, context, start, rows, n,
+    heads, group, query_width, width, depth, form, w4,
+):  # fmt: skip
+    """All heads for `rows` tokens from `start`, with K and V of all heads."""
+    weights.dense_s8(
+        w4,
+        x,
+        start,
+        wq,
+        gq,
+        bq,
+        mq,
+        0,
+        q,
+        0,
+        0,
+        workspace,
+        rows,
+        heads * query_width,
+        depth,
+        form["q_shift"],
+        0,
+    )
+    for head in T.serial(heads):
+        products.scores_s32(
+            q, head * query_width, k, 0 if form["folded"] else T.truncdiv(head, group) * width, sums, workspace,
+            rows, n, query_width,
+        )  # fmt: skip
+        products.attend_s8(
+            sums, exp_table, score_multiplier, v, T.truncdiv(head, group) * width, ratio, head, context, 0,
+            head * width, rows, width, n, form["score_shift"], form["value_shift"], 0,
+        )  # fmt: skip
+
+
+def _tokens_outer(o: Operands, blocking: Blocking) -> bool:
+    """Whether all heads are computed for a block of tokens: where they are many and their rows are not turned or few.
+
+    A head's keys in pairs begin with a whole word and end with one.
+    """
+    plain = "before" not in o.attrs and "rotary" not in o and o.attrs["heads"] > 1
+    width = o.shape("wv")[0] // kv_heads(o)
+    return blocking.tokens_outer and plain and (blocking.columns == PLAIN or width % 4 == 0)
 
 
 def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     (S, E), N, H, folded = o.shape("x"), o.shape("wo")[0], o.attrs["heads"], _folded(o)
     G, P, R = H // kv_heads(o), o.shape("wv")[0] // kv_heads(o), min(blocking.rows, S)
     D, V, Q = H * P, kv_heads(o) * P, E if folded else P
-    tokens_are_keys = folded and blocking.columns == PLAIN
+    tokens_are_keys, together = folded and blocking.columns == PLAIN, _tokens_outer(o, blocking)
+    KD, VD, QD = (E if folded else V, V, H * Q) if together else (Q, P, Q)  # K, V and Q that exist at once
     q_w, k_w, v_w, o_w = (weights.buffers(o, f"w{p}", blocking) for p in "qkvo")
     used = [("wq", R, E), ("wv", S, E), ("wo", R, D), *([] if folded else [("wk", S, E)])]
     W = max(weights.workspace(blocking, o, used), blocking.workspace(R, Q))
@@ -209,14 +259,14 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
     ):
         earlier = T.sblock_alloc_buffer((S, max(1, D - P)), "int8")
         joined = T.sblock_alloc_buffer((R, D), "int8")
-        k = T.sblock_alloc_buffer(columns_shape(S, Q, blocking.columns), "int8")
-        v = T.sblock_alloc_buffer(columns_shape(P, S, blocking.columns), "int8")
-        q = T.sblock_alloc_buffer((R, Q), "int8")
+        k = T.sblock_alloc_buffer(columns_shape(S, KD, blocking.columns), "int8")
+        v = T.sblock_alloc_buffer(columns_shape(VD, S, blocking.columns), "int8")
+        q = T.sblock_alloc_buffer((R, QD), "int8")
         sums = T.sblock_alloc_buffer((R, fours(max(S, N, P))), "int32")
         workspace = T.sblock_alloc_buffer((W,), "int16")
         if folded and not tokens_are_keys:
             products.columns_s8(x, k, n, E)
-        for head in T.serial(H - 1):
+        for head in T.serial(0 if together else H - 1):
             if T.truncmod(head, G) == 0:
                 _keys_and_values(
                     k_w, v_w, x, wk, gk, bk, mk, wv, gv, bv, mv, rotary, T.truncdiv(head, G) * P, k, v, sums,
@@ -228,21 +278,53 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                     score_multiplier, ratio, workspace, earlier, tile.block_start(block, n, R), head * P, head,
                     tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, form, q_w.int4,
                 )  # fmt: skip
-        if G == 1:  # else those of the head before serve
+        if together:
+            _keys_and_values(
+                k_w,
+                v_w,
+                x,
+                wk,
+                gk,
+                bk,
+                mk,
+                wv,
+                gv,
+                bv,
+                mv,
+                rotary,
+                0,
+                k,
+                v,
+                sums,
+                workspace,
+                n,
+                V,
+                E,
+                R,
+                form,
+            )
+        elif G == 1:  # else those of the head before serve
             _keys_and_values(
                 k_w, v_w, x, wk, gk, bk, mk, wv, gv, bv, mv, rotary, V - P, k, v, sums, workspace, n, P, E, R,
                 form,
             )  # fmt: skip
         for block in T.serial(tile.blocks_of(n, R)):
-            if H > 1:
-                tile.copy_s8(
-                    earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
-                )
-            _attend(
-                x, wq, gq, bq, mq, rotary, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier,
-                ratio, workspace, joined, 0, D - P, H - 1,
-                tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, form, q_w.int4,
-            )  # fmt: skip
+            if together:
+                _attend_all(
+                    x, wq, gq, bq, mq, x if tokens_are_keys else k, v, q, sums, exp_table, score_multiplier, ratio,
+                    workspace, joined, tile.block_start(block, n, R), tile.block_rows(block, n, R), n, H, G, Q, P,
+                    E, form, q_w.int4,
+                )  # fmt: skip
+            else:
+                if H > 1:
+                    tile.copy_s8(
+                        earlier, tile.block_start(block, n, R), joined, tile.block_rows(block, n, R), D - P
+                    )
+                _attend(
+                    x, wq, gq, bq, mq, rotary, x if tokens_are_keys else k, v, q, sums, exp_table,
+                    score_multiplier, ratio, workspace, joined, 0, D - P, H - 1,
+                    tile.block_start(block, n, R), tile.block_rows(block, n, R), n, Q, P, E, form, q_w.int4,
+                )  # fmt: skip
             weights.dense_s32(
                 o_w.int4, joined, 0, wo, go, bo, mo, 0, sums, workspace, tile.block_rows(block, n, R), N, D,
                 form["o_shift"],

@@ -28,12 +28,15 @@ class Blocking:
             arena; 0 where they need none.
         weights: layout of the weights of matrix products (`tvmtiny.kernels.columns`).
         variant: name of the variant of micro-kernels (`tvmtiny.schedule.variants`); "" is the model's own family.
+        tokens_outer: order of the loops of attention: all heads for one block of tokens after another, instead of all
+            tokens for one head after another.
     """
 
     rows: int = 4
     widened_rows: int = 0
     weights: str = PLAIN
     variant: str = ""
+    tokens_outer: bool = False
 
     @property
     def columns(self) -> str:

@@ -75,12 +75,16 @@ def element_at(columns: Any, j: Any, k: Any) -> tuple[Any, ...]:
     return (pair, k, second) if paired(columns) else (j, k)
 
 
-def region(columns: Any, first: Any, count: Any, depth: Any) -> Any:
-    """The part of a TIR buffer that holds `count` columns from `first` on, which is even where they lie in pairs."""
+def region(columns: Any, first: Any, count: Any, depth: Any, start: Any = 0) -> Any:
+    """The part of a TIR buffer that holds elements of `count` columns from `first` on, which is even in pairs.
+
+    Args:
+        start: the first of the `depth` elements; 0 in `wide_pairs`.
+    """
     if not paired(columns):
-        return columns[first : first + count, 0:depth]
-    start = T.truncdiv(first, 2)
-    end = start + T.truncdiv(count + 1, 2)
+        return columns[first : first + count, start : start + depth]
+    pair = T.truncdiv(first, 2)
+    end = pair + T.truncdiv(count + 1, 2)
     if layout_of(columns) == WIDE_PAIRS:
-        return columns[start:end, 0 : T.truncdiv(depth + 1, 2), 0:2, 0:2]
-    return columns[start:end, 0:depth, 0:2]
+        return columns[pair:end, 0 : T.truncdiv(depth + 1, 2), 0:2, 0:2]
+    return columns[pair:end, start : start + depth, 0:2]

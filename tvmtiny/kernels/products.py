@@ -170,16 +170,19 @@ def product_s8(a, b, out, batch, workspace, rows, cols, depth, multiplier, shift
 
 
 @T.inline
-def scores_s32(q, keys, out, workspace, rows, cols, depth):
-    """out[r, c] = q[r, :] . key c."""
+def scores_s32(q, q_col, keys, k_col, out, workspace, rows, cols, depth):
+    """out[r, c] = q[r, q_col:] . key c from its element k_col on: that of one head, where a key holds several."""
     with T.sblock("scores_s32"):
-        T.reads(q[0:rows, 0:depth], region(keys, 0, cols, depth))
+        T.reads(q[0:rows, q_col : q_col + depth], region(keys, 0, cols, depth, k_col))
         T.writes(out[0:rows, 0:cols], workspace[0:1])
         T.sblock_attr({"tvmtiny.tile": form("scores_s32", keys), "tvmtiny.scalars": []})
         acc = T.sblock_alloc_buffer((1,), "int32")
         for i, j in T.grid(rows, cols):
             acc[0] = 0
-            add_products(acc, q, i, keys, j, depth)
+            for k in T.serial(depth):
+                acc[0] = acc[0] + T.Cast("int32", q[i, q_col + k]) * T.Cast(
+                    "int32", element(keys, j, k_col + k)
+                )
             out[i, j] = acc[0]
 
 
@@ -239,10 +242,10 @@ def attend_window_s8(
 
 @T.inline
 def attend_s8(
-    scores, table, multiplier, values, ratio, head, out, out_row, out_col, rows, cols, depth, score_shift,
+    scores, table, multiplier, values, v_row, ratio, head, out, out_row, out_col, rows, cols, depth, score_shift,
     shift, zero_point,
 ):  # fmt: skip
-    """The softmax of scores (rows, depth), times the values: out[r, c] = requantize_s8(p[r, :] . channel c).
+    """The softmax of scores (rows, depth), times values: out[r, c] = requantize_s8(p[r, :] . channel v_row + c).
 
     p[r, j] = table[min(255, multiply_high((max(scores[r, :]) - scores[r, j]) << score_shift, multiplier[head]))], and
     the multiplier of row r is ratio[head] / sum(p[r, :]). A micro-kernel keeps p and its workspace in the memory of the
@@ -253,7 +256,7 @@ def attend_s8(
             scores[0:rows, 0:depth],
             table[0:256],
             multiplier[head : head + 1],
-            region(values, 0, cols, depth),
+            region(values, v_row, cols, depth),
             ratio[head : head + 1],
         )
         T.writes(out[out_row : out_row + rows, out_col : out_col + cols], scores[0:rows, 0:depth])
@@ -277,7 +280,7 @@ def attend_s8(
                 total[0] = total[0] + scores[i, j]
             for j in T.serial(cols):
                 acc[0] = 0
-                add_products(acc, scores, i, values, j, depth)
+                add_products(acc, scores, i, values, v_row + j, depth)
                 multiply_high(
                     acc,
                     T.shift_left(acc[0], shift),

@@ -74,6 +74,21 @@ def make(project: Project, name: str, *, strict: bool = False, lean: bool = Fals
         )
 
 
+def compile_object(source: Path, target: Target, include: Path) -> Path:
+    """Compile one C file as a project's Makefile does; returns the object beside it. Raises BuildFailure."""
+    prefix = os.environ.get("CROSS_COMPILE", DEFAULT_PREFIX)
+    compiler = host_compiler() if target.cpu == HOST else find_tool(f"{prefix}gcc")
+    result = source.with_suffix(".o")
+    sections = ("-ffunction-sections", "-fdata-sections")
+    command = [compiler, *target.flags, "-std=c11", target.optimize, *sections, "-w", f"-I{include}"]
+    finished = run_program([*command, "-c", str(source), "-o", str(result)])
+    if finished.status != 0:
+        raise BuildFailure(
+            f"Compiling {source} failed:\n{shell_line(command)}\n{last_lines(finished.output)}"
+        )
+    return result
+
+
 def require_tools(target: Target) -> None:
     """Raise EnvironmentProblem when `make` or the compiler for a target is missing."""
     find_tool("make")

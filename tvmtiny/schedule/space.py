@@ -92,7 +92,8 @@ def designs(kernel: Kernel, operands: Operands, target: Target, *, wide_weights:
     found = []
     for columns, name in dict.fromkeys(layouts):
         knobs = knobs_of(name, columns) if multiplies else {}
-        choices = {"rows": rows, **{knob: what.choices for knob, what in knobs.items()}}
+        orders = {"tokens_outer": (0, 1)} if _has_orders(kernel, operands, columns) else {}
+        choices = {"rows": rows, **orders, **{knob: what.choices for knob, what in knobs.items()}}
         found.append(Design(columns, name, choices))
     return found
 
@@ -188,7 +189,10 @@ def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
 
 def describe(point: Blocking) -> str:
     """A point in a line."""
-    return ", ".join([f"rows {point.rows}", point.weights, *([point.variant] if point.variant else [])])
+    order = ["tokens outer"] if point.tokens_outer else []
+    return ", ".join(
+        [f"rows {point.rows}", point.weights, *order, *([point.variant] if point.variant else [])]
+    )
 
 
 def features(point: Blocking, tokens: int) -> dict[str, float]:
@@ -207,14 +211,16 @@ def features(point: Blocking, tokens: int) -> dict[str, float]:
         "waste": groups * group / tokens - 1,
         "wide": float(point.weights == WIDE_PAIRS),
         "plain": float(point.weights == PLAIN),
+        "tokens_outer": float(point.tokens_outer),
         **{name: float(value) for name, value in variant.settings},
     }
 
 
 def _blocking(columns: str, name: str, chosen: dict[str, int]) -> Blocking:
-    settings = {key: value for key, value in chosen.items() if key != "rows"}
+    loops = dict(chosen)
+    rows, tokens_outer = loops.pop("rows"), bool(loops.pop("tokens_outer", 0))
     widened = WIDENED_ROWS.get(name, 0) if columns == PLAIN else PAIRED_ROWS.get(name, 4)
-    return Blocking(chosen["rows"], widened, columns, Variant.of(name, settings).name)
+    return Blocking(rows, widened, columns, Variant.of(name, loops).name, tokens_outer)
 
 
 def _rows(kernel: Kernel, operands: Operands, default: Blocking) -> tuple[int, ...]:
@@ -232,7 +238,20 @@ def tokens_of(kernel: Kernel, operands: Operands) -> int:
 
 
 def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool:
-    choices = (dataclasses.replace(default, rows=rows, widened_rows=0) for rows in (1, 2))
+    return _differ(
+        kernel, operands, *(dataclasses.replace(default, rows=rows, widened_rows=0) for rows in (1, 2))
+    )
+
+
+def _has_orders(kernel: Kernel, operands: Operands, columns: str) -> bool:
+    """Whether the order of a kernel's loops is open."""
+    return _differ(
+        kernel, operands, *(Blocking(weights=columns, tokens_outer=outer) for outer in (False, True))
+    )
+
+
+def _differ(kernel: Kernel, operands: Operands, *choices: Blocking) -> bool:
+    """Whether two schedules make different loops."""
     with quick_script():
         one, two = (kernel.prim_func(operands, choice) for choice in choices)
     return not tvm_ffi.structural_equal(one, two)

@@ -33,6 +33,7 @@ class Knob:
 
 
 KNOBS = {
+    "inlined": Knob("TVMT_INLINED", (0, 1), ("plain", "pairs", "wide_pairs"), ("portable",)),
     "pair_steps": Knob("TVMT_PAIR_STEPS", (16, 8, 32, 48), ("pairs", "wide_pairs"), ("dsp",)),
     "single_loads": Knob("TVMT_PAIR_SINGLE_LOADS", (0, 1), ("wide_pairs",), ("wide_weights",)),
     "strip_steps": Knob("TVMT_STRIP_STEPS", (8, 4, 16, 32), ("plain",), ("dsp",)),
@@ -42,9 +43,9 @@ KNOBS = {
 
 def knobs_of(family: str, columns: str) -> dict[str, Knob]:
     """The knobs that make a difference to a family's products with columns of a layout."""
-    if family == "mve":
-        return {}  # its products are its own
     line = line_of(family)
+    if family == "mve":
+        line.remove("dsp")  # its products are its own
     return {
         name: knob
         for name, knob in KNOBS.items()

@@ -201,7 +201,8 @@ def _candidate(index: int, candidate: Candidate, data: _Data) -> dict[str, Any]:
 
 def _headers(candidates: Sequence[Candidate]) -> dict[str, str]:
     """The micro-kernels of each variant in a folder of their own, where they include each other."""
-    found = {"tune/tvmt_platform.h": Variant("portable").headers({"tvmt_platform"})["tvmt_platform.h"]}
+    platform = Variant("portable").headers({"tvmt_platform"})
+    found = {f"tune/{file}": text for file, text in platform.items()}
     for candidate in candidates:
         variant = Variant.parse(candidate.point.variant)
         (call,) = candidate.program.calls
@@ -216,6 +217,11 @@ def code_bytes(directory: Path, index: int) -> int:
     path = directory / "out" / "model" / f"candidate_{index}.o"
     if not path.is_file():
         raise UserError(f"{path} is missing.", "The image was not built.")
+    return allocated_bytes(path)
+
+
+def allocated_bytes(path: Path) -> int:
+    """Instructions and tables of an object file."""
     with path.open("rb") as stream:
         return sum(
             int(section["sh_size"])

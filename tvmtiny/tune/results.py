@@ -33,31 +33,32 @@ LEAST_SHARE = 0.005
 
 WEIGHTS = {
     "latency": {"cycles": 1.0},
-    "flash": {"cycles": 0.05, "flash": 1.0, "scratch": 0.02},
-    "balanced": {"cycles": 4.0, "flash": 2.0, "scratch": 1.0},
+    "flash": {"cycles": 0.05, "flash": 1.0, "memory": 0.02},
+    "balanced": {"cycles": 4.0, "flash": 2.0, "memory": 1.0},
 }
-"""What each per cent counts in an objective, in cycles, flash and scratch memory relative to the rules' schedule."""
+"""What each per cent counts in an objective: cycles, flash and memory of the arena, relative to the rules' schedule."""
 
 
 def score(found: Measurement, default: Measurement, objective: str) -> float:
-    """What is to become small: a mean weighted by WEIGHTS, relative to the rules' schedule: 1.
-
-    Compiles take the records of `balanced` by default: to it nothing is better that does not take CERTAIN fewer cycles
-    than the rules' schedule, or that takes more flash. That rules out other variants of micro-kernels: they are code on
-    top of the rules', which the model's other kernels go on sharing.
-    """
+    """`overall` of a schedule beside the rules' one; infinite for what failed."""
     if not found.valid:
         return math.inf
-    terms = {
-        "cycles": found.cycles / max(1, default.cycles),
-        "flash": found.flash_bytes / max(1, default.flash_bytes),
-        "scratch": (found.scratch_bytes + 1) / (default.scratch_bytes + 1),
-    }
-    if objective == "balanced":
-        if found.point.variant != default.point.variant:
-            terms["flash"] += default.code_bytes / max(1, default.flash_bytes)
-        if terms["cycles"] > 1 - CERTAIN or terms["flash"] > 1:
-            return max(1.0, terms["cycles"], terms["flash"])
+    return overall(_alone(found), _alone(default), objective)
+
+
+def _alone(found: Measurement) -> dict[str, int]:
+    return {"cycles": found.cycles, "flash": found.flash_bytes, "memory": found.scratch_bytes}
+
+
+def overall(found: dict[str, int], rules: dict[str, int], objective: str) -> float:
+    """What is to become small: a mean weighted by WEIGHTS, relative to what the rules' schedules take: 1.
+
+    Compiles take the records of `balanced` by default: to it nothing is better that does not take CERTAIN fewer cycles
+    than the rules' schedules, or that takes more flash.
+    """
+    terms = {name: (value + 1) / (rules[name] + 1) for name, value in found.items()}
+    if objective == "balanced" and (terms["cycles"] > 1 - CERTAIN or terms["flash"] > 1):
+        return max(1.0, terms["cycles"], terms["flash"])
     weights = WEIGHTS[objective]
     return sum(weight * terms[name] for name, weight in weights.items()) / sum(weights.values())
 
@@ -72,16 +73,20 @@ def best(measured: Sequence[Measurement], default: Measurement, objective: str) 
     return min(good, key=lambda found: (found.scratch_bytes, found.flash_bytes, found.cycles))
 
 
-def pareto(measured: Sequence[Measurement]) -> list[Measurement]:
-    """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles."""
+def pareto(measured: Sequence[Measurement], tolerance: float = 0) -> list[Measurement]:
+    """Valid measurements that no other equals or beats in cycles, flash and scratch at once, by cycles.
+
+    Args:
+        tolerance: part of each by which another one may be worse, and still makes a measurement dispensable.
+    """
     valid = [found for found in measured if found.valid]
     valid.sort(key=lambda found: (found.cycles, found.flash_bytes, found.scratch_bytes))
-    front: list[Measurement] = []
+    front, allowed = list[Measurement](), 1 + tolerance
     for found in valid:
         if not any(
-            other.cycles <= found.cycles
-            and other.flash_bytes <= found.flash_bytes
-            and other.scratch_bytes <= found.scratch_bytes
+            other.cycles <= found.cycles * allowed
+            and other.flash_bytes <= found.flash_bytes * allowed
+            and other.scratch_bytes <= found.scratch_bytes * allowed
             for other in front
         ):
             front.append(found)
@@ -94,19 +99,26 @@ def figures(found: Measurement) -> Figures:
 
 
 def record(
-    task: Task, measured: Sequence[Measurement], objective: str, place: str, compiler: str, share: float = 1
+    task: Task,
+    measured: Sequence[Measurement],
+    objective: str,
+    place: str,
+    compiler: str,
+    share: float = 1,
+    chosen: Measurement | None = None,
 ) -> Record | None:
     """The record of a task; None when the rules' schedule was not measured, or nothing else is worth its code.
 
     Args:
         share: part of a run that the task takes. Another variant of micro-kernels is code of its own, which a
             classifier that takes a thousandth of the run does not repay.
+        chosen: the schedule; when None, the best of what was measured.
     """
     default = default_of(task, measured)
     if default is None or not default.valid or share < LEAST_SHARE:
         return None
-    chosen = best(measured, default, objective)
-    front = pareto(measured) if objective == "balanced" else []
+    chosen = chosen or best(measured, default, objective)
+    front = pareto(measured, CERTAIN) if objective == "balanced" else []
     return Record(
         signature=task.signature,
         trace=trace(task, chosen.point),
@@ -131,7 +143,8 @@ def scheduled(task: Task, point: Blocking, module: tvm.IRModule) -> s_tir.Schedu
     variant = Variant.parse(point.variant)
     design = next(d for d in task.designs if (d.columns, d.family) == (point.weights, variant.family))
     defaults = {name: values[0] for name, values in design.choices.items()}
-    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), "rows": point.rows})
+    loops = {"rows": point.rows, "tokens_outer": int(point.tokens_outer)}
+    return design.sample(s_tir.Schedule(module), {**defaults, **dict(variant.settings), **loops})
 
 
 def trace(task: Task, point: Blocking) -> Any:

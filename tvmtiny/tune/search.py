@@ -46,7 +46,7 @@ WARM_UP_SAMPLES = 8
 EXPLORED = 8
 """Of so many points that the cost model ranks first, one is left out for a random one."""
 
-FEATURES = ("rows", "blocks", "waste", "wide", "plain", *KNOBS)
+FEATURES = ("rows", "blocks", "waste", "wide", "plain", "tokens_outer", *KNOBS)
 
 
 def workload(task: Task) -> tvm.IRModule:

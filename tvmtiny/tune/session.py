@@ -17,16 +17,17 @@ import numpy as np
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from tvmtiny.artifact import Artifact
 from tvmtiny.errors import TvmtinyError
 from tvmtiny.kernels import Blocking
 from tvmtiny.schedule import space
-from tvmtiny.schedule.records import TunedRule
+from tvmtiny.schedule.records import Record, TunedRule
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target
-from tvmtiny.tune import search
+from tvmtiny.tune import search, whole
 from tvmtiny.tune.engine import Built, Engine, Limits
 from tvmtiny.tune.places import Place
-from tvmtiny.tune.results import default_of, score
+from tvmtiny.tune.results import default_of, record, score
 from tvmtiny.tune.store import Measurement, Store, key_of
 from tvmtiny.tune.tasks import Task
 
@@ -94,7 +95,12 @@ OnBatch = Callable[[Sequence[Progress], float], None]
 
 
 class Session:
-    """Tunes tasks on a target at a place."""
+    """Tunes tasks on a target at a place.
+
+    Args:
+        models: those of the tasks. Where flash counts, they are compiled at the end of a run, to choose a variant of
+            micro-kernels for all products; without them these keep that of the rules.
+    """
 
     def __init__(
         self,
@@ -105,8 +111,10 @@ class Session:
         limits: Limits,
         options: Options,
         on_batch: OnBatch = lambda progress, seconds: None,
+        models: Sequence[Artifact] = (),
     ) -> None:
         self.tasks, self.target, self.store, self.options = tasks, target, store, options
+        self._models, self._plan = models, whole.Plan()
         self._by_key = {key_of(task.signature): task for task in tasks}
         self.progress = [Progress(task) for task in tasks]
         self._place, self._limits, self._on_batch = place, limits, on_batch
@@ -116,7 +124,7 @@ class Session:
         self._defaults: dict[str, Measurement] = {}
 
     def run(self) -> None:
-        """Measure the rules' schedules, then search.
+        """Measure the rules' schedules, search, then choose for whole models.
 
         Raises:
             UserError, EnvironmentProblem: a tool fails; what was measured before is in the store.
@@ -131,6 +139,8 @@ class Session:
             left = self.options.trials - sum(one.trials for one in self.progress)
             if left > 0:
                 self._search(engine, Path(folder), left)
+            if self._models and self.options.objective != "latency":
+                self._plan = self._choose(engine, Path(folder))
 
     def _measure_defaults(self, engine: Engine) -> None:
         """The rules' schedules, against which all others count."""
@@ -212,6 +222,31 @@ class Session:
             if self._failure is not None:
                 raise self._failure from None
             raise
+
+    def _choose(self, engine: Engine, folder: Path) -> whole.Plan:
+        """The schedules that are best for the models as a whole."""
+        objective = self.options.objective
+        wanted = whole.missing(self.tasks, self._known(), objective)
+        for (task, _), found in zip(wanted, engine.measure(wanted), strict=True):
+            self._note(task, found)
+        models = whole.Models(self.tasks, self._models, self.target, folder)
+        return whole.chosen(self.tasks, self._known(), objective, models.cost)
+
+    def _known(self) -> whole.Known:
+        return {task.signature: self.found(task) for task in self.tasks}
+
+    def records(self, compiler: str) -> list[Record]:
+        """Of the tasks whose schedules are worth one, by all that is known of them."""
+        made = (self._record(task, compiler) for task in self.tasks)
+        return [one for one in made if one is not None]
+
+    def _record(self, task: Task, compiler: str) -> Record | None:
+        known, chosen, share = self.found(task), self._plan.get(task.signature), self.share(task)
+        if chosen is not None and chosen.point.variant != task.default.variant:
+            share = 1.0  # all products of a model have that variant, small ones too
+        if chosen is None and self.options.objective != "latency":
+            known = [found for found in known if found.point.variant == task.default.variant]
+        return record(task, known, self.options.objective, self._place.name, compiler, share, chosen)
 
     def built(self, engine: Engine, modules: Sequence[Any]) -> list[tuple[str, Built]]:
         """Build a batch of scheduled modules; each with a name for its runner."""

@@ -9,10 +9,10 @@
 /* TVMT_IN_ASSEMBLY names the parameters that the assembly takes from registers and stack: GCC warns of those that are
  * not mentioned, clang allows nothing but assembly in such a function. */
 #if defined(__clang__)
-#define TVMT_ASSEMBLY __attribute__((naked, noinline))
+#define TVMT_ASSEMBLY static __attribute__((unused, naked, noinline))
 #define TVMT_IN_ASSEMBLY(...)
 #else
-#define TVMT_ASSEMBLY __attribute__((naked, noinline, noipa))
+#define TVMT_ASSEMBLY static __attribute__((unused, naked, noinline, noipa))
 #define TVMT_IN_ASSEMBLY(...) __VA_ARGS__;
 #endif
 

@@ -6,7 +6,7 @@
 
 /* What becomes of `rows` rows of int8, `x_stride` bytes apart, and weights as tvmt_weights.h has them.
  * workspace: R * ceil(depth / 4) * 4 int16, where R is rows if that is 1 or 2, else 4. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_dense_pairs(const int8_t *x, void *out,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_dense_pairs(const int8_t *x, void *out,
                                                                                 int16_t *workspace, int32_t rows,
                                                                                 int32_t x_stride, const tvmt_pairs *c,
                                                                                 int finish) {

@@ -59,7 +59,7 @@ TVMT_INLINE int8_t tvmt_norm_element(int32_t t, int32_t gamma, int32_t beta, uin
 
 /* The same for whole groups of four up to t == end, with down = 0 and `offset` negated: it takes all registers. Eight
  * at a time; entered in the middle when four are left over. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_norm_fours(const int32_t *t, const int32_t *gamma,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_norm_fours(const int32_t *t, const int32_t *gamma,
                                                                    const int32_t *beta, int8_t *y, uint32_t scale,
                                                                    uint32_t minus_offset, int32_t multiplier,
                                                                    const int32_t *end) {

@@ -141,7 +141,7 @@ TVMT_INLINE int32_t tvmt_pairs_take(uint32_t *strip, const uint8_t *x, void *out
 }
 
 /* The same with int8 columns. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) int32_t tvmt_pairs_strip(uint32_t *strip, const uint8_t *x,
+TVMT_SHARED TVMT_CODE_SECTION int32_t tvmt_pairs_strip(uint32_t *strip, const uint8_t *x,
                                                                                    void *out, int32_t rows,
                                                                                    int32_t x_stride,
                                                                                    const tvmt_pairs *c, int finish,

@@ -257,12 +257,12 @@ enum { TVMT_PAIRS_BYTES_S8 = 2 * 56, TVMT_PAIRS_BYTES_S16 = TVMT_PAIR_SINGLE_LOA
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)bias, (void)multiplier, (void)zero_point, (void)out, (void)row,            \
                    (void)two_rows, (void)two_cols, (void)pairs, (void)w_gap, (void)x_end, (void)skip,                 \
                    (void)finish, (void)shift, (void)table)
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s8(TVMT_PAIRS_PARAMETERS) {
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s8(TVMT_PAIRS_PARAMETERS) {
   TVMT_PAIRS_TAKEN
   __asm__(TVMT_PAIRS_LOOP(TVMT_PAIRS_TURN_S8));
 }
 
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s16(TVMT_PAIRS_PARAMETERS) {
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s16(TVMT_PAIRS_PARAMETERS) {
   TVMT_PAIRS_TAKEN
   __asm__(TVMT_PAIRS_LOOP(TVMT_PAIRS_TURN_S16));
 }
@@ -309,13 +309,13 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_loop_s16(TVMT_PAIR
   "pop {r4-r11, pc}\n"
 
 /* Of one pair of columns: acc[2 * i + c] += row i * column c, for 1 to 4 rows and at least two steps up to x == end. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s8(const uint32_t *x, const void *w, int32_t *acc,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s8(const uint32_t *x, const void *w, int32_t *acc,
                                                                       const uint32_t *end, int32_t rows) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)acc, (void)end, (void)rows)
   __asm__(TVMT_PAIRS_SUMS(TVMT_PAIRS_WORD_S8));
 }
 
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s16(const uint32_t *x, const void *w, int32_t *acc,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_pairs_sums_s16(const uint32_t *x, const void *w, int32_t *acc,
                                                                        const uint32_t *end, int32_t rows) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)acc, (void)end, (void)rows)
   __asm__(TVMT_PAIRS_SUMS(TVMT_PAIRS_WORD_S16));

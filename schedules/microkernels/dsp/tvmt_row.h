@@ -22,7 +22,7 @@
 
 /* acc[j] += x * column j, for four columns `w_stride` bytes apart and the widened words from x to end, at least one:
  * eight words at a time behind those that are left over. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours(const uint32_t *x, const int8_t *w,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours(const uint32_t *x, const int8_t *w,
                                                                   int32_t w_stride, int32_t *acc,
                                                                   const uint32_t *end) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)acc, (void)end)
@@ -55,7 +55,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours(const uint32_t
 }
 
 /* What the bytes behind the whole words, whose lanes of the row are x[0] and x[1], add to four accumulators. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_row_tail(const uint32_t *x, const int8_t *w,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_row_tail(const uint32_t *x, const int8_t *w,
                                                                              int32_t w_stride, int32_t *acc,
                                                                              int32_t tail) {
   for (int32_t j = 0; j < 4; j++) {

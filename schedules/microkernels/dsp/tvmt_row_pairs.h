@@ -59,7 +59,7 @@
 
 /* acc[j] += x * column j, for two pairs of columns `w_stride` bytes apart and the widened words from x to end, at least
  * two: eight words at a time behind those that are left over. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_sums(const uint32_t *x, const void *w, int32_t w_stride,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_sums(const uint32_t *x, const void *w, int32_t w_stride,
                                                                  int32_t *acc, const uint32_t *end) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)acc, (void)end)
   __asm__(TVMT_ROW_SUMS(TVMT_ROW_PAIRS_STEP(TVMT_ROW_PAIR)));
@@ -113,7 +113,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_sums(const uint32_t 
  * Arguments and registers make one frame: 0 x, 4 w, 8 w_stride, 12 fours left, 16 saved registers, 52 bias,
  * 56 multiplier, 60 out, 64 middle, 68 end, 72 zero_point, 76 shift.
  */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours_s8(
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_row_fours_s8(
     const uint32_t *x, const void *w, int32_t w_stride, int32_t fours, const int32_t *bias, const int32_t *multiplier,
     int8_t *out, const uint32_t *middle, const uint32_t *end, int32_t zero_point, int32_t shift) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)w_stride, (void)fours, (void)bias, (void)multiplier, (void)out,
@@ -135,7 +135,7 @@ TVMT_INLINE void tvmt_row_four(const uint32_t *x, const uint32_t *end, int8_t *y
 #endif
 
 /* As tvmt_pairs_rows, for one row; finish: S8, TABLE_S8 or S32. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_row_pairs(const uint32_t *x, void *out,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_row_pairs(const uint32_t *x, void *out,
                                                                               const tvmt_pairs *c, int finish) {
   const uint32_t *end = x + 2 * ((c->depth + 3) >> 2);
   int8_t *y = (int8_t *)out;

@@ -52,7 +52,7 @@
  * four; max is the largest of them and of `largest`. Returns the sum of p, and max in the upper half. Each loop handles
  * eight scores and is entered in its middle when four are left over.
  */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION uint64_t tvmt_softmax_fours(const int32_t *score, const uint8_t *table,
+TVMT_ASSEMBLY TVMT_CODE_SECTION uint64_t tvmt_softmax_fours(const int32_t *score, const uint8_t *table,
                                                                           uint8_t *p, const int32_t *end,
                                                                           int32_t multiplier, int32_t largest) {
   TVMT_IN_ASSEMBLY((void)score, (void)table, (void)p, (void)end, (void)multiplier, (void)largest)

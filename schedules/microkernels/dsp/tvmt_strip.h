@@ -91,7 +91,7 @@ TVMT_INLINE int32_t tvmt_strip_rows(int32_t rows) {
  * 76 gap, 80 x_end, 84 tail, 88 whole, 92 rows, then what a column enters, 96 skip, then where the loop is entered,
  * 100 finish, then its code, 104 shift, 108 the first step, where a column enters before it.
  */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_strip_loop(
     const uint32_t *x, const int8_t *w, const int32_t *bias, const int32_t *multiplier, void *out, int32_t cols,
     int32_t row_stride, int32_t zero_point, int32_t col_stride, int32_t gap, const uint32_t *x_end, int32_t tail,
     int32_t whole, int32_t rows, int32_t skip, int32_t finish, int32_t shift, int32_t first) {

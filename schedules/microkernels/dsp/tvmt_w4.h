@@ -58,7 +58,7 @@ TVMT_INLINE int32_t tvmt_w4_lanes(uint32_t *to, uint32_t word0, uint32_t word1, 
 }
 
 /* One row of a strip of `side` rows. */
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_w4_widen(uint32_t *to, const int8_t *from,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_w4_widen(uint32_t *to, const int8_t *from,
                                                                              int32_t side, int32_t depth) {
   while (depth > 0) {
     const int32_t size = depth < TVMT_W4_GROUP ? depth : TVMT_W4_GROUP;
@@ -143,7 +143,7 @@ TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t str
   "pop {r2-r11, pc}\n"
 
 /* acc[i] += row i . column, for four rows; whole: where the strip's groups of 32 end, words: of a shorter last one. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_four_rows(
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_four_rows(
     const uint32_t *x, const uint8_t *w, const uint8_t *groups,
     int32_t *acc, const uint32_t *whole, int32_t words) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words)
@@ -151,7 +151,7 @@ TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_four_rows(
 }
 
 /* The same for one row. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_one_row(
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_w4_one_row(
     const uint32_t *x, const uint8_t *w, const uint8_t *groups,
     int32_t *acc, const uint32_t *whole, int32_t words) {
   TVMT_IN_ASSEMBLY((void)x, (void)w, (void)groups, (void)acc, (void)whole, (void)words)

@@ -45,13 +45,13 @@ enum { TVMT_ROWS_S8 = 0, TVMT_ROWS_U8 = 1 };
 
 /* `words` > 0 whole words of rows a and b, `step` bytes from group to group: those beyond a multiple of four, then
  * fours. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_s8(uint32_t *to, const uint8_t *a, const uint8_t *b,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_s8(uint32_t *to, const uint8_t *a, const uint8_t *b,
                                                                       int32_t words, int32_t step) {
   TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words, (void)step)
   __asm__(TVMT_WIDEN_PAIR("sxtb16"));
 }
 
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_u8(uint32_t *to, const uint8_t *a, const uint8_t *b,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_pair_u8(uint32_t *to, const uint8_t *a, const uint8_t *b,
                                                                       int32_t words, int32_t step) {
   TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words, (void)step)
   __asm__(TVMT_WIDEN_PAIR("uxtb16"));
@@ -103,13 +103,13 @@ TVMT_INLINE void tvmt_widen(uint32_t *to, const uint8_t *from, int32_t rows, int
   }
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_s8(uint32_t *to, const int8_t *from,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_widen_s8(uint32_t *to, const int8_t *from,
                                                                              int32_t rows, int32_t stride,
                                                                              int32_t depth) {
   tvmt_widen(to, (const uint8_t *)from, rows, stride, depth, TVMT_ROWS_S8);
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_u8(uint32_t *to, const uint8_t *from,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_widen_u8(uint32_t *to, const uint8_t *from,
                                                                              int32_t rows, int32_t stride,
                                                                              int32_t depth) {
   tvmt_widen(to, from, rows, stride, depth, TVMT_ROWS_U8);

@@ -57,13 +57,13 @@ TVMT_INLINE void tvmt_widen_pair_word(uint32_t *to, uint32_t word, int32_t rows,
   "pop {r4-r9, pc}\n"
 
 /* `words` whole words of rows a and b of a strip of four: those beyond a multiple of four, then fours. */
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_s8(uint32_t *to, const uint8_t *a,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_s8(uint32_t *to, const uint8_t *a,
                                                                           const uint8_t *b, int32_t words) {
   TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words)
   __asm__(TVMT_WIDEN_ROWS("sxtb16"));
 }
 
-TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_u8(uint32_t *to, const uint8_t *a,
+TVMT_ASSEMBLY TVMT_CODE_SECTION void tvmt_widen_two_rows_u8(uint32_t *to, const uint8_t *a,
                                                                           const uint8_t *b, int32_t words) {
   TVMT_IN_ASSEMBLY((void)to, (void)a, (void)b, (void)words)
   __asm__(TVMT_WIDEN_ROWS("uxtb16"));
@@ -102,13 +102,13 @@ TVMT_INLINE void tvmt_widen_pairs(uint32_t *to, const uint8_t *from, int32_t row
   }
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_s8(uint32_t *to, const uint8_t *from,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_widen_pairs_s8(uint32_t *to, const uint8_t *from,
                                                                                    int32_t rows, int32_t row,
                                                                                    int32_t two_rows, int32_t depth) {
   tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 1);
 }
 
-TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void tvmt_widen_pairs_u8(uint32_t *to, const uint8_t *from,
+TVMT_SHARED TVMT_CODE_SECTION void tvmt_widen_pairs_u8(uint32_t *to, const uint8_t *from,
                                                                                    int32_t rows, int32_t row,
                                                                                    int32_t two_rows, int32_t depth) {
   tvmt_widen_pairs(to, from, rows, row, two_rows, depth, 0);

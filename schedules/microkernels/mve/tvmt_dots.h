@@ -176,7 +176,7 @@ enum { TVMT_TILE_COLUMNS = 4, TVMT_TILE_DEPTH = 16 };
       "pop {r4-r11, pc}\n")
 
 /* A naked function has nothing but its assembly, which finds the arguments where the calling convention puts them. */
-#define TVMT_DOTS_FUNCTION TVMT_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void
+#define TVMT_DOTS_FUNCTION TVMT_ASSEMBLY TVMT_CODE_SECTION void
 
 /* Two rows, depth >= 16. strip: written by tvmt_pack_rows. */
 TVMT_DOTS_FUNCTION tvmt_dots_2x4_s8(const void *row, int32_t stride,

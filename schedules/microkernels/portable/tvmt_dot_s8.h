@@ -34,8 +34,7 @@ TVMT_INLINE int32_t tvmt_row_byte(const uint8_t *x, int rows_type) {
   return rows_type == TVMT_ROWS_U8 ? (int32_t)*x : (int32_t)(int8_t)*x;
 }
 
-/* The loops are functions of their own: inside a kernel they would lose registers to what surrounds them. */
-#define TVMT_DOT_FUNCTION TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void
+#define TVMT_DOT_FUNCTION TVMT_LOOP TVMT_CODE_SECTION void
 
 TVMT_INLINE void tvmt_rows_2x2(tvmt_tile *tile, const uint8_t *a, int rows_type) {
   const uint8_t *b = a + tile->row_stride;

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "tvmt_knobs.h"
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tvmtiny's micro-kernels need a little-endian core"
 #endif
@@ -38,12 +40,26 @@
 /* Of constants of any type: micro-kernels load words of them. */
 #define TVMT_WORD_ALIGNED __attribute__((aligned(4)))
 
-/* Linkage of a micro-kernel: one copy in the one C file that includes it. */
-#ifndef TVMT_FUNCTION
-#define TVMT_FUNCTION static __attribute__((unused)) /* a header may hold more than a model uses */
-#endif
-
 /* Helpers of a few instructions: a call would cost more than they do, also at -Os. */
 #define TVMT_INLINE static inline __attribute__((always_inline))
+
+/* Linkage of a micro-kernel: one copy in the one C file that includes it, or one in each operator. */
+#ifndef TVMT_FUNCTION
+#if TVMT_INLINED
+#define TVMT_FUNCTION TVMT_INLINE
+#else
+#define TVMT_FUNCTION static __attribute__((unused)) /* a header may hold more than a model uses */
+#endif
+#endif
+
+/* Of what micro-kernels have in common: one copy for all of them, or one in each. */
+#if TVMT_INLINED
+#define TVMT_SHARED TVMT_FUNCTION
+#else
+#define TVMT_SHARED TVMT_FUNCTION __attribute__((noinline))
+#endif
+
+/* Of a loop that needs all registers: inside a micro-kernel it would lose some to what surrounds it. */
+#define TVMT_LOOP static __attribute__((unused, noinline))
 
 #endif

@@ -24,8 +24,7 @@ TVMT_INLINE void tvmt_w4_take(tvmt_w4_strip *strip, const int8_t *x, int32_t str
   }
 }
 
-/* The loops are functions of their own: inside a kernel they would lose registers to what surrounds them. */
-#define TVMT_W4_FUNCTION TVMT_FUNCTION TVMT_CODE_SECTION __attribute__((noinline)) void
+#define TVMT_W4_FUNCTION TVMT_LOOP TVMT_CODE_SECTION void
 
 /* The weights of a byte without their scale; `pair` is the byte with the top bit of each turned over. */
 TVMT_INLINE int32_t tvmt_w4_even(uint32_t pair) { return (int32_t)(pair << 28) >> 28; }

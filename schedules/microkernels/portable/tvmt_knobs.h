@@ -4,6 +4,12 @@
 #ifndef TVMT_KNOBS_H
 #define TVMT_KNOBS_H
 
+/* Whether each operator has micro-kernels of its own, made for the constants that it calls them with, or all operators
+ * share them. Loops in assembly, and those that need all registers, are shared in either case. */
+#ifndef TVMT_INLINED
+#define TVMT_INLINED 0
+#endif
+
 /* Steps of two elements in a turn of the loop over pairs of columns: 8, 16, 32 or 48. */
 #ifndef TVMT_PAIR_STEPS
 #define TVMT_PAIR_STEPS 16
