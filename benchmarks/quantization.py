@@ -1,11 +1,11 @@
-"""What each way of quantizing costs on the examples: accuracy, and signal to noise at the logits.
+"""What each way of quantizing costs on the examples: their metrics, and signal to noise at the worst output.
 
-    SNIPS=DIR python benchmarks/quantization.py intent
-    python benchmarks/quantization.py motion
+    SNIPS=DIR python benchmarks/quantization.py examples/intent/recipe.toml
+    python benchmarks/quantization.py examples/motion/recipe.toml
+    SNIPS=DIR python benchmarks/quantization.py examples/slots/slots_64k.toml --model build/slots/slots_64k
 
-Rows are computed by the integer arithmetic of the generated C, on the data that the example was measured on, as its
-README.md names it.
-Quantization-aware training starts from the model.onnx of the example, once a seed.
+Rows are computed by the integer arithmetic of the generated C, on the test split of the recipe's task; the README.md
+beside the recipe says where its data is from. Quantization-aware training starts from model.onnx, once for each seed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,13 @@ from tvmtiny.compress.task import Task
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
-
-def example(name: str, seed: int) -> Task:
-    """The task of an example's recipe, with the model that ships and its calibration data."""
-    calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
-    model = EXAMPLES / name / "model.onnx"
+def task_of(recipe: Path, directory: Path) -> Task:
+    """The task of a recipe, with a model that was trained by it and its calibration data."""
+    calibration = dict(np.load(directory / "calibration.npz"))
     return dataclasses.replace(
-        load_recipe(EXAMPLES / name / "recipe.toml").task(seed),
-        model=lambda: FusedModule(fuse(model), list(calibration)),
+        load_recipe(recipe).task(0),
+        model=lambda: FusedModule(fuse(directory / "model.onnx"), list(calibration)),
         calibration=calibration,
     )
 
@@ -90,10 +87,10 @@ class Bench:
         title = f"mixed: {count} of {len(found)} layers int4, gptq, bias correction"
         return self.row(title, self._quantized(found, "gptq", True))
 
-    def trained(self, seed: int, train: FineTuning) -> Row:
+    def trained(self, seed: int, train: FineTuning, learn_steps: bool) -> Row:
         """int4 with quantization-aware training."""
         progress = Progress(seed=seed, listener=lambda event: print(event, file=sys.stderr, flush=True))
-        module = qat(self.module, self.task, train=train, progress=progress)
+        module = qat(self.module, self.task, train=train, learn_steps=learn_steps, progress=progress)
         assert isinstance(module, QuantizedModule)
         return self.row(f"int4, trained (seed {seed})", module.quantized())
 
@@ -103,35 +100,46 @@ class Bench:
         )
 
 
-def main() -> None:
-    """Print the table."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("example", choices=("intent", "motion"))
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument(
+        "--model", type=Path, help="directory of model.onnx and calibration.npz: the recipe's, else"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
     )
     parser.add_argument("--least-db", type=float, default=30.0, help="of mixed precision, on selection data")
     parser.add_argument("--epochs", type=int, default=3, help="of quantization-aware training")
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--learning-rate", type=float, default=FineTuning.learning_rate)
+    parser.add_argument("--fixed-steps", action="store_true", help="learn no step sizes of weights")
     parser.add_argument(
-        "--batches", type=int, help="of each of these epochs; all of the example's when left out"
+        "--batches", type=int, help="of each of these epochs; all of the recipe's when left out"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table."""
+    options = _options()
     torch.set_num_threads(1)
-    bench = Bench(_shortened(example(options.example, 0), options.batches))
-    table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
-    accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
-    table.add_row("float", f"{accuracy:.2%}", "", "")
+    task = task_of(options.recipe, options.model or options.recipe.parent)
+    bench = Bench(_shortened(task, options.batches))
+    exact = bench.task.measure(bench.module, bench.task.test)
+    table = Table("weights", *exact, "SNR (dB)", "weights of dense layers (B)")
+    table.add_row("float", *(f"{value:.2%}" for value in exact.values()), "", "")
     rows = [*bench.without_training(), bench.mixed(Budget(options.most_lost, options.least_db))]
     train = FineTuning(epochs=options.epochs, learning_rate=options.learning_rate)
-    trained = [bench.trained(seed, train) for seed in range(options.seeds)]
+    trained = [bench.trained(seed, train, not options.fixed_steps) for seed in range(options.seeds)]
     for title, measured, size in (*rows, *trained):
-        table.add_row(title, f"{measured.metrics['accuracy']:.2%}", f"{measured.snr_db:.1f}", f"{size:,}")
-    Console(width=120).print(f"{options.example}, {len(bench.task.test)} samples")
-    Console(width=120).print(table)
+        metrics = (f"{value:.2%}" for value in measured.metrics.values())
+        table.add_row(title, *metrics, f"{measured.snr_db:.1f}", f"{size:,}")
+    console = Console(width=120)
+    console.print(f"{options.recipe}, {len(bench.task.test)} samples")
+    console.print(table)
 
 
 if __name__ == "__main__":

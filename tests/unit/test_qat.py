@@ -7,6 +7,7 @@ import dataclasses
 import math
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
 from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.qat import FineTuning, _distance, qat  # noqa: E402
-from tvmtiny.compress.rounding import Round  # noqa: E402
+from tvmtiny.compress.rounding import Round, Rounding  # noqa: E402
 from tvmtiny.compress.runner import Result  # noqa: E402
 from tvmtiny.compress.steps import DECIDES  # noqa: E402
 from tvmtiny.frontend.data import load_samples  # noqa: E402
+from tvmtiny.quant import qparams  # noqa: E402
+from tvmtiny.quant.qparams import QuantParams  # noqa: E402
 from tvmtiny.runner import run  # noqa: E402
 
 
@@ -146,6 +149,38 @@ def test_gradients_are_those_of_learned_step_sizes() -> None:
     assert x.grad.tolist() == [[1.0, 1.0, 1.0, 0.0]]
     inside = (0.0, 1 - 0.8, 2 - 2.48)  # round(x / step) - x / step (Esser et al., equation 3)
     assert step.grad.item() == pytest.approx((sum(inside) + 127) / math.sqrt(4 * 127))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_gradients_of_the_steps_of_weights_are_those_of_the_paper(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    w, upstream = rng.normal(size=(3, 40)).astype(np.float32), rng.normal(size=(3, 40)).astype(np.float32)
+    size, low, high = (32, -8, 7) if kind == "int4" else (40, -128, 127)
+    x = QuantParams(np.geomspace(0.01, 0.02, 40), np.zeros(40))
+    first = qparams.WEIGHTS[kind](w.astype(np.float64), np.zeros(3), x)
+    made = qparams.WEIGHTS[kind](
+        w.astype(np.float64), np.zeros(3), x, None, first.steps * 0.6
+    )  # some are clipped
+    quantized = SimpleNamespace(matrices={"layer.weight": made})
+    weight, steps = torch.tensor(w, requires_grad=True), torch.tensor(made.steps, requires_grad=True)
+    see = Rounding(quantized, None, {}, {"layer.weight": steps}, set(), None)
+    (see.weight("layer", "weight", weight) * torch.tensor(upstream)).sum().backward()
+    columns = x.scale / x.scale.max()
+    v = w * columns / np.repeat(made.steps, size, axis=1)[:, :40]
+    slope = np.where(v <= low - 0.5, low, np.where(v >= high + 0.5, high, np.round(v) - v))
+    parts = np.add.reduceat(upstream / columns * slope, np.arange(0, 40, size), axis=1)
+    assert np.allclose(steps.grad, parts / math.sqrt(min(size, 40) * high), rtol=1e-4)
+    assert np.allclose(weight.grad, upstream * ((v > low - 0.5) & (v < high + 0.5)), rtol=1e-5)
+    assert 0 < np.mean(np.abs(v) > -low) < 0.5
+
+
+def test_steps_of_weights_are_learned_unless_they_are_to_follow_from_them(trained: Any) -> None:
+    task, module, _ = trained
+    scales = compile_options(module)["scales"]
+    assert "logits.weight" in scales
+    train = FineTuning(epochs=1)
+    fixed = qat(task.model(), task, train=train, learn_steps=False, progress=Progress(dry=True))
+    assert not any(np.ndim(row["scale"]) == 2 for row in compile_options(fixed)["scales"].values())
 
 
 def test_padding_has_no_part_in_the_distance_from_the_float_model() -> None:

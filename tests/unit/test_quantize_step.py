@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from recipe_task import task as recipe_task  # noqa: E402  torch may be missing
+from quantized_families import family_task, fused_family  # noqa: E402  torch may be missing
+from recipe_task import task as recipe_task  # noqa: E402
 
 from tvmtiny.compress import quantize as step  # noqa: E402
 from tvmtiny.compress.calibrated import Judge, statistics_of  # noqa: E402
@@ -76,3 +80,12 @@ def test_options_travel_with_a_copy_and_the_module_stays() -> None:
     assert compile_options(found)["weights"] == "int4"
     assert compile_options(found)["bias_correction"] is True
     assert set(compile_options(found)) <= set(DECIDES["quantize"])
+
+
+def test_steps_calibrate_with_the_tables_that_frames_share(tmp_path: Path) -> None:
+    (tmp_path / "front.toml").write_text('kind = "sensor"\nchannels = 3\ngain = 0.1\n')
+    fused, task = fused_family("causal"), family_task("causal")
+    front = dataclasses.replace(task, files={"features": tmp_path / "front.toml"})
+    alone, shared = (quantize(fused, statistics_of(fused, t)).inputs["x"].scale for t in (task, front))
+    assert len(set(alone)) == 6
+    assert np.array_equal(shared[:3], shared[3:])

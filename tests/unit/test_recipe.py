@@ -105,6 +105,16 @@ def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
         recipe(tmp_path, text)
 
 
+def test_the_front_end_of_a_recipe_is_known_to_its_steps(tmp_path: Path) -> None:
+    (tmp_path / "front.toml").write_text('kind = "sensor"\nchannels = 3\ngain = 0.1\n')
+    found = recipe(tmp_path, TASK + COMPILE + 'features = "front.toml"\n')
+    task, key = found.task(0), found.key(0, 0)
+    assert task.files["features"] == tmp_path / "front.toml"
+    assert task.files["labels"] == ["fewer", "more"]
+    (tmp_path / "front.toml").write_text('kind = "sensor"\nchannels = 3\ngain = 0.2\n')
+    assert found.key(0, 0) != key
+
+
 def test_an_error_in_the_task_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def task(seed):\n    return 1 / 0\n")
     loaded = recipe(tmp_path, '[task]\nfile = "broken.py"\n' + COMPILE)

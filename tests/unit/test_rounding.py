@@ -20,6 +20,7 @@ from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import check_arrays, input_specs
 from tvmtiny.options import ModelOptions
 from tvmtiny.passes.pipeline import fusion_passes
+from tvmtiny.passes.weight_types import matrices
 from tvmtiny.quant import gptq, qparams
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.qparams import QuantParams
@@ -27,7 +28,7 @@ from tvmtiny.quant.scales import read_scales, to_scales
 from tvmtiny.verify import INTEGER_MODULE
 
 SEEDS = st.integers(0, 2**32 - 1)
-KNOWN = ("enc.out", "enc.q", "x.input")
+KNOWN = ("enc.out", "enc.q", "enc.w1", "x.input")
 
 
 def alike(rng: np.random.Generator, rows: int, depth: int) -> np.ndarray:
@@ -70,6 +71,29 @@ def test_corrected_biases_have_no_mean_error(seed: int, kind: str) -> None:
     acc = (x / 0.05 + 3) @ integers.values.T.astype(np.float64) + layer.bias
     mean = (acc * integers.unit - (x @ weight.T + bias)).mean(axis=0)
     assert np.all(np.abs(mean) <= 0.51 * integers.unit)
+
+
+@given(seed=SEEDS, kind=st.sampled_from(["int8", "int4"]))
+def test_weights_are_rounded_to_steps_that_were_given(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    size, (low, high) = (32, (-8, 7)) if kind == "int4" else (40, (-128, 127))
+    weight, x = rng.normal(size=(5, 40)), QuantParams(np.exp(rng.normal(size=40)), np.full(40, 3))
+    steps = np.exp(rng.normal(size=(5, -(-40 // size)))) / high
+    made = qparams.WEIGHTS[kind](weight, rng.normal(size=5), x, None, steps)
+    real = np.repeat(made.steps, size, axis=1)[:, :40] / (x.scale / x.scale.max())
+    assert np.allclose(
+        made.steps, steps, rtol=0.5 if kind == "int4" else 1e-12
+    )  # scales of groups are integers
+    assert np.allclose(made.real, np.clip(np.round(weight / real), low, high) * real)
+    assert np.all(np.abs(made.values.astype(np.int64)).sum(axis=1) * 131 <= made.bound)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_steps_that_were_found_make_the_same_weights_when_given(kind: str) -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 70))
+    found = qparams.WEIGHTS[kind](weight, np.zeros(8), QuantParams(0.1, 5))
+    again = qparams.WEIGHTS[kind](weight, np.zeros(8), QuantParams(0.1, 5), None, found.steps)
+    assert np.abs(again.real - weight).mean() == pytest.approx(np.abs(found.real - weight).mean(), rel=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +160,8 @@ def test_every_option_of_rounding_reaches_the_weights(encoder: Any) -> None:
         ({"enc.out": {"scale": 1.0, "zero_point": 0.5}}, "zero point of 'enc.out' is 0.5"),
         ({"enc.out": {"scale": [1.0, 2.0]}}, "'enc.out' has 2 scales"),
         ({"enc.q": {"scale": [1.0, 2.0], "zero_point": [0]}}, "zero point of 'enc.q'"),
+        ({"enc.q": {"scale": [[1.0], [2.0]]}}, "scale of 'enc.q'"),
+        ({"enc.w1": {"scale": [[1.0], [0.0]]}}, "scale of 'enc.w1'"),
     ],
 )
 def test_scales_that_are_none_are_refused(table: Any, says: str) -> None:
@@ -155,6 +181,13 @@ def test_as_many_scales_as_heads_are_needed(encoder: Any) -> None:
     name = next(key for key in traces[0].values if key.endswith(".q"))
     with pytest.raises(UserError, match="has 3 scales"):
         ModelOptions().quantize(fused, Statistics(traces, {name: QuantParams(np.ones(3))}))
+
+
+def test_steps_of_weights_are_as_many_as_channels_and_groups(encoder: Any) -> None:
+    _, fused, traces, _ = encoder
+    name = next(name for name in matrices(fused) if name.endswith(".w1"))
+    with pytest.raises(UserError, match=f"'{name}' has scales of shape"):
+        ModelOptions().quantize(fused, Statistics(traces, {name: QuantParams(np.ones((3, 1)))}))
 
 
 def test_an_unknown_rounding_is_refused() -> None:
