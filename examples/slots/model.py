@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,31 +13,82 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from common import EncoderLayer, EncoderShape  # noqa: E402  the line above makes it importable
+from common import EncoderLayer, EncoderShape, SelfAttention  # noqa: E402  the line above makes it importable
 from corpus import SPECIAL, UNKNOWN, Corpus  # noqa: E402
 
 from tvmtiny.compress.task import Tensors  # noqa: E402
 
+SLOWEST = 100.0
+"""Positions that the slowest pair of columns takes for a radian: utterances have 32 tokens at most."""
+
+
+class RotaryAttention(SelfAttention):
+    """Self-attention that sees how far tokens are apart: queries and keys are turned by their positions.
+
+    Source: J. Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", arXiv:2104.09864.
+    """
+
+    angles: Tensor
+
+    def __init__(self, embedding: int, heads: int, tokens: int) -> None:
+        super().__init__(embedding, heads)
+        pairs = embedding // heads // 2
+        speeds = SLOWEST ** -(torch.arange(pairs) / pairs)
+        angles = torch.arange(tokens)[:, None] * speeds
+        self.register_buffer("angles", torch.cat([angles, angles], dim=1), persistent=False)
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """[B, H, S, P], each half of a head's columns turned with the other."""
+        angles = self.angles[: x.shape[2]]
+        first, second = x.chunk(2, dim=-1)
+        return x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        """x [B, S, E]; keep bool [B, 1, 1, S], True where a key is present; returns [B, S, E]."""
+        query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        scores = self._turned(query) @ self._turned(key).transpose(2, 3) / math.sqrt(query.shape[-1])
+        heads = torch.softmax(scores.masked_fill(~keep, float("-inf")), dim=-1) @ value
+        return self.output(heads.transpose(1, 2).flatten(2))
+
 
 class SlotModel(nn.Module):
-    """Embeddings and LayerNorm, encoder layers, an intent of the mean token, a tag of each token if there are tags."""
+    """Embeddings and LayerNorm, encoder layers, an intent of the mean token, a tag of each token if there are tags.
 
-    def __init__(self, shape: EncoderShape, vocabulary: int, intents: int, tags: int, dropout: float) -> None:
+    Args:
+        rotary: whether attention turns queries and keys by positions, or a table of positions is added to the words.
+    """
+
+    def __init__(
+        self,
+        shape: EncoderShape,
+        vocabulary: int,
+        intents: int,
+        tags: int,
+        dropout: float,
+        *,
+        rotary: bool = False,
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, shape.embedding)
-        self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
+        self.positions = None if rotary else nn.Parameter(torch.empty(shape.tokens, shape.embedding))
         self.norm = nn.LayerNorm(shape.embedding)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
         self.intent = nn.Linear(shape.embedding, intents)
         self.tags = nn.Linear(shape.embedding, tags) if tags else None
         nn.init.normal_(self.words.weight, std=0.1)
-        nn.init.normal_(self.positions, std=0.1)
+        if self.positions is not None:
+            nn.init.normal_(self.positions, std=0.1)
+        if rotary:
+            for layer in self.layers:
+                layer.attention = RotaryAttention(shape.embedding, shape.heads, shape.tokens)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """input_ids, attention_mask int64 [B, S]; returns intents [B, 7] and tags [B, S, 79], as logits."""
         keep = attention_mask.bool()[:, None, None, :]
-        x = self.words(input_ids) + self.positions[: input_ids.shape[1]]
+        x = self.words(input_ids)
+        if self.positions is not None:
+            x = x + self.positions[: input_ids.shape[1]]
         x = self.dropout(self.norm(x))
         for layer in self.layers:
             x = layer(x, keep)

@@ -55,6 +55,7 @@ def task(
     smoothing: float = 0.0,
     batch: int = 64,
     slots: bool = True,
+    rotary: bool = False,
     teacher: str = "",
 ) -> Task:
     """The task for a shape of the student.
@@ -62,6 +63,7 @@ def task(
     Args:
         mixing: share of rows with other fillings of their slots.
         slots: whether there are tags, or intents alone.
+        rotary: whether positions are turned into queries and keys, or a table of positions is added to the words.
         teacher: directory of the result of teacher.toml, relative to the working directory. It learnt from the same
             word pieces: `vocabulary` and `tokens` must be its own.
     """
@@ -70,7 +72,7 @@ def task(
     labels = {"intent": corpus.intents} | ({"slots": TAGS} if slots else {})
     shape = EncoderShape(tokens, embedding, heads, feed_forward, layers)
     return Task(
-        model=lambda: SlotModel(shape, vocabulary, *sizes, dropout),
+        model=lambda: SlotModel(shape, vocabulary, *sizes, dropout, rotary=rotary),
         outputs=tuple(labels),
         batches=lambda: batches(corpus, batch, word_dropout, mixing),
         steps=-(-len(corpus.fitting) // batch),
@@ -95,6 +97,7 @@ def load_teacher(directory: Path, corpus: Corpus) -> nn.Module:
     encoder = EncoderShape(
         corpus.tokens, *(shape[k] for k in ("embedding", "heads", "feed_forward", "layers"))
     )
-    model = SlotModel(encoder, shape["vocabulary"], len(corpus.intents), len(TAGS), 0.0)
+    sizes = (shape["vocabulary"], len(corpus.intents), len(TAGS))
+    model = SlotModel(encoder, *sizes, dropout=0.0, rotary=shape["rotary"])
     model.load_state_dict(torch.load(directory / "module.pt", weights_only=True))
     return model.eval()

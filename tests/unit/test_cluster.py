@@ -98,6 +98,17 @@ def test_training_lowers_the_loss_and_keeps_the_assignment() -> None:
     assert losses[1] < 0.7 * losses[0]
 
 
+def test_training_can_aim_at_the_outputs_from_before() -> None:
+    torch.manual_seed(0)
+    module, task = Model(), _task()
+    wanted = task.predict(module, task.selection.inputs)["logits"]
+    apart = []
+    for share in (0.0, 1.0):
+        found = cluster(module, task, clusters=8, epochs=10, learning_rate=1e-2, distil=share)
+        apart.append(np.square(task.predict(found, task.selection.inputs)["logits"] - wanted).mean())
+    assert apart[1] < 0.1 * apart[0]
+
+
 def test_the_compiler_finds_the_codebook(tmp_path: Path) -> None:
     torch.manual_seed(0)
     clustered = cluster(Model(), _task(), clusters=16, epochs=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ torch = pytest.importorskip("torch")
 
 import recipe_task  # noqa: E402  torch may be missing
 
-from tvmtiny.compress.distil import distil  # noqa: E402
+from tvmtiny.compress.checks import present_tokens  # noqa: E402
+from tvmtiny.compress.distil import distance, distil  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.task import Task  # noqa: E402
 from tvmtiny.compress.training import Training, fit, set_seed  # noqa: E402
@@ -133,12 +135,66 @@ def test_augmented_inputs_are_labelled_by_the_teacher(task: Task, teacher: Any) 
     assert more > plain * 1.1
 
 
+def test_outputs_count_where_a_target_tells_something() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, said = (torch.randn(3, 5, 4, generator=generator) for _ in range(2))
+    targets = torch.tensor([[0, 1, -100, 2, -100], [-100] * 5, [3, -100, -100, 0, 0]])
+    present = present_tokens({}, "tags", {"tags": targets})
+    p, q = (x.double().softmax(-1).numpy()[targets.numpy() != -100] for x in (said, own))
+    expected = (p * np.log(p / q)).sum(1).mean()
+    assert float(distance({"tags": own}, {"tags": said}, present)) == pytest.approx(expected, rel=1e-5)
+
+
+class Counted(torch.nn.Module):
+    """A teacher, and how many batches of training it has labelled."""
+
+    def __init__(self, teacher: Any) -> None:
+        super().__init__()
+        self.teacher, self.calls = copy.deepcopy(teacher), 0
+
+    def forward(self, ids: Any, mask: Any) -> Any:
+        self.calls += len(ids) == recipe_task.BATCH
+        return self.teacher(ids, mask)
+
+
+def test_lessons_are_labelled_once_and_teach_as_well(task: Task, teacher: Any) -> None:
+    set_seed("student")
+    student, counted = recipe_task.Encoder(16, 2, 16, 1), Counted(teacher)
+    train = Training(epochs=10, learning_rate=5e-3)
+    with_lessons = dataclasses.replace(task, teacher=lambda: counted)
+    found = distil(student, with_lessons, train=train, hard=0.0, lessons=2)
+    assert counted.calls == 2 * task.steps
+    assert task.measure(found, task.test)["accuracy"] > 0.9
+
+
+def test_a_killed_training_from_lessons_goes_on_with_the_same_ones(
+    task: Task, teacher: Any, tmp_path: Path
+) -> None:
+    def killed(event: Event) -> None:
+        if event.done == 3:
+            raise KeyboardInterrupt
+
+    def run(place: str, listener: Any = None) -> Any:
+        set_seed("student")
+        student = recipe_task.Encoder(16, 2, 16, 1)
+        progress = Progress(listener=listener, checkpoints=tmp_path / place)
+        return distil(
+            student, taught_by(task, teacher), train=Training(epochs=6), lessons=2, progress=progress
+        )
+
+    whole = run("whole").state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed)
+    assert all(torch.equal(value, whole[name]) for name, value in run("killed").state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "says"),
     [
         ({"teacher": None}, {}, "no teacher"),
         ({}, {"augment": True}, "no `augment`"),
-        ({}, {"mask": "masks"}, "'masks' is no input"),
+        ({}, {"mask": "masks"}, "'masks' is none of ids, mask, labels"),
+        ({}, {"lessons": 2, "hidden": {"layers.0": "layers.0"}}, "outputs of the teacher are kept"),
         ({}, {"hidden": {"layers.0": "layers.9"}}, "no module 'layers.9'"),
         ({}, {"hidden": {"layer.0": "layers.0"}}, "no module 'layer.0'"),
         ({}, {"hidden": {"layers.0": "classifier"}}, "may differ in the last axis only|gives"),

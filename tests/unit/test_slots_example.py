@@ -15,10 +15,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-sys.path.append(str(Path(__file__).parents[2] / "examples" / "slots"))
+sys.path.extend(str(Path(__file__).parents[2] / "examples" / part) for part in ("slots", ""))
 
 import corpus
+import torch
 from metrics import TAGS, best_path, metrics
+from model import SLOWEST, RotaryAttention
 
 from tvmtiny.errors import UserError
 from tvmtiny.evaluate.metrics import IGNORED
@@ -129,3 +131,27 @@ def test_right_outputs_have_right_metrics(data: Any) -> None:
     assert metrics(outputs, targets) == {"f1": 1.0, "intent": 1.0}
     outputs["slots"][:, :, 0] = 2
     assert metrics(outputs, targets)["f1"] == 0
+
+
+def test_rotary_attention_turns_pairs_as_complex_numbers() -> None:
+    torch.manual_seed(0)
+    embedding, heads, tokens, width = 16, 2, 6, 8
+    attention = RotaryAttention(embedding, heads, tokens).double()
+    x = torch.randn(1, tokens, embedding, dtype=torch.float64)
+    keep = torch.tensor([[True] * 5 + [False]])[:, None, None, :]
+
+    def projected(name: str) -> np.ndarray:
+        values = getattr(attention, name)(x)[0].detach().numpy()
+        return np.moveaxis(values.reshape(tokens, heads, width), 1, 0)
+
+    turns = np.exp(1j * np.arange(tokens)[:, None] * SLOWEST ** -(np.arange(width // 2) / (width // 2)))
+    query, key = (
+        (part[..., : width // 2] + 1j * part[..., width // 2 :]) * turns
+        for part in (projected("query"), projected("key"))
+    )
+    scores = (query @ key.conj().transpose(0, 2, 1)).real / np.sqrt(width)
+    weights = np.exp(scores[..., :5])
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = (weights @ projected("value")[:, :5]).transpose(1, 0, 2).reshape(tokens, embedding)
+    expected = attention.output(torch.from_numpy(mixed))
+    assert torch.allclose(attention(x, keep)[0], expected, atol=1e-6)  # angles are float32

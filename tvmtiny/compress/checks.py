@@ -89,13 +89,24 @@ def _check_metrics(task: Task, module: nn.Module) -> None:
             raise UserError(f"The metrics of {what} are no numbers by name: {found}.", _REMEDY)
 
 
-def present_tokens(inputs: Tensors, mask: str) -> Tensor | None:
-    """bool (B, S) of the input called `mask`: the tokens that are there; None for "". UserError: no such input."""
-    if mask and mask not in inputs:
-        raise UserError(
-            f"mask = '{mask}' is no input; the inputs are {', '.join(inputs)}.", "Correct the recipe."
-        )
-    return inputs[mask].bool() if mask else None
+def present_tokens(inputs: Tensors, mask: str, targets: Tensors | None = None) -> Tensor | None:
+    """bool (B, S): the tokens that count; None for all of them.
+
+    Args:
+        mask: name of the input that is 1 where a token is there, or of the target that is below 0 where it tells
+            nothing; "" for none.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if not mask:
+        return None
+    if mask in inputs:
+        return inputs[mask].bool()
+    if targets is not None and mask in targets:
+        return targets[mask] >= 0
+    names = ", ".join([*inputs, *(targets or {})])
+    raise UserError(f"mask = '{mask}' is none of {names}.", "Correct the recipe.")
 
 
 def batches_of(task: Task, count: int | None = None) -> Iterator[tuple[Tensors, Tensors]]:

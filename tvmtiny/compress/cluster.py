@@ -12,15 +12,17 @@ as 127 is a prime no coarser grid fits, so that the compiler finds just these in
 from __future__ import annotations
 
 import copy
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tvmtiny.compress.checks import present_tokens
+from tvmtiny.compress.distil import distance
 from tvmtiny.compress.progress import Progress
-from tvmtiny.compress.task import Task
+from tvmtiny.compress.task import Task, Tensors
 from tvmtiny.compress.training import Training, fit
 from tvmtiny.errors import UserError
 
@@ -41,6 +43,9 @@ def cluster(
     clusters: Annotated[int, Interval(ge=4, le=128)] = 32,
     epochs: Annotated[int, Ge(0)] = 3,
     learning_rate: Annotated[float, Gt(0)] = 1e-3,
+    distil: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+    outputs: Literal["classes", "values"] = "classes",
+    mask: str = "",
     progress: Progress | None = None,
 ) -> nn.Module:
     """A copy of `module` with at most `clusters` distinct integers in each weight matrix and embedding table.
@@ -52,11 +57,13 @@ def cluster(
         clusters: entries of a codebook. 16, 32 and 64 make indices of 4, 5 and 6 bits.
         epochs: of training with the assignment of weights to entries fixed; 0 for k-means alone.
         learning_rate: of that training.
+        distil: share of its loss that is the distance from the outputs of `module`; the rest is the task's own.
+        outputs, mask: of that distance, as those of the step `distil`.
 
     Raises:
         UserError: the module has no such matrix, or its weights or loss are not finite.
     """
-    trained, result = copy.deepcopy(module), copy.deepcopy(module)
+    trained, result, before = copy.deepcopy(module), copy.deepcopy(module), copy.deepcopy(module).eval()
     matrices = _matrices(trained)
     if not matrices:
         raise UserError(
@@ -66,7 +73,18 @@ def cluster(
     for owners in matrices:
         _parametrize(owners, clusters)
     if epochs:
-        fit(trained, task, Training(epochs, learning_rate, weight_decay=0.0), progress=progress or Progress())
+
+        def loss(trained: nn.Module, inputs: Tensors, targets: Tensors) -> Tensor:
+            found = task.forward(trained, inputs)
+            value = (1 - distil) * task.loss(found, targets)
+            if distil:
+                with torch.no_grad():
+                    said = task.forward(before, inputs)
+                value = value + distil * distance(found, said, present_tokens(inputs, mask, targets), outputs)
+            return value
+
+        training = Training(epochs, learning_rate, weight_decay=0.0)
+        fit(trained, task, training, progress=progress or Progress(), loss=loss)
     for owner, name in (owner for owners in matrices for owner in owners):
         parametrize.remove_parametrizations(owner, name)
     result.load_state_dict(trained.state_dict())

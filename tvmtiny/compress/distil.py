@@ -9,6 +9,7 @@ al. 2021, arXiv:2012.15828).
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tvmtiny.compress.checks import attempt, batches_of, present_tokens
+from tvmtiny.compress.lessons import Lessons, teacher_outputs
 from tvmtiny.compress.observe import Observer
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task, Tensors
@@ -48,6 +50,7 @@ def distil(
     key: str = "key",
     mask: str = "",
     augment: bool = False,
+    lessons: Annotated[int, Ge(0)] = 0,
     progress: Progress | None = None,
 ) -> nn.Module:
     """A copy of `module`, trained to give what the task's teacher gives.
@@ -59,8 +62,10 @@ def distil(
         hidden: modules of the student, by name, whose outputs are to be those of modules of the teacher.
         attention: the same for attention modules; each has projections called `query` and `key`, whose outputs
             [B, S, W] give the scores of `attention_heads` heads.
-        mask: the input that is 1 where a token is present: others count for nothing in [B, S, ...].
+        mask: the input that is 1 where a token is present, or the target of classes that is below 0 where there is
+            nothing to tell: others count for nothing in [B, S, ...].
         augment: let the teacher label the task's augmented inputs too.
+        lessons: how many epochs of batches are made and labelled; each epoch takes one of them. 0: all are made anew.
 
     Raises:
         UserError: no teacher, one of other outputs, or a name that does not exist.
@@ -73,6 +78,11 @@ def distil(
         )
     if augment and task.augment is None:
         raise UserError("augment = true, but the task has no `augment`.", "Write one, or leave it out.")
+    if lessons and (hidden or attention or augment):
+        raise UserError(
+            "Of lessons the outputs of the teacher are kept, nothing else.",
+            "Leave out `hidden`, `attention` and `augment`, or `lessons`; a step before may have them.",
+        )
     teacher = attempt("the teacher", task.teacher).eval().requires_grad_(False)
     _check_outputs(task, student, teacher)
     hidden, attention = hidden or {}, attention or {}
@@ -81,29 +91,33 @@ def distil(
         **{f"{a}.{part}": f"{b}.{part}" for a, b in attention.items() for part in (query, key)},
     }
     with Observer(student, list(pairs)) as own, Observer(teacher, list(pairs.values())) as theirs:
-        lesson = _Lesson(task, student, teacher, own, theirs, mask)
+        lesson = _Lesson(task, student, teacher, own, theirs)
         learner = _Learner(student, lesson.widths(hidden))
 
-        def taught(inputs: Tensors) -> tuple[dict[str, Tensor], Tensor]:
+        def taught(inputs: Tensors, targets: Tensors) -> tuple[dict[str, Tensor], Tensor]:
             """The student's outputs, and how far it is from the teacher."""
-            found, value = lesson.outputs(inputs, outputs, temperature)
+            present = present_tokens(inputs, mask, targets)
+            found, value = lesson.outputs(inputs, targets, present, outputs, temperature)
             value = soft * value
             for pair in hidden.items():
-                value = value + hidden_weight * lesson.states(*pair, learner, inputs)
+                value = value + hidden_weight * lesson.states(*pair, learner, present)
             for pair in attention.items():
-                value = value + attention_weight * lesson.scores(*pair, query, key, attention_heads, inputs)
+                value = value + attention_weight * lesson.scores(*pair, query, key, attention_heads, present)
             return found, value
 
         def loss(_learner: nn.Module, inputs: Tensors, targets: Tensors) -> Tensor:
-            found, value = taught(inputs)
+            found, value = taught(inputs, targets)
             if hard:
                 value = value + hard * task.loss(found, targets)
             if augment and task.augment is not None:
-                value = value + taught(task.augment(inputs, targets)[0])[1]
+                value = value + taught(*task.augment(inputs, targets))[1]
             return value
 
         if progress.dry:  # what does not go together is found without training
             attempt("the loss of the first batch", lambda: loss(learner, *next(batches_of(task))))
+        if lessons:
+            made = Lessons(task, teacher, lessons, progress.seed)
+            task = dataclasses.replace(task, batches=made.batches)
         fit(learner, task, train, progress=progress, loss=loss)
     return student
 
@@ -134,32 +148,28 @@ class _Lesson:
     teacher: nn.Module
     own: Observer
     theirs: Observer
-    mask: str
 
-    def outputs(self, inputs: Tensors, kind: str, temperature: float) -> tuple[dict[str, Tensor], Tensor]:
+    def outputs(
+        self, inputs: Tensors, targets: Tensors, present: Tensor | None, kind: str, temperature: float
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Run both; the student's outputs, and the distance of the outputs."""
-        with torch.no_grad():
-            said = self.task.forward(self.teacher, inputs)
+        said = teacher_outputs(self.task, self.teacher, inputs, targets)
         found = self.task.forward(self.student, inputs)
-        present = self._present(inputs)
-        values = []
-        for name in self.task.outputs:
-            apart = _apart(found[name], said[name], kind, temperature)
-            values.append(_mean(apart, present if apart.ndim > 1 else None))
-        return found, torch.stack(values).sum()
+        return found, distance(found, said, present, kind, temperature)
 
-    def states(self, own: str, theirs: str, learner: _Learner, inputs: Tensors) -> Tensor:
+    def states(self, own: str, theirs: str, learner: _Learner, present: Tensor | None) -> Tensor:
         """Mean squares of two modules' outputs [B, S, W]."""
         state = learner.project(own, self.own.outputs[own])
-        return _mean((state - self.theirs.outputs[theirs]).square().mean(-1), self._present(inputs))
+        return _mean((state - self.theirs.outputs[theirs]).square().mean(-1), present)
 
-    def scores(self, own: str, theirs: str, query: str, key: str, heads: int, inputs: Tensors) -> Tensor:
+    def scores(
+        self, own: str, theirs: str, query: str, key: str, heads: int, present: Tensor | None
+    ) -> Tensor:
         """Mean squares of two attentions' scores, over pairs of present tokens."""
         found, said = (
             _scores(seen.outputs[f"{name}.{query}"], seen.outputs[f"{name}.{key}"], heads)
             for seen, name in ((self.own, own), (self.theirs, theirs))
         )
-        present = self._present(inputs)
         both = None if present is None else present[:, None, :, None] & present[:, None, None, :]
         return _mean((found - said).square(), both)
 
@@ -179,9 +189,6 @@ class _Lesson:
             widths[own] = (shapes[0][-1], shapes[1][-1])
         return widths
 
-    def _present(self, inputs: Tensors) -> Tensor | None:
-        return present_tokens(inputs, self.mask)
-
 
 def _check_outputs(task: Task, student: nn.Module, teacher: nn.Module) -> None:
     inputs = {name: values[:2] for name, values in task.selection.inputs.items()}
@@ -192,6 +199,22 @@ def _check_outputs(task: Task, student: nn.Module, teacher: nn.Module) -> None:
                 f"The teacher's '{name}' is {list(theirs[name].shape[1:])}, the student's {list(own[name].shape[1:])}.",
                 "The teacher must have the same outputs, with the same labels in the same order.",
             )
+
+
+def distance(
+    found: Tensors, said: Tensors, present: Tensor | None, kind: str = "classes", temperature: float = 1.0
+) -> Tensor:
+    """How far outputs are from a teacher's, a scalar: the sum over the outputs of their means.
+
+    Args:
+        present: bool [B, S], which count of outputs with a value a token.
+        kind: "classes" or "values", as of `distil`.
+    """
+    values = []
+    for name, own in found.items():
+        apart = _apart(own, said[name], kind, temperature)
+        values.append(_mean(apart, present if apart.ndim > 1 else None))
+    return torch.stack(values).sum()
 
 
 def _apart(own: Tensor, theirs: Tensor, kind: str, temperature: float) -> Tensor:
