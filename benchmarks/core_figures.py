@@ -3,7 +3,8 @@
     python benchmarks/core_figures.py > benchmarks/cores.toml
 
 Encoders of benchmarks/encoders.toml are compiled for a target with each core and profiled in QEMU. A non-negative
-least-squares fit over their operators gives the cycles, one over the encoders the bytes of code. Takes minutes.
+least-squares fit over their operators gives the cycles, one over the encoders the bytes of code. An encoder with 32
+distinct integers in each matrix gives the cycles of the decoders. Takes minutes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import tvm
 
+from tvmtiny.artifact import Artifact
 from tvmtiny.bench.catalog import EncoderBenchmark, load_catalog, select
-from tvmtiny.bench.models import INPUT, calibration, save
+from tvmtiny.bench.models import INPUT, calibration, save, with_few_integers
 from tvmtiny.compiler import compile as compile_model
 from tvmtiny.kernels import kernel_calls, kernels
 from tvmtiny.report.estimate import Work, work
@@ -27,12 +30,15 @@ from tvmtiny.runner import Sample
 from tvmtiny.verify import INTEGER_MODULE
 
 ENCODERS = ("enc32", "bert-tiny-32", "bert-tiny-128", "pre-norm-32", "mhsa-coins", "mhsa-coins-unfolded")
+CLUSTERED, CLUSTERS = "enc32", 32
+DECODERS = {"packed": "unpack", "huffman": "huffman"}
 TARGETS = ("qemu-m0-large", "rp2040", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55")
 
 Array = npt.NDArray[np.float64]
 HEADER = """\
 # What `tvmtiny inspect` estimates a core to take: cycles a multiply-accumulate, attention score and element of a
-# result, bytes of code and tables a model and an operator; the largest relative errors over the encoders of the fit.
+# result, bytes of code and tables a model and an operator; the largest relative errors over the encoders of the fit;
+# cycles a weight that is decoded, of matrices with 32 distinct integers.
 # Written by: python benchmarks/core_figures.py, with the cycle model of tvmtiny profile. No board was measured.\
 """
 
@@ -46,12 +52,39 @@ def measure(encoder: EncoderBenchmark, target: str, directory: Path) -> tuple[Pr
         range_method="minmax",
         output=directory / encoder.name,
     )
-    with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:
-        sample = Sample({INPUT: inputs[INPUT][0]}, encoder.tokens)
     kernels()  # registers the operators of the module
     module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text("utf-8"))
     rows = [work(kernel, operands, encoder.tokens) for _, kernel, operands in kernel_calls(module)]
-    return profile(artifact, sample, timeout_s=600), rows
+    return profile_full(artifact, encoder), rows
+
+
+def profile_full(artifact: Artifact, encoder: EncoderBenchmark) -> Profile:
+    """The profile of a reference input with all tokens."""
+    with np.load(artifact.directory / "reference" / "inputs.npz") as inputs:
+        sample = Sample({INPUT: inputs[INPUT][0]}, encoder.tokens)
+    return profile(artifact, sample, timeout_s=600)
+
+
+def decoding(encoder: EncoderBenchmark, target: str, directory: Path) -> dict[str, float]:
+    """The fields of one core that say what a decoder takes for a weight."""
+    model = onnx.load(save(encoder, directory))
+    onnx.save(with_few_integers(model, CLUSTERS), directory / "few.onnx")
+    figures = {}
+    for form, kernel in DECODERS.items():
+        artifact = compile_model(
+            directory / "few.onnx",
+            target=target,
+            calibration=calibration(encoder),
+            range_method="minmax",
+            compress_weights=form,
+            decode="tile",
+            output=directory / form,
+        )
+        sizes = {row["name"]: row["bytes"] for row in artifact.metadata["arena"]["plan"]}
+        rows = [row for row in profile_full(artifact, encoder).operators if row.kernel == kernel]
+        cycles = sum(row.estimated_cycles for row in rows) / sum(sizes[row.name] for row in rows)
+        figures[f"cycles_per_{kernel}_weight"] = round(cycles, 1)
+    return figures
 
 
 def fit(columns: Sequence[Sequence[float]], values: Sequence[float]) -> Array:
@@ -110,8 +143,10 @@ def main() -> None:
                 assert isinstance(encoder, EncoderBenchmark)
                 print(f"{encoder.name} on {target}", file=sys.stderr)
                 measured.append(measure(encoder, target, Path(folder)))
+                if encoder.name == CLUSTERED:
+                    decoded = decoding(encoder, target, Path(folder))
         print(f"\n[{measured[0][0].target.cpu}]")
-        for name, value in figures(measured).items():
+        for name, value in (figures(measured) | decoded).items():
             print(f"{name} = {value}")
         sys.stdout.flush()
 

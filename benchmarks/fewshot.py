@@ -1,14 +1,13 @@
 """Few-shot intents with the device's own embeddings and store: how many utterances of an unseen intent are found.
 
-    python benchmarks/fewshot.py --data DIR [--left-out INTENT ...] [--epochs N]
+    SNIPS=DIR python benchmarks/fewshot.py [--left-out INTENT ...] [--epochs N]
 
-DIR holds train.tsv and validation.tsv of the SNIPS 2017 intents (examples/intent/README.md). For each intent that is
-left out, the encoder of examples/intent is trained on the others, with a cosine classifier that is thrown away: the
-exported model ends in the mean over tokens, divided by its length. It is compiled to int8. Then five utterances
-(`SHOTS`) of each of the seven intents are drawn from train.tsv and enrolled, and all of validation.tsv is classified,
-over EPISODES draws. Columns: accuracy over all rows, and share of the rows of the left-out intent that are found
-(recall), with float embeddings and cosines, and with int8 embeddings and the integer store, by nearest example and by
-class mean.
+DIR is as in examples/intent/README.md. For each intent that is left out, the network of examples/intent is trained on
+the others, with a cosine classifier that is thrown away: the exported model ends in the mean over tokens, divided by
+its length. It is compiled to int8. Then five utterances (`SHOTS`) of each of the seven intents are drawn from train.tsv
+and enrolled, and all of validation.tsv is classified, over EPISODES draws. Columns: accuracy over all rows, and share
+of the rows of the left-out intent that are found (recall), with float embeddings and cosines, and with int8 embeddings
+and the integer store, by nearest example and by class mean.
 The embeddings are those of the integer reference, whose bytes the C gives; the store is the twin of tvmt_fewshot.h.
 """
 
@@ -19,7 +18,6 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,35 +27,41 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tvmtiny.compiler import compile as compile_model
+from tvmtiny.compress.progress import Progress
+from tvmtiny.compress.recipe import load_recipe
+from tvmtiny.compress.training import fit, set_seed
 from tvmtiny.fewshot import Store
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.verify import expected_outputs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-sys.path.insert(0, str(EXAMPLES / "intent"))
+sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "intent"), str(EXAMPLES / "slots")]
 
-import train  # noqa: E402  the lines above make these importable
-from common import fit, set_seed  # noqa: E402
-from encode import encode, read_rows  # noqa: E402
+from common import EncoderShape  # noqa: E402  the line above makes these importable
+from corpus import Corpus, inputs_of, load, train_tokenizer  # noqa: E402
+from task import task_of  # noqa: E402
 
 SHOTS, EPISODES, SHARPNESS = 5, 10, 12.0
 TITLES = ("left out", "form", "float, all", "float, left out", "int8, all", "int8, left out")
 
-Rows = list[tuple[str, str]]
+RECIPE = load_recipe(EXAMPLES / "intent" / "recipe.toml")
+PARAMETERS = RECIPE.task_parameters
+TOKENS = 32
+SHAPE = EncoderShape(TOKENS, *(PARAMETERS[name] for name in ("embedding", "heads", "feed_forward", "layers")))
 
 
 class Embedder(nn.Module):
-    """The encoder of the intent example up to its mean over tokens, of length 1."""
+    """The network of the intent example up to its mean over tokens, of length 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.encoder = train.IntentModel(train.VOCABULARY, 1, train.SHAPE, train.RECIPE.dropout)
-        self.encoder.classifier = nn.Identity()
+        self.encoder = network
+        self.encoder.intent = nn.Identity()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Rows of length 1 [B, E]."""
-        return nn.functional.normalize(self.encoder(input_ids, attention_mask), dim=-1)
+        (pooled,) = self.encoder(input_ids, attention_mask)
+        return nn.functional.normalize(pooled, dim=-1)
 
 
 class CosineClassifier(nn.Module):
@@ -66,7 +70,7 @@ class CosineClassifier(nn.Module):
     def __init__(self, embedder: Embedder, classes: int) -> None:
         super().__init__()
         self.embedder = embedder
-        self.directions = nn.Parameter(torch.randn(classes, train.SHAPE.embedding))
+        self.directions = nn.Parameter(torch.randn(classes, SHAPE.embedding))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [B, classes]."""
@@ -74,15 +78,27 @@ class CosineClassifier(nn.Module):
         return SHARPNESS * self.embedder(input_ids, attention_mask) @ directions.T
 
 
-def trained(rows: Rows, tokenizer: Any, epochs: int) -> Embedder:
-    """An embedder that tells the intents of the rows apart."""
-    set_seed(0)
-    labels = sorted({intent for intent, _ in rows})
-    data = train.encode_rows(rows, tokenizer, labels)
-    embedder = Embedder()
-    model = CosineClassifier(embedder, len(labels))
-    steps = -(-len(rows) // train.RECIPE.batch)
-    fit(model, lambda: train.batches(data), steps, dataclasses.replace(train.RECIPE, epochs=epochs))
+def without(everything: Corpus, left_out: str) -> Corpus:
+    """The utterances of the other intents, all of them to train on, and word pieces learnt from them alone."""
+    rows = [row for row in (*everything.fitting, *everything.selection) if row.intent != left_out]
+    return dataclasses.replace(
+        everything,
+        fitting=rows,
+        selection=rows,
+        validation=rows,
+        intents=[intent for intent in everything.intents if intent != left_out],
+        tokenizer=train_tokenizer([row.text for row in rows], PARAMETERS["vocabulary"], TOKENS),
+    )
+
+
+def trained(seen: Corpus, epochs: int) -> Embedder:
+    """An embedder that tells the intents of a corpus apart."""
+    set_seed("0")
+    task = task_of(seen, SHAPE, *(PARAMETERS[k] for k in ("dropout", "word_dropout", "smoothing", "batch")))
+    embedder = Embedder(task.model())
+    model = CosineClassifier(embedder, len(seen.intents))
+    assert RECIPE.train is not None
+    fit(model, task, dataclasses.replace(RECIPE.train, epochs=epochs), progress=Progress())
     return embedder.eval()
 
 
@@ -136,32 +152,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--left-out", nargs="*")
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
-    validation = read_rows(options.data / "validation.tsv")
-    everything = train.distinct(read_rows(options.data / "train.tsv"), validation)
-    intents = sorted({intent for intent, _ in validation})
+    everything = load(PARAMETERS["vocabulary"], TOKENS)
     table = Table(box=box.SIMPLE)
     for number, title in enumerate(TITLES):
         table.add_column(title, justify="left" if number < 2 else "right")
-    for left_out in options.left_out or intents:
-        for row in measured(left_out, intents, everything, validation, options.epochs):
+    for left_out in options.left_out or everything.intents:
+        for row in measured(left_out, everything, options.epochs):
             table.add_row(*row)
             print("\t".join(row), file=sys.stderr, flush=True)
     Console(width=110).print(table)
 
 
-def measured(
-    left_out: str, intents: list[str], everything: Rows, validation: Rows, epochs: int
-) -> list[list[str]]:
+def measured(left_out: str, everything: Corpus, epochs: int) -> list[list[str]]:
     """Rows of the table for one left-out intent."""
-    seen = [row for row in everything if row[0] != left_out]
-    tokenizer = train.train_tokenizer([text for _, text in seen])
-    embedder = trained(seen, tokenizer, epochs)
+    intents, rows = everything.intents, [*everything.fitting, *everything.selection]
+    seen = without(everything, left_out)
+    embedder = trained(seen, epochs)
     rng = np.random.default_rng(1)
-    own = np.array([intents.index(intent) for intent, _ in everything])
+    own = np.array([intents.index(row.intent) for row in rows])
     drawn = [
         np.concatenate(
             [rng.choice(np.flatnonzero(own == label), SHOTS, replace=False) for label in range(len(intents))]
@@ -169,14 +180,14 @@ def measured(
         for _ in range(EPISODES)
     ]
     used = np.concatenate(drawn)
-    texts = {"known": [everything[i][1] for i in used], "test": [text for _, text in validation]}
-    parts = {name: encode(tokenizer, rows) for name, rows in texts.items()}
-    some = [seen[i][1] for i in rng.choice(len(seen), 200, replace=False)]
+    texts = {"known": [rows[i].text for i in used], "test": [row.text for row in everything.validation]}
+    parts = {name: inputs_of(seen.tokenizer, part) for name, part in texts.items()}
+    some = [seen.fitting[i].text for i in rng.choice(len(seen.fitting), 200, replace=False)]
     with tempfile.TemporaryDirectory() as folder:
-        integers = integer_embeddings(embedder, parts, encode(tokenizer, some), Path(folder))
+        integers = integer_embeddings(embedder, parts, inputs_of(seen.tokenizer, some), Path(folder))
     reals = {name: float_embeddings(embedder, arrays) for name, arrays in parts.items()}
-    wanted = np.array([intents.index(intent) for intent, _ in validation])
-    rows = []
+    wanted = np.array([intents.index(row.intent) for row in everything.validation])
+    found = []
     for form, by_mean in (("nearest example", False), ("class mean", True)):
         figures = []
         for embeddings, labels_of in ((reals, float_labels), (integers, integer_labels)):
@@ -187,8 +198,8 @@ def measured(
                 right.append(labels_of(known, labels, embeddings["test"], by_mean) == wanted)
             hits = np.array(right)
             figures += [hits.mean(), hits[:, wanted == intents.index(left_out)].mean()]
-        rows.append([left_out, form, *(f"{100 * figure:.1f} %" for figure in figures)])
-    return rows
+        found.append([left_out, form, *(f"{100 * figure:.1f} %" for figure in figures)])
+    return found
 
 
 if __name__ == "__main__":

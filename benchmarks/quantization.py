@@ -1,10 +1,10 @@
 """What each way of quantizing costs on the examples: accuracy, and signal to noise at the logits.
 
-    python benchmarks/quantization.py intent --data DIR
+    SNIPS=DIR python benchmarks/quantization.py intent
     python benchmarks/quantization.py motion
 
-Rows are computed by the integer arithmetic of the generated C, on the data that the example was measured on. DIR holds
-train.tsv and validation.tsv of SNIPS (examples/intent/README.md); motion takes its data from the package seglearn.
+Rows are computed by the integer arithmetic of the generated C, on the data that the example was measured on, as its
+README.md names it.
 Quantization-aware training starts from the model.onnx of the example, once a seed.
 """
 
@@ -16,13 +16,11 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional as F  # noqa: N812
 
 from tvmtiny.compress.calibrated import Judge, Measured, statistics_of
 from tvmtiny.compress.fused_module import FusedModule, fuse
@@ -30,73 +28,22 @@ from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.qat import FineTuning, qat
 from tvmtiny.compress.quantize import Budget, layer_bytes, mixed
 from tvmtiny.compress.quantized_module import QuantizedModule
-from tvmtiny.compress.task import Split, Task
+from tvmtiny.compress.recipe import load_recipe
+from tvmtiny.compress.task import Task
 from tvmtiny.passes.quantize import QuantizedModel, quantize
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def _accuracy(outputs: Any, targets: Any) -> dict[str, float]:
-    return {"accuracy": float(np.mean(outputs["logits"].argmax(axis=-1) == targets["labels"]))}
-
-
-def _loss(outputs: Any, targets: Any) -> torch.Tensor:
-    return F.cross_entropy(outputs["logits"], targets["labels"], label_smoothing=0.05)
-
-
-def _split(inputs: dict[str, Any]) -> Split:
-    arrays = {name: np.asarray(values) for name, values in inputs.items()}
-    return Split(arrays, {"labels": arrays.pop("labels")})
-
-
-def intent(data: Path, seed: int) -> Task:
-    """The task of examples/intent."""
-    sys.path.insert(0, str(EXAMPLES / "intent"))
-    import train
-    from tokenizers import Tokenizer
-
-    validation = train.read_rows(data / "validation.tsv")
-    fitting, selection = train.split(train.distinct(train.read_rows(data / "train.tsv"), validation))
-    tokenizer = Tokenizer.from_file(str(EXAMPLES / "intent" / "tokenizer.json"))
-    labels = (EXAMPLES / "intent" / "labels.txt").read_text().split()
-    parts = {
-        name: train.encode_rows(rows, tokenizer, labels)
-        for name, rows in {"fit": fitting, "selection": selection, "test": validation}.items()
-    }
-
-    def batches() -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-        for (ids, mask), classes in train.batches(parts["fit"]):
-            yield {"input_ids": ids, "attention_mask": mask}, {"labels": classes}
-
-    return _task("intent", batches, -(-len(fitting) // train.RECIPE.batch), parts)
-
-
-def motion(data: Path, seed: int) -> Task:
-    """The task of examples/motion."""
-    sys.path.insert(0, str(EXAMPLES / "motion"))
-    import task
-
-    return dataclasses.replace(task.task(seed), **_model("motion"))
-
-
-def _model(name: str) -> dict[str, Any]:
-    """The shipped model of an example, and its calibration data."""
+def example(name: str, seed: int) -> Task:
+    """The task of an example's recipe, with the model that ships and its calibration data."""
     calibration = dict(np.load(EXAMPLES / name / "calibration.npz"))
     model = EXAMPLES / name / "model.onnx"
-    return {"model": lambda: FusedModule(fuse(model), list(calibration)), "calibration": calibration}
-
-
-def _task(name: str, batches: Any, steps: int, parts: dict[str, dict[str, Any]]) -> Task:
-    return Task(
-        **_model(name),
-        outputs=("logits",),
-        batches=batches,
-        steps=steps,
-        loss=_loss,
-        metrics=_accuracy,
-        selection=_split(parts["selection"]),
-        test=_split(parts["test"]),
+    return dataclasses.replace(
+        load_recipe(EXAMPLES / name / "recipe.toml").task(seed),
+        model=lambda: FusedModule(fuse(model), list(calibration)),
+        calibration=calibration,
     )
 
 
@@ -161,8 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("example", choices=tuple(TASKS))
-    parser.add_argument("--data", type=Path, help="directory of train.tsv and validation.tsv, for intent")
+    parser.add_argument("example", choices=("intent", "motion"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--most-lost", type=float, default=0.005, help="of mixed precision, on selection data"
@@ -175,7 +121,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(_shortened(TASKS[options.example](options.data, 0), options.batches))
+    bench = Bench(_shortened(example(options.example, 0), options.batches))
     table = Table("weights", "accuracy", "SNR of the logits (dB)", "weights of dense layers (B)")
     accuracy = bench.task.measure(bench.module, bench.task.test)["accuracy"]
     table.add_row("float", f"{accuracy:.2%}", "", "")
@@ -187,8 +133,6 @@ def main() -> None:
     Console(width=120).print(f"{options.example}, {len(bench.task.test)} samples")
     Console(width=120).print(table)
 
-
-TASKS = {"intent": intent, "motion": motion}
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import tvm
-from family_models import FAMILIES, onnx_file
+from family_models import FAMILIES, SENSOR, Family, onnx_file
+from step_models import CHANNELS, Stream
 
 from tvmtiny.compress.calibrated import statistics_of
 from tvmtiny.compress.fused_module import fuse
@@ -19,12 +20,18 @@ from tvmtiny.compress.task import Split, Task
 from tvmtiny.passes.quantize import quantize
 from tvmtiny.passes.weight_types import weight_types
 
+MODELS = {
+    **FAMILIES,
+    "stream": Family(Stream, SENSOR, features=(12, CHANNELS)),
+    "strided": Family(lambda: Stream(stride=2), SENSOR, features=(24, CHANNELS)),
+}
+
 
 @functools.cache
 def family_onnx(name: str) -> bytes:
     """A family's ONNX file."""
     with tempfile.TemporaryDirectory() as directory:
-        family = FAMILIES[name]
+        family = MODELS[name]
         return onnx_file(family, family.module(), Path(directory) / "model.onnx").read_bytes()
 
 
@@ -39,7 +46,7 @@ def fused_family(name: str) -> tvm.IRModule:
 
 def family_task(name: str) -> Task:
     """A task around the inputs of a family: what matters here is how it is called."""
-    family = FAMILIES[name]
+    family = MODELS[name]
     split = Split(family.samples(), {"labels": np.zeros(40)})
     return Task(
         model=family.module, outputs=family.outputs, batches=lambda: iter(()), steps=0,
@@ -55,7 +62,7 @@ def quantized_family(name: str, weights: str = "int4") -> tuple[QuantizedModule,
     statistics = statistics_of(fused, task)
     types = weight_types(fused, weights)
     start = quantize(fused, statistics, "minmax", weights=types, rounding="nearest")
-    module = QuantizedModule(fused, list(task.calibration), start.chosen, types).train()
+    module = QuantizedModule(fused, list(task.calibration), start, types).train()
     optimizer = torch.optim.Adam(module.parameters(), 1e-2)
     outputs = task.forward(module, tensors(task.calibration))
     sum((x**2).mean() for x in outputs.values()).backward()

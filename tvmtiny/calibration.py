@@ -9,6 +9,7 @@ import tvm
 
 from tvmtiny.frontend.data import Batch, InputSpec
 from tvmtiny.options import ModelOptions
+from tvmtiny.passes.weight_types import matrices
 from tvmtiny.quant.calibrate import FloatModel, Statistics, Trace, run_all
 from tvmtiny.quant.given import PROBES, given_parameters, input_params, random_batch
 from tvmtiny.quant.scales import ScaleSource, read_scales
@@ -45,7 +46,8 @@ def calibrate(
     float_model, traces = traced(fused, batch)
     inputs = input_params(imported)
     probes = random_batch(specs, inputs, tokens, PROBES)
-    given = given_parameters(imported, float_model, probes) | read_scales(scales, traces[0].values)
+    known = [*traces[0].values, *matrices(fused)]
+    given = given_parameters(imported, float_model, probes) | read_scales(scales, known)
     statistics = Statistics([] if by_scales else traces, given, inputs, periods)
     return Calibration(float_model, traces, statistics)
 

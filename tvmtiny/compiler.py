@@ -28,7 +28,13 @@ from tvmtiny.codegen.metadata import metadata
 from tvmtiny.codegen.prefix import c_prefix
 from tvmtiny.codegen.program import Program
 from tvmtiny.errors import UserError
-from tvmtiny.features.attach import AttachedFeatures, FeatureChoice, attach_features, choose_features
+from tvmtiny.features.attach import (
+    AttachedFeatures,
+    FeatureChoice,
+    attach_features,
+    choose_features,
+    periods,
+)
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import Batch, InputSpec, check_arrays, input_specs, read_npz
 from tvmtiny.frontend.labels import LabelSource, read_labels
@@ -192,7 +198,7 @@ def compile(  # noqa: A001 - the verb of the command line
             batch,
             scales,
             by_scales=calibration is None,
-            periods=_periods(choice),
+            periods=periods(choice),
         )
     if smooth:
         fused, found = _smoothed(fused, found, batch, options, stages)
@@ -341,11 +347,6 @@ def _batch(
     if isinstance(data, Mapping):
         return check_arrays(data, specs, length_input, tokens, minimum=minimum)
     return read_npz(Path(data), specs, length_input, tokens, minimum=minimum)
-
-
-def _periods(choice: FeatureChoice | None) -> dict[str, int]:
-    """Columns after which an input's scales repeat: frames that make a token share the tables of the front end."""
-    return {} if choice is None else {choice.input: choice.spec.columns}
 
 
 def _check_features(features: Path | str | None, step: int | None) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import EncoderLayer, EncoderShape
+from common import EncoderShape, RowClassifier, accuracy, classification_loss
 
-from tvmtiny.compress.task import Arrays, Split, Task, Tensors
+from tvmtiny.compress.task import Split, Task, Tensors
 from tvmtiny.errors import EnvironmentProblem
 
 FRAMES, COEFFICIENTS, PATCH, MELS = 40, 13, 2, 128
@@ -115,32 +115,12 @@ def split(data: Recordings) -> tuple[Recordings, Recordings, Recordings]:
     return fitting, selection_part, test_part
 
 
-class KeywordModel(nn.Module):
-    """Normalised rows of two frames, linear, positions, encoder layers, mean over the tokens present, linear."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, mean: np.ndarray, deviation: np.ndarray, shape: EncoderShape, dropout: float) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean).repeat(PATCH))
-        self.register_buffer("deviation", torch.from_numpy(deviation).repeat(PATCH))
-        self.embed = nn.Linear(PATCH * COEFFICIENTS, shape.embedding)
-        self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
-        self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(shape.embedding, len(LABELS))
-        nn.init.normal_(self.positions, std=0.1)
+class KeywordModel(RowClassifier):
+    """Digits of rows of two frames."""
 
     def forward(self, mfcc: Tensor, mask: Tensor) -> Tensor:
         """mfcc float32 [B, 20, 26]; mask [B, 20], 1 for the rows that are there; returns logits [B, 10]."""
-        x = self.embed((mfcc - self.mean) / self.deviation) + self.positions
-        keep = mask > 0
-        for layer in self.layers:
-            x = layer(x, keep[:, None, None, :])
-        weight = mask[:, :, None]
-        logits: Tensor = self.classifier(self.dropout((x * weight).sum(1) / weight.sum(1)))
-        return logits
+        return self.classify((mfcc - self.mean) / self.deviation, mask)
 
 
 def augment(
@@ -184,11 +164,6 @@ def choose(data: Recordings, per_class: int) -> Recordings:
     return data.of(np.concatenate(rows))
 
 
-def metrics(outputs: Arrays, targets: Arrays) -> dict[str, float]:
-    """The share of recordings whose largest logit is that of their digit."""
-    return {"accuracy": float((outputs["logits"].argmax(1) == targets["labels"]).mean())}
-
-
 def task(
     seed: int,
     embedding: int = 24,
@@ -206,14 +181,19 @@ def task(
     steps = len(fitting.frames) // batch
     shape = EncoderShape(TOKENS, embedding, heads, feed_forward, layers)
     return Task(
-        model=lambda: KeywordModel(mean, deviation, shape, dropout),
+        model=lambda: KeywordModel(
+            np.tile(mean, PATCH),
+            np.tile(deviation, PATCH),
+            PATCH * COEFFICIENTS,
+            len(LABELS),
+            shape,
+            dropout,
+        ),
         outputs=("logits",),
         batches=lambda: batches(fitting, deviation, steps, batch),
         steps=steps,
-        loss=lambda outputs, targets: nn.functional.cross_entropy(
-            outputs["logits"], targets["labels"], label_smoothing=smoothing
-        ),
-        metrics=metrics,
+        loss=classification_loss(smoothing),
+        metrics=accuracy,
         selection=selection.split(),
         test=test.split(),
         calibration=choose(fitting, CALIBRATION_PER_CLASS).inputs(),

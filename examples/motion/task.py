@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import EncoderLayer, EncoderShape
+from common import EncoderShape, RowClassifier, accuracy, classification_loss
 
-from tvmtiny.compress.task import Arrays, Split, Task, Tensors
+from tvmtiny.compress.task import Split, Task, Tensors
 from tvmtiny.errors import EnvironmentProblem
 
 WINDOW, STRIDE, AXES, PATCH = 128, 64, 6, 4
@@ -99,33 +99,13 @@ def load() -> tuple[Recordings, list[str]]:
     return recordings, list(data["y_labels"])
 
 
-class MotionModel(nn.Module):
-    """Normalised samples, four to a token, linear, positions, encoder layers, mean over tokens, linear."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(
-        self, mean: np.ndarray, deviation: np.ndarray, classes: int, shape: EncoderShape, dropout: float
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean))
-        self.register_buffer("deviation", torch.from_numpy(deviation))
-        self.embed = nn.Linear(PATCH * AXES, shape.embedding)
-        self.positions = nn.Parameter(torch.empty(shape.tokens, shape.embedding))
-        self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.layers))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(shape.embedding, classes)
-        nn.init.normal_(self.positions, std=0.1)
+class MotionModel(RowClassifier):
+    """Classes of a window: four samples to a row."""
 
     def forward(self, window: Tensor) -> Tensor:
         """window float32 [B, 128, 6] in the sensor's units; returns logits [B, classes]."""
-        x = (window - self.mean) / self.deviation
-        x = self.embed(x.reshape(-1, len(self.positions), PATCH * AXES)) + self.positions
-        for layer in self.layers:
-            x = layer(x, None)
-        logits: Tensor = self.classifier(self.dropout(x.mean(1)))
-        return logits
+        normal = (window - self.mean) / self.deviation
+        return self.classify(normal.reshape(-1, len(self.positions), PATCH * AXES))
 
 
 def rotations(count: int, limit: float, generator: np.random.Generator) -> np.ndarray:
@@ -195,11 +175,6 @@ def choose(data: Recordings, mean: np.ndarray, deviation: np.ndarray, per_class:
     return windows[np.concatenate(rows)]
 
 
-def metrics(outputs: Arrays, targets: Arrays) -> dict[str, float]:
-    """The share of windows whose largest logit is that of their exercise."""
-    return {"accuracy": float((outputs["logits"].argmax(1) == targets["labels"]).mean())}
-
-
 def task(
     seed: int,
     embedding: int = 32,
@@ -218,14 +193,12 @@ def task(
     steps = len(values) // STRIDE // batch
     shape = EncoderShape(WINDOW // PATCH, embedding, heads, feed_forward, layers)
     return Task(
-        model=lambda: MotionModel(mean, deviation, len(labels), shape, dropout),
+        model=lambda: MotionModel(mean, deviation, PATCH * AXES, len(labels), shape, dropout),
         outputs=("logits",),
         batches=lambda: batches(fitting, mean, deviation, steps, batch),
         steps=steps,
-        loss=lambda outputs, targets: nn.functional.cross_entropy(
-            outputs["logits"], targets["labels"], label_smoothing=smoothing
-        ),
-        metrics=metrics,
+        loss=classification_loss(smoothing),
+        metrics=accuracy,
         selection=data.of(SELECTION).split(),
         test=data.of(HELD_OUT).split(),
         calibration={"window": choose(fitting, mean, deviation, CALIBRATION_PER_CLASS)},

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 HERE = Path(__file__).resolve().parent
 INTENT = HERE.parent / "intent"
 BUILD = HERE.parents[1] / "build" / "slots"
-sys.path.extend([str(INTENT), str(HERE)])
+sys.path.append(str(HERE))
 
 from metrics import TAGS  # noqa: E402  the line above makes it importable
 from wordpiece import learn  # noqa: E402
@@ -111,6 +111,11 @@ def _word_tags(row: Example, code: object) -> list[tuple[int, str]]:
     return found
 
 
+def inputs_of(tokenizer: Tokenizer, texts: list[str]) -> Arrays:
+    """`input_ids` and `attention_mask`, int64 [N, S] each; cutting and padding are part of the tokenizer."""
+    return _inputs(tokenizer.encode_batch(texts))
+
+
 def _inputs(codes: list[object]) -> Arrays:
     return {
         "input_ids": np.array([code.ids for code in codes], np.int64),
@@ -151,7 +156,7 @@ def load(vocabulary: int, tokens: int) -> Corpus:
     random.Random(SPLIT_SEED).shuffle(rows)
     tenth = len(rows) // 10
     fitting = rows[tenth:]
-    tokenizer = _tokenizer([row.text for row in fitting], vocabulary, tokens)
+    tokenizer = train_tokenizer([row.text for row in fitting], vocabulary, tokens)
     BUILD.mkdir(parents=True, exist_ok=True)
     file = BUILD / f"tokenizer-{vocabulary}-{tokens}.json"
     tokenizer.save(str(file))
@@ -166,11 +171,11 @@ def load(vocabulary: int, tokens: int) -> Corpus:
         tokenizer=tokenizer,
         tokenizer_file=file,
         tokens=tokens,
-        calibration=_inputs(tokenizer.encode_batch(own)),
+        calibration=inputs_of(tokenizer, own),
     )
 
 
-def _tokenizer(texts: list[str], vocabulary: int, tokens: int) -> Tokenizer:
+def train_tokenizer(texts: list[str], vocabulary: int, tokens: int) -> Tokenizer:
     """A lower-casing WordPiece tokenizer that cuts and pads to `tokens`."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,14 +20,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from common import EncoderShape  # noqa: E402  the line above makes it importable
 from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
-from model import SlotModel  # noqa: E402
+from model import SlotModel, batches  # noqa: E402
 
 from tvmtiny.compress.task import Split, Task, Tensors  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
 from tvmtiny.evaluate.metrics import IGNORED  # noqa: E402
-
-UNKNOWN = 1
-SPECIALS = 4
 
 
 def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -43,31 +39,6 @@ def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
         label_smoothing=smoothing,
     )
     return intent + 2 * tags
-
-
-def by_length(lengths: Tensor, batch: int) -> list[Tensor]:
-    """Rows of each batch: shuffled, and of about equal length, for less padding."""
-    pools = torch.randperm(len(lengths)).split(16 * batch)
-    found = [rows for pool in pools for rows in pool[lengths[pool].argsort(stable=True)].split(batch)]
-    return [found[at] for at in torch.randperm(len(found))]
-
-
-def batches(
-    corpus: Corpus, batch: int, word_dropout: float, mixing: float
-) -> Iterator[tuple[Tensors, Tensors]]:
-    """One shuffled epoch, cut to the longest row of each batch.
-
-    `mixing` of the rows have their slots filled with others of the same label; some pieces become the unknown one.
-    """
-    rows = corpus.epoch(mixing)
-    for chosen in by_length(torch.from_numpy(rows[0]["attention_mask"]).sum(1), batch):
-        inputs, targets = ({k: torch.from_numpy(v)[chosen] for k, v in part.items()} for part in rows)
-        longest = int(inputs["attention_mask"].sum(1).max())
-        inputs = {k: v[:, :longest] for k, v in inputs.items()}
-        targets["slots"] = targets["slots"][:, :longest]
-        ids = inputs["input_ids"]
-        drop = (torch.rand(ids.shape) < word_dropout) & (ids >= SPECIALS)
-        yield inputs | {"input_ids": ids.masked_fill(drop, UNKNOWN)}, targets
 
 
 def task(

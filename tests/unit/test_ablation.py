@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -18,11 +19,12 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from tvmtiny.ablate import execution  # noqa: E402  torch may be missing
+from tvmtiny.ablate.chart import WIDTH, chart  # noqa: E402
 from tvmtiny.ablate.page import page  # noqa: E402
 from tvmtiny.ablate.run import Job, Run  # noqa: E402
 from tvmtiny.ablate.session import Settings, ablate  # noqa: E402
-from tvmtiny.ablate.summary import pareto_front, summarize  # noqa: E402
-from tvmtiny.ablate.text import markdown, markers, note, write_readme  # noqa: E402
+from tvmtiny.ablate.summary import Stat, pareto_front, summarize  # noqa: E402
+from tvmtiny.ablate.text import delta, markdown, markers, note, value, write_readme  # noqa: E402
 from tvmtiny.ablate.variants import load_variants  # noqa: E402
 from tvmtiny.cli import app  # noqa: E402
 from tvmtiny.compress import steps  # noqa: E402
@@ -299,6 +301,34 @@ def test_no_variant_beats_one_on_the_front(points: list[tuple[int, int]]) -> Non
     for i, (a, c) in enumerate(points):
         beaten = any((x > a and y <= c) or (x >= a and y < c) for x, y in points)
         assert (str(i) in front) == (not beaten)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("abc ", min_size=1, max_size=60), st.integers(0, 6), st.integers(0, 6)),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_names_in_a_chart_hide_neither_points_nor_each_other(rows: list[tuple[str, int, int]]) -> None:
+    runs = [Run(name, "change", 0, {"accuracy": a / 6}, {}, {"flash_bytes": c}) for name, a, c in rows]
+    drawn = chart(summarize(runs), "accuracy", "flash_bytes")
+    boxes = [(label.left, label.right, label.y - 9, label.y) for label in drawn.labels]
+    for left, right, top, bottom in boxes:
+        assert 0 <= left < right <= WIDTH
+        assert not any(left <= p.x <= right and top <= p.y <= bottom for p in drawn.points)
+    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
+        assert b < e or f < a or d < g or h < c
+
+
+def test_what_rounds_to_zero_is_not_shown() -> None:
+    size, time = Stat(35204.0, 0.4), Stat(3.391, 0.0004)
+    assert (value("flash_bytes", size), value("latency_p50_ms", time)) == ("35,204", "3.391")
+    assert delta("flash_bytes", size, Stat(-6.0, 1.0)) == ""
+    assert delta("flash_bytes", size, Stat(-60.0, 1.0)) == "-0.2 %"
+    assert delta("accuracy", Stat(0.84, None), Stat(0.00004, None)) == ""
+    assert value("accuracy", Stat(0.84, 0.001)) == "84.00 % ± 0.10"
 
 
 def test_the_table_stands_between_the_markers_of_a_readme(tmp_path: Path) -> None:

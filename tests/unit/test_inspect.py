@@ -232,7 +232,7 @@ def test_every_core_of_a_target_has_figures() -> None:
 
 
 def test_an_estimate_adds_up() -> None:
-    figures = CoreFigures(2.0, 10.0, 5.0, 0.1, 1000, 100, 0.1)
+    figures = CoreFigures(2.0, 10.0, 5.0, 0.1, 1000, 100, 0.1, 3.0, 9.0)
     assert figures.cycles(Work(macs=100, scores=10, elements=4)) == 200 + 100 + 20
     assert figures.code(3) == 1300
 

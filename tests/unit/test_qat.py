@@ -26,7 +26,7 @@ from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
 from tvmtiny.compress.options import compile_options, with_options  # noqa: E402
 from tvmtiny.compress.progress import Event, Progress  # noqa: E402
 from tvmtiny.compress.qat import FineTuning, _distance, qat  # noqa: E402
-from tvmtiny.compress.quantized_module import _Round  # noqa: E402
+from tvmtiny.compress.rounding import Round  # noqa: E402
 from tvmtiny.compress.runner import Result  # noqa: E402
 from tvmtiny.compress.steps import DECIDES  # noqa: E402
 from tvmtiny.frontend.data import load_samples  # noqa: E402
@@ -139,7 +139,8 @@ def test_batches_may_be_cut_to_their_longest_sequence() -> None:
 def test_gradients_are_those_of_learned_step_sizes() -> None:
     x = torch.tensor([[-9.0, 0.4, 1.24, 300.0]], dtype=torch.float64, requires_grad=True)
     step = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
-    y = _Round.apply(x, step.expand(4), step.detach(), 0, 8, None)
+    rounded = torch.tensor([[-18.0, 1.0, 2.0, 127.0]])
+    y = Round.apply(x, step.expand(4), step.detach(), (-128, 127), 4, rounded)
     assert y.tolist() == [[-9.0, 0.5, 1.0, 63.5]]
     y.sum().backward()
     assert x.grad.tolist() == [[1.0, 1.0, 1.0, 0.0]]

@@ -65,7 +65,7 @@ def test_corrected_biases_have_no_mean_error(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     weight, bias, x = rng.normal(size=(5, 24)), rng.normal(size=5), alike(rng, 200, 24)
     params = QuantParams(0.05, 3)
-    integers = qparams.WEIGHTS[kind](weight, bias, params, None).corrected(weight, params, x)
+    integers = qparams.WEIGHTS[kind](weight, bias, params, None).corrected(weight, x)
     layer = qparams.dense(weight, bias, params, 1.0, "layer", integers=integers)
     acc = (x / 0.05 + 3) @ integers.values.T.astype(np.float64) + layer.bias
     mean = (acc * integers.unit - (x @ weight.T + bias)).mean(axis=0)

@@ -12,7 +12,7 @@ import clustered_model
 import numpy as np
 import pytest
 from model_cases import samples, shared
-from zephyr_build import HOST_BOARD, Image, build, read_until, run, running, toolchain
+from zephyr_build import HOST_BOARD, Image, build, run, running, toolchain, typed, wait_for_shell
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.compiler import compile as compile_model
@@ -206,13 +206,12 @@ def test_intent_sample_answers_in_the_shell(intent: Artifact, tmp_path: Path) ->
         EXAMPLES / "zephyr" / "intent", "mps2/an385", tmp_path, f"-DTVMTINY_MODEL={intent.directory}"
     )
     with running(image) as process:
-        read_until(process, r"uart:~\$")
-        assert process.stdin is not None
-        process.stdin.write(b"intent play some jazz\r\ntvmtiny list\r\ntvmtiny bench intent 2\r\n")
-        process.stdin.flush()
-        said = read_until(process, r"2 runs of 32 tokens")
-    assert "PlayMusic (9" in said
-    assert f"intent: 32 tokens, arena {intent.arena_bytes} bytes at" in said
+        wait_for_shell(process, r"uart:~\$")
+        assert "PlayMusic (9" in typed(process, "intent play some jazz", r"\(\d+\.\d %\)")
+        assert f"intent: 32 tokens, arena {intent.arena_bytes} bytes at" in typed(
+            process, "tvmtiny list", r"bytes at \S+"
+        )
+        typed(process, "tvmtiny bench intent 2", r"2 runs of 32 tokens")
 
 
 def test_motion_sample_reads_a_sensor(motion: Artifact, tmp_path: Path) -> None:

@@ -131,6 +131,32 @@ def read_until(process: subprocess.Popen[bytes], pattern: str) -> str:
     return said
 
 
+def typed(process: subprocess.Popen[bytes], line: str, answer: str) -> str:
+    """What a shell says to a line, up to a line that matches."""
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\r\n".encode())
+    process.stdin.flush()
+    return read_until(process, answer)
+
+
+def wait_for_shell(process: subprocess.Popen[bytes], prompt: str) -> None:
+    """Until the shell answers an empty line: it prompts before it listens, and what comes between is lost."""
+    read_until(process, prompt)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    said = ""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        for _ in range(int(TIMEOUT_S)):
+            process.stdin.write(b"\r\n")
+            process.stdin.flush()
+            while selector.select(1.0) and (chunk := os.read(process.stdout.fileno(), 4096)):
+                said += chunk.decode("utf-8", "replace")
+                if re.search(prompt, said):
+                    return
+    raise AssertionError("the shell does not answer")
+
+
 def run(image: Image, until: str = r"PROJECT EXECUTION \w+") -> str:
     """Run until a line that matches; returns what was said."""
     with running(image) as process:

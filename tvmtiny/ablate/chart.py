@@ -14,8 +14,10 @@ WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 20, 42
 COLORS = {WHOLE: "#e08a2e", PREFIX: "#2fa36b", WITHOUT: "#4e79d6", CHANGE: "#b65fcf"}
 """Colours by kind of variant, on light and dark ground alike."""
-CHARACTER, LINE, OFFSET = 6.2, 12, 7
-"""Width of a character and height of a line of a label, and how far it is from its point."""
+CHARACTER, LINE, OFFSET, RADIUS = 6.2, 12, 7, 5
+"""Width of a character and height of a line of a label, how far it is from its point, and how large that is."""
+LONGEST = 28
+"""Characters of a label; the page's table has names in full."""
 MARGIN = 0.08
 """Share of the range that is left free at either end of an axis."""
 
@@ -55,6 +57,16 @@ class Label:
         """Whether the two cannot both be read."""
         apart = self.right < other.left or other.right < self.left or abs(self.y - other.y) > LINE
         return not apart
+
+    def hides(self, point: Point) -> bool:
+        """Whether a point lies in the text."""
+        beside = point.x + RADIUS < self.left or self.right < point.x - RADIUS
+        return not beside and self.y - LINE < point.y + RADIUS and point.y - RADIUS < self.y
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is within the picture."""
+        return self.left >= 0 and self.right <= WIDTH and self.y - LINE >= 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +145,8 @@ def chart(summary: Summary, metric: str, cost: str) -> Chart:
                 (row.variant, point)
                 for row, point in zip(rows, points, strict=True)
                 if point.on_front or row.kind == WHOLE
-            ]
+            ],
+            points,
         ),
         front=" ".join(f"{p.x:.1f},{p.y:.1f}" for p in line),
         x_ticks=tuple(Tick(x.at(v), _plain(cost, v)) for v in x.ticks(4)),
@@ -141,15 +154,29 @@ def chart(summary: Summary, metric: str, cost: str) -> Chart:
     )
 
 
-def _labels(named: Sequence[tuple[str, Point]]) -> tuple[Label, ...]:
-    """Names beside points, on the side where there is more room; one that would cover an earlier one is left out."""
+def _labels(named: Sequence[tuple[str, Point]], points: Sequence[Point]) -> tuple[Label, ...]:
+    """Names beside points, where they hide neither a point nor an earlier name; left out if there is no such place."""
     found: list[Label] = []
-    for text, point in named:
-        left = point.x + OFFSET if point.x < WIDTH / 2 else point.x - OFFSET - CHARACTER * len(text)
-        label = Label(text, left, point.y - OFFSET)
-        if not any(label.covers(other) for other in found):
+    for name, point in named:
+        text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+        free = (
+            label
+            for label in _places(text, point)
+            if label.inside
+            and not any(label.covers(other) for other in found)
+            and not any(label.hides(other) for other in points)
+        )
+        if (label := next(free, None)) is not None:
             found.append(label)
     return tuple(found)
+
+
+def _places(text: str, point: Point) -> list[Label]:
+    """Where a name may stand, the best place first: above or below its point, on the side where there is more room."""
+    sides = [point.x + OFFSET, point.x - OFFSET - CHARACTER * len(text)]
+    if point.x >= WIDTH / 2:
+        sides.reverse()
+    return [Label(text, left, y) for left in sides for y in (point.y - OFFSET, point.y + OFFSET + LINE / 2)]
 
 
 def _plain(name: str, x: float) -> str:

@@ -69,10 +69,11 @@ def _bars(rows: list[Row], name: str) -> list[tuple[str, Bar]]:
     found = []
     for row in rows:
         if row.variant in relative:
-            width = 50 * abs(relative[row.variant]) / largest
+            label = delta(name, row.figures[name], row.deltas[name])
+            width = 50 * abs(relative[row.variant]) / largest if label else 0
             less = relative[row.variant] < 0
             bar = Bar(
-                label=delta(name, row.figures[name], row.deltas[name]) or "0",
+                label=label or "0",
                 start=50 - width if less else 50,
                 width=width,
                 good=less if name in COSTS else not less,

@@ -40,17 +40,20 @@ def columns(summary: Summary) -> list[str]:
 def value(name: str, stat: Stat) -> str:
     """A figure with its spread."""
     shown = _formatter(name, stat.mean)
-    return f"{shown(stat.mean)} ± {shown(stat.stdev).removesuffix(' %')}" if stat.stdev else shown(stat.mean)
+    spread = shown(stat.stdev).removesuffix(" %") if stat.stdev else ""
+    return f"{shown(stat.mean)} ± {spread}" if _shows(spread) else shown(stat.mean)
 
 
 def delta(name: str, own: Stat | None, difference: Stat | None) -> str:
-    """How a figure differs from the whole recipe's: points for shares, per cent for costs; empty if it does not."""
-    if own is None or difference is None or not difference.mean:
+    """How a figure differs from the recipe's: points for shares, per cent for costs; empty if it rounds to none."""
+    if own is None or difference is None:
         return ""
     if name in TITLES:
         before = own.mean - difference.mean
-        return f"{100 * difference.mean / before:+.1f} %" if before else ""
-    return f"{100 * difference.mean:+.2f}" if _is_share(own.mean) else f"{difference.mean:+.3g}"
+        text = f"{100 * difference.mean / before:+.1f} %" if before else ""
+    else:
+        text = f"{100 * difference.mean:+.2f}" if _is_share(own.mean) else f"{difference.mean:+.3g}"
+    return text if _shows(text) else ""
 
 
 def cell(row: Row, name: str) -> str:
@@ -148,6 +151,11 @@ def write_readme(path: Path, recipe: str, table: str) -> None:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _shows(number: str) -> bool:
+    """Whether anything but zeros is left of a number when it is rounded."""
+    return any(digit in number for digit in "123456789")
 
 
 def _is_share(mean: float) -> bool:

@@ -122,3 +122,22 @@ def save(encoder: EncoderBenchmark, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     onnx.save(build(encoder), path)
     return path
+
+
+def with_few_integers(model: onnx.ModelProto, entries: int, least: int = 512) -> onnx.ModelProto:
+    """A copy with at most `entries` distinct integers in each matrix and embedding table of `least` weights or more.
+
+    Rows are output channels, so columns of a MatMul's initializer; a table has one scale. NumPy alone makes it.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    book = np.unique(np.round(127 * np.sin(np.linspace(-np.pi / 2, np.pi / 2, entries)) ** 3))
+    for tensor in result.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.ndim != 2 or values.size < least:
+            continue
+        table = values.shape[0] > 10 * values.shape[1]
+        scale = np.abs(values).max(axis=None if table else 0, keepdims=True) / 127
+        nearest = np.abs(values[..., None] / scale[..., None] - book).argmin(axis=-1)
+        tensor.CopyFrom(numpy_helper.from_array((book[nearest] * scale).astype(np.float32), tensor.name))
+    return result

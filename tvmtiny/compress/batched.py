@@ -170,9 +170,9 @@ def _ffn(s: Step) -> Tensor:
 
 
 def _attention(s: Step) -> Tensor:
-    if "rotary" in s or "wk" not in s:
+    if "wk" not in s:
         raise UserError(
-            "Attention with rotary positions, or with Q K^T in one matrix, cannot be trained as integers.",
+            "Attention with Q K^T in one matrix cannot be trained as integers.",
             "Quantize this model after training.",
         )
     x, heads = s["x"], s.attrs["heads"]
@@ -192,8 +192,16 @@ def _attention(s: Step) -> Tensor:
 
 def _projected(s: Step, x: Tensor, part: str, heads: int) -> tuple[Tensor, ...]:
     """Q, K or V of each head, (B, S, P)."""
+    if "rotary" in s and part in "qk":
+        t = _dense_s32(s, x, f"w{part}", f"b{part}", f"m{part}", f"{part}_shift")
+        return integer.rotary_s8(t.reshape(*x.shape[:2], heads, -1), s["rotary"]).unbind(dim=2)
+    return _dense_s8(s, x, part, 0).chunk(heads, dim=-1)
+
+
+def _dense_s8(s: Step, x: Tensor, part: str, zero_point: int) -> Tensor:
+    """The dense layer with the operands w<part>, b<part>, m<part>."""
     acc = integer.dense_acc(x, s.weight(f"w{part}", x.shape[-1]), s[f"b{part}"])
-    return integer.requantize(acc, s[f"m{part}"], s.attrs[f"{part}_shift"], 0).chunk(heads, dim=-1)
+    return integer.requantize(acc, s[f"m{part}"], s.attrs[f"{part}_shift"], zero_point)
 
 
 def _window(attrs: dict[str, Any], tokens: int) -> Tensor:
@@ -202,6 +210,22 @@ def _window(attrs: dict[str, Any], tokens: int) -> Tensor:
         return torch.ones(tokens, tokens, dtype=torch.bool)
     distance = torch.arange(tokens) - torch.arange(tokens)[:, None]
     return (distance >= -attrs["before"]) & (distance <= attrs["after"])
+
+
+def _glu(s: Step) -> Tensor:
+    a = s.attrs
+    gate, up = (_dense_s8(s, s["x"], part, a[f"{part}_zero"]) for part in "gu")
+    hidden = integer.gate_s8(gate, up, s["table"], a["multiplier"], a["hidden_shift"], a["hidden_zero"])
+    return _finish(_dense_s32(s, hidden, "wd", "bd", "md", "d_shift"), s)
+
+
+def _convolution(s: Step) -> Tensor:
+    a, x = s.attrs, s["x"]
+    rows = torch.cat([s["pad"].expand(len(x), a["before"], -1), x], dim=1)
+    patches = rows.unfold(1, a["kernel"], a["stride"]).transpose(2, 3).flatten(2)  # tap by tap
+    acc = integer.dense_acc(patches, s.weight("weight", patches.shape[-1]), s["bias"])
+    y = integer.requantize(acc, s["multiplier"], a["shift"], a["zero_point"])
+    return s["table"][y + 128] if "table" in s else y
 
 
 def _embed(s: Step) -> Tensor:
@@ -258,6 +282,8 @@ _RUN: dict[str, Callable[[Step], Tensor]] = {
     "dense": _dense,
     "attention": _attention,
     "ffn": _ffn,
+    "glu": _glu,
+    "convolution": _convolution,
     "layer_norm": _layer_norm,
     "mean": _mean,
     "first": _first,

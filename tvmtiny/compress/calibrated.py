@@ -14,20 +14,22 @@ from torch import nn
 from tvmtiny.calibration import traced
 from tvmtiny.compress.batched import BatchedModel
 from tvmtiny.compress.task import Arrays, Split, Task
+from tvmtiny.features.attach import choose_features, periods
 from tvmtiny.frontend.data import Batch, check_arrays, input_specs
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.smooth import smooth
 from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant.calibrate import Statistics
-from tvmtiny.quant.noise import snr_db
+from tvmtiny.quant.noise import present, signal_to_noise_db
 from tvmtiny.quant.reference import integer_inputs
 
 Array = npt.NDArray[Any]
 
 
 def statistics_of(fused: tvm.IRModule, task: Task) -> Statistics:
-    """What the tensors of the float module hold over the calibration inputs of a task."""
-    return Statistics(traced(fused, batch(fused, task.calibration))[1])
+    """What the tensors of the float module hold over the calibration inputs of a task, as the compiler finds it."""
+    choice = choose_features(task.files.get("features"), input_specs(fused)[0], has_length=False)
+    return Statistics(traced(fused, batch(fused, task.calibration))[1], periods=periods(choice))
 
 
 def smoother(
@@ -76,7 +78,8 @@ class Judge:
     def __init__(self, module: nn.Module, fused: tvm.IRModule, task: Task, split: Split) -> None:
         self._fused, self._task, self._split = fused, task, split
         self._wanted = task.predict(module, split.inputs)
-        self._lengths = batch(fused, split.inputs).n_tokens
+        lengths, tokens = batch(fused, split.inputs).n_tokens, input_specs(fused)[2]
+        self._rows = {name: present(x.shape[1:], lengths, tokens) for name, x in self._wanted.items()}
 
     def measure(self, quantized: QuantizedModel) -> Measured:
         """Metrics, and how near to the float outputs the integer ones are."""
@@ -85,13 +88,7 @@ class Judge:
             name: rows.reshape(self._wanted[name].shape).astype(np.float32)
             for name, rows in zip(self._task.outputs, found, strict=True)
         }
-        worst = min(self._snr(outputs[name], self._wanted[name]) for name in self._task.outputs)
+        worst = min(
+            signal_to_noise_db(self._wanted[name], outputs[name], self._rows[name]) for name in outputs
+        )
         return Measured(self._task.metrics(outputs, self._split.targets), worst)
-
-    def _snr(self, found: Array, wanted: Array) -> float:
-        """Of an output; of one with a row a token, over the tokens that are there."""
-        if wanted.ndim == 3:
-            present = np.arange(wanted.shape[1]) < self._lengths[:, None]
-            found, wanted = found[present], wanted[present]
-        noise = np.sum((found - wanted).astype(np.float64) ** 2)
-        return snr_db(np.sum(wanted.astype(np.float64) ** 2), noise)

@@ -12,7 +12,8 @@ import torch
 import tvm
 from torch import Tensor, nn
 
-from tvmtiny.compress.fused import FusedGraph, Plain
+from tvmtiny.compress.fused import FusedGraph, as_exported
+from tvmtiny.compress.fused_operators import Plain
 from tvmtiny.errors import UserError
 from tvmtiny.frontend import import_model
 from tvmtiny.frontend.data import InputSpec, input_specs
@@ -41,7 +42,7 @@ class FusedModule(nn.Module):
             UserError: the model has an operator that is not known here.
         """
         super().__init__()
-        self._fused = pickle.loads(pickle.dumps(fused))  # its constants are written to
+        self._fused = as_exported(pickle.loads(pickle.dumps(fused)))  # its constants are written to
         self._graph = FusedGraph(self._fused)
         self._inputs = tuple(inputs)
         self._specs, self._mask, self._tokens = input_specs(self._fused)

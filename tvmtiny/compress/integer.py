@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tvmtiny.quant.integer import NORM_OUTPUT_BITS, root_extent
+from tvmtiny.quant.integer import NORM_OUTPUT_BITS, ROTARY_BITS, root_extent
 
 
 def multiply_high(value: Tensor, multiplier: Tensor | int) -> Tensor:
@@ -94,3 +94,16 @@ def values_s8(p: Tensor, v: Tensor, ratio: int, shift: int, zero_point: int) -> 
     """`integer.values_s8` of exponentials (B, M, n) and values (B, n, P)."""
     multiplier = ratio // p.sum(-1, keepdim=True).clamp(min=1)
     return requantize(product(p, v), multiplier, shift, zero_point)
+
+
+def rotary_s8(t: Tensor, table: Tensor) -> Tensor:
+    """`integer.rotary_s8` of each head: t (B, S, H, P), table (S, P)."""
+    a, b = saturate(t, 16).chunk(2, dim=-1)
+    cos, sin = table[:, None, :].chunk(2, dim=-1)
+    turned = torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    return saturate((turned + (1 << (ROTARY_BITS - 1))) >> ROTARY_BITS, 8)
+
+
+def gate_s8(gate: Tensor, up: Tensor, table: Tensor, multiplier: int, shift: int, zero_point: int) -> Tensor:
+    """`integer.gate_s8`."""
+    return requantize(table[gate + 128] * up, multiplier, shift, zero_point)

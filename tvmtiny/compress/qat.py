@@ -26,7 +26,7 @@ class FineTuning(Training):
     """A short training, as weights are where they should be but for their rounding."""
 
     epochs: Annotated[int, Ge(1)] = 3
-    learning_rate: Annotated[float, Gt(0)] = 3e-4
+    learning_rate: Annotated[float, Gt(0)] = 1e-4
     weight_decay: Annotated[float, Ge(0)] = 0.0
 
 
@@ -38,6 +38,7 @@ def qat(
     residual: Literal["int8", "int16"] | None = None,
     range_method: Literal["auto", "minmax", "percentile", "entropy"] = "auto",
     start: Literal["nearest", "gptq"] = "gptq",
+    learn_steps: bool = True,
     distil: Annotated[float, Interval(ge=0, le=1)] = 1.0,
     train: FineTuning = FineTuning(),
     progress: Progress | None = None,
@@ -53,6 +54,8 @@ def qat(
         residual: type of the residual stream; None: that among the compile options of `module`, else int8.
         range_method: how the first step sizes are chosen from the task's calibration inputs.
         start: the rounding of weights that training begins with.
+        learn_steps: whether step sizes of weights are learned; else they follow from the weights, by the compiler's
+            rules. Those of activations always are.
         distil: share of the loss that is the distance from the outputs of `module`; the rest is the task's own.
         train: how; what is left out has the defaults of `FineTuning`.
 
@@ -68,7 +71,7 @@ def qat(
     if known.get("smooth"):
         fused, statistics = smoother(fused, statistics, task, types, range_method)
     begin = quantize(fused, statistics, range_method, residual, types, rounding=start)
-    found = QuantizedModule(fused, list(task.calibration), begin.chosen, types, residual)
+    found = QuantizedModule(fused, list(task.calibration), begin, types, residual, learn_steps)
     if start == "gptq":
         found.round_weights(begin)
     fit(found, task, train, progress=progress, loss=lambda m, x, y: _loss(m, module, task, x, y, distil))

@@ -22,7 +22,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,17 @@ class Recipe:
     compile: Mapping[str, Any]
 
     def task(self, seed: int) -> Task:
-        """The task for a seed.
+        """The task for a seed; the front end that [compile] names is among its files, as steps calibrate with it.
 
         Raises:
             UserError: its function fails, or returns something else.
         """
-        return _call(self.task_file, _task_function(self.task_file), seed, self.task_parameters)
+        task = _call(self.task_file, _task_function(self.task_file), seed, self.task_parameters)
+        return replace(task, files={**task.files, **self._front_end})
+
+    @property
+    def _front_end(self) -> dict[str, Path]:
+        return {name: file for name, file in self.compile.items() if name == "features"}
 
     def key(self, seed: int, steps: int) -> str:
         """Tells the state after so many steps from that of any other recipe, task, seed or version of this package."""
@@ -97,6 +102,7 @@ class Recipe:
             "seed": seed,
             "train": self.train,
             "steps": self.steps[:steps],
+            **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in self._front_end.items()},
         }
         return hashlib.sha256(json.dumps(state, default=_plain, sort_keys=True).encode()).hexdigest()[:16]
 

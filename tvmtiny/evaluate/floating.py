@@ -17,7 +17,6 @@ from tvmtiny.evaluate.data import Dataset
 from tvmtiny.evaluate.metrics import output_shape
 from tvmtiny.frontend.names import listed
 from tvmtiny.frontend.opening import hf_directory
-from tvmtiny.quant.noise import snr_db
 from tvmtiny.runner import Sample
 
 Array = npt.NDArray[Any]
@@ -146,23 +145,6 @@ def _by_tvm(
         reference.run({name: values[row] for name, values in inputs.items()}, int(n)).outputs
         for row, n in enumerate(n_tokens)
     ]
-
-
-def present(info_shape: Sequence[int], n_tokens: Array, max_tokens: int) -> npt.NDArray[np.bool_]:
-    """Which rows (N, rows) of an output count: those of present tokens, where it has a row a token."""
-    rows = int(np.prod(info_shape[:-1]))
-    if rows != max_tokens:
-        return np.ones((len(n_tokens), rows), np.bool_)
-    found: npt.NDArray[np.bool_] = np.arange(rows) < n_tokens[:, None]
-    return found
-
-
-def signal_to_noise_db(real: Array, integer: Array, rows: npt.NDArray[np.bool_]) -> float:
-    """Power of the float output over that of the difference, over `rows`, in dB."""
-    width = real.shape[-1]
-    wanted = real.astype(np.float64).reshape(*rows.shape, width)[rows]
-    error = wanted - integer.astype(np.float64).reshape(*rows.shape, width)[rows]
-    return snr_db(np.sum(wanted**2), np.sum(error**2))
 
 
 def agreement(real: Array, integer: Array, rows: npt.NDArray[np.bool_]) -> float:

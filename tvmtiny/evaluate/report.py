@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from tvmtiny import __version__
 from tvmtiny.evaluate.data import Dataset
-from tvmtiny.evaluate.floating import FloatOutputs, agreement, present, signal_to_noise_db
+from tvmtiny.evaluate.floating import FloatOutputs, agreement
 from tvmtiny.evaluate.measure import Evaluation, Spread
+from tvmtiny.quant.noise import present, signal_to_noise_db
 
 Array = npt.NDArray[Any]
 

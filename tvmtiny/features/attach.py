@@ -124,6 +124,11 @@ def choose_features(
     )
 
 
+def periods(choice: FeatureChoice | None) -> dict[str, int]:
+    """Columns after which an input's scales repeat: frames that make a token share the tables of the front end."""
+    return {} if choice is None else {choice.input: choice.spec.columns}
+
+
 def _rows_and_columns(shape: Sequence[int]) -> tuple[int, int]:
     """Of an input (..., rows, columns) whose further axes have one entry, or of a single row."""
     *others, columns = shape

@@ -23,7 +23,7 @@ from tvmtiny.passes.lower import (
     PLAIN_ATTRIBUTE,
     lowered_function,
 )
-from tvmtiny.passes.macro_lookup import quick_macros
+from tvmtiny.passes.quick_script import quick_script
 from tvmtiny.storage.choice import BOOT, Storage, Stored, store_arrays
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ def CompressWeights(storage: Storage) -> tvm.transform.Pass:  # noqa: N802
         for array in _gathered(module, graph):  # a tied table is the weights of a dense layer, too
             arrays.pop(_key(array), None)
         stored = dict(zip(arrays, store_arrays(list(arrays.values()), storage.form), strict=True))
-        with quick_macros():
+        with quick_script():
             return _Rewriter(module, graph, stored, boot=storage.place == BOOT).run()
 
     return run

@@ -15,7 +15,7 @@ from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_of, operands_of
 from tvmtiny.kernels.base import PLAIN
 from tvmtiny.kernels.columns import laid_out
 from tvmtiny.passes.graph import Graph, as_array, op_name, shape_of
-from tvmtiny.passes.macro_lookup import quick_macros
+from tvmtiny.passes.quick_script import quick_script
 
 KERNEL_ATTRIBUTE = "tvmtiny.kernel"
 LAYER_ATTRIBUTE = "tvmtiny.layer"
@@ -37,7 +37,7 @@ def Lower(rule: Rule) -> tvm.transform.Pass:  # noqa: N802
 
     @tvm.transform.module_pass(opt_level=0, name="tvmtiny.Lower")
     def run(module: tvm.IRModule, _context: object) -> tvm.IRModule:
-        with quick_macros():
+        with quick_script():
             return _lower(module["main"], rule)
 
     return run

@@ -74,7 +74,18 @@ SUMS = ("embed", "segment_embed", "dense", *ATTENTIONS, "ffn", "glu")
 
 _DEFAULTS: dict[str, dict[str, Any]] = {name: {"residual": 0, "norm": 0} for name in SUMS}
 
-WEIGHTED = ("dense", "convolution", *ATTENTIONS, "ffn", "glu")
+MATRICES = {
+    "dense": ("weight",),
+    "convolution": ("weight",),
+    "attention": ("wq", "wk", "wv", "wo"),
+    "folded_attention": ("wq", "wv", "wo"),
+    "rotary_attention": ("wq", "wk", "wv", "wo"),
+    "ffn": ("w1", "w2"),
+    "glu": ("wg", "wu", "wd"),
+}
+"""The weight matrices of fused operators, as their integer operators call them."""
+
+WEIGHTED = tuple(MATRICES)
 """Fused operators with weight matrices, which read x as their first argument."""
 
 

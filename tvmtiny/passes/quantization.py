@@ -36,7 +36,7 @@ from tvmtiny.passes.residual_stream import adds
 from tvmtiny.passes.token_axes import TokenAxes
 from tvmtiny.passes.views import View, affine, is_identity, trace
 from tvmtiny.passes.weight_types import WeightTypes, weight_types
-from tvmtiny.quant import qparams, ranges
+from tvmtiny.quant import int4, qparams, ranges
 from tvmtiny.quant.calibrate import Statistics, has_length
 from tvmtiny.quant.integer import root_extent
 from tvmtiny.quant.qparams import IntegerWeights, QuantParams
@@ -95,6 +95,7 @@ class Quantization:
         self.inputs: dict[str, QuantParams] = {}
         self.scales: dict[str, str] = {}
         self.chosen: dict[str, QuantParams] = {}
+        self.matrices: dict[str, IntegerWeights] = {}
         self.has_length = has_length(self.main)
         self.max_tokens = token_rows(self.graph)
         self.n = (
@@ -111,15 +112,31 @@ class Quantization:
         return tirx.IntImm("int32", shape_of(call.args[0])[0])
 
     def integer_weights(
-        self, name: str, weight: Array, bias: Array, x: QuantParams, observed: Array | None
+        self, name: str, operand: str, weight: Array, bias: Array, x: QuantParams, observed: Array | None
     ) -> IntegerWeights:
-        """Real weights (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
-        kind_of_weights = self.weights[name]
+        """A real matrix (N, K) of the layer `name` in the type that it is to have; observed: real inputs (R, K)."""
+        kind_of_weights, key = self.weights[name], f"{name}.{operand}"
         by_data = self.rounding == "gptq" or (self.rounding == "auto" and kind_of_weights == "int4")
-        found = qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None)
-        return (
-            found.corrected(weight, x, observed) if self.bias_correction and observed is not None else found
-        )
+        given = self._given_steps(key, len(weight), weight.shape[1], kind_of_weights)
+        found = qparams.WEIGHTS[kind_of_weights](weight, bias, x, observed if by_data else None, given)
+        if self.bias_correction and observed is not None:
+            found = found.corrected(weight, observed)
+        self.matrices[key] = found
+        return found
+
+    def _given_steps(self, key: str, rows: int, depth: int, kind_of_weights: str) -> Array | None:
+        """The step sizes of weights that were given, (rows, groups of a row); raises UserError for others."""
+        given = self.statistics.given.get(key)
+        if given is None:
+            return None
+        shape = (rows, int4.groups_of(depth) if kind_of_weights == "int4" else 1)
+        if np.shape(given.scale) != shape or np.any(given.zero_point):
+            raise UserError(
+                f"'{key}' has scales of shape {np.shape(given.scale)}, or zero points.",
+                f"Its {kind_of_weights} weights need {shape[0]} lists of {shape[1]} scales and no zero points.",
+            )
+        self.scales[key] = KEPT
+        return np.asarray(given.scale)
 
     def observed(self, expr: Any) -> Array | None:
         """Rows of an operand in calibration; None where an operator reads it in another order or shape."""

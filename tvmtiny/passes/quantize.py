@@ -27,7 +27,7 @@ from tvmtiny.passes.weight_types import WeightTypes
 from tvmtiny.quant import qparams
 from tvmtiny.quant.calibrate import Statistics
 from tvmtiny.quant.integer import ROTARY_FRACTION_BITS, root_extent
-from tvmtiny.quant.qparams import QuantParams
+from tvmtiny.quant.qparams import IntegerWeights, QuantParams
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +45,7 @@ class QuantizedModel:
         int16: names of the layers between others whose results are int16.
         scales: of values `<layer>.<value>` that have the scale that the model came with: KEPT or SYMMETRIC.
         chosen: of all values whose range decided on something; as given parameters they make the same module.
+        matrices: integers of the weight matrices, by `<layer>.<operand>`.
     """
 
     module: tvm.IRModule
@@ -56,6 +57,7 @@ class QuantizedModel:
     int16: tuple[str, ...] = ()
     scales: dict[str, str] = dataclasses.field(default_factory=dict)
     chosen: dict[str, QuantParams] = dataclasses.field(default_factory=dict)
+    matrices: dict[str, IntegerWeights] = dataclasses.field(default_factory=dict)
 
 
 def quantize(
@@ -110,6 +112,7 @@ def quantize(
         int16=tuple(var.name for var in c.wide),
         scales=c.scales,
         chosen=c.chosen,
+        matrices=c.matrices,
     )
 
 
@@ -129,7 +132,7 @@ def _plain_dense(
 ) -> tuple[Any, QuantParams]:
     activation = attributes(call)["activation"]
     dense, zero_point, table, out = _activated(
-        c, var.name, "out", value.params, w, b, activation, c.observed(call.args[0])
+        c, var.name, "out", "weight", value.params, w, b, activation, c.observed(call.args[0])
     )
     tensors = {"x": value.expr, **dense_tensors(dense), "table": table}
     return emit_call(
@@ -146,7 +149,9 @@ def _convolution(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
         np.broadcast_to(np.asarray(part), (cols,)) for part in (value.params.scale, value.params.zero_point)
     )
     patch = QuantParams(np.tile(scale, a["kernel"]), np.tile(zero, a["kernel"]))
-    dense, zero_point, table, out = _activated(c, var.name, "out", patch, w, b, a["activation"], None)
+    dense, zero_point, table, out = _activated(
+        c, var.name, "out", "weight", patch, w, b, a["activation"], None
+    )
     tensors = {
         "x": value.expr, "pad": constant(zero.astype(np.int8).reshape(1, cols)), **dense_tensors(dense),
         "table": table,
@@ -160,6 +165,7 @@ def _activated(
     c: Quantization,
     name: str,
     key: str,
+    operand: str,
     x: QuantParams,
     w: Array,
     b: Array,
@@ -171,7 +177,7 @@ def _activated(
     Returns:
         the layer, the zero point it requantizes to, the table or None, and the parameters of the result.
     """
-    integers = c.integer_weights(name, w, b, x, observed)
+    integers = c.integer_weights(name, operand, w, b, x, observed)
     out = c.range_of(name, key)
     if activation == "relu" and f"{name}.{key}" in c.statistics.given:
         out = dataclasses.replace(out, zero_point=-128)  # the same steps, and none for what is negative
@@ -188,7 +194,7 @@ def _activated(
 def _summed_dense(
     c: Quantization, var: relax.Var, call: relax.Call, value: Value, w: Array, b: Array
 ) -> tuple[Any, QuantParams]:
-    integers = c.integer_weights(var.name, w, b, value.params, c.observed(call.args[0]))
+    integers = c.integer_weights(var.name, "weight", w, b, value.params, c.observed(call.args[0]))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(w, b, value.params, scale, var.name, np.inf, integers)
     tensors = {"x": value.expr, **dense_tensors(dense), **operands}
@@ -203,9 +209,9 @@ def _ffn(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, QuantP
     value = c.operand(x)
     w1, b1, w2, b2 = (array_of(array).astype(np.float64) for array in weights)
     first, zero_point, table, hidden = _activated(
-        c, var.name, "hidden", value.params, w1, b1, attributes(call)["activation"], c.observed(x)
+        c, var.name, "hidden", "w1", value.params, w1, b1, attributes(call)["activation"], c.observed(x)
     )
-    integers = c.integer_weights(var.name, w2, b2, hidden, c.statistics.get(f"{var.name}.hidden"))
+    integers = c.integer_weights(var.name, "w2", w2, b2, hidden, c.statistics.get(f"{var.name}.hidden"))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     second = qparams.dense(w2, b2, hidden, scale, var.name, np.inf, integers)
     tensors = {
@@ -233,7 +239,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
         w, b = arrays[2 * index], arrays[2 * index + 1]
         steps = _key_steps(value, heads) if folded and part == "q" else np.ones(len(w))
         w, b = w * steps[:, np.newaxis], b * steps
-        integers = c.integer_weights(var.name, w, b, value.params, c.observed(x))
+        integers = c.integer_weights(var.name, f"w{part}", w, b, value.params, c.observed(x))
         count = heads if part == "q" else groups
         scales[part] = _projection_scales(c, var.name, part, count, integers.unit, steps)
         columns = np.repeat(scales[part], len(w) // count)
@@ -252,7 +258,7 @@ def _attention(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any, 
     qparams.check_shift(255 * 128 * c.max_tokens, attrs["value_shift"], f"{var.name}.context")
     wo, bo = arrays[-2:]
     params = QuantParams(np.repeat(context, wo.shape[1] // heads), 0)
-    integers = c.integer_weights(var.name, wo, bo, params, c.statistics.get(f"{var.name}.context"))
+    integers = c.integer_weights(var.name, "wo", wo, bo, params, c.statistics.get(f"{var.name}.context"))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     dense = qparams.dense(wo, bo, params, scale, f"{var.name}.o", np.inf, integers)
     attrs["o_shift"] = dense.shift

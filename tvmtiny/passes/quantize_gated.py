@@ -22,7 +22,8 @@ def quantize_glu(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
     (x, *arrays), _, _ = parts(call)
     value, observed = c.operand(x), c.observed(x)
     wg, bg, wu, bu, wd, bd = (array_of(array).astype(np.float64) for array in arrays)
-    gates, ups = (c.integer_weights(var.name, w, b, value.params, observed) for w, b in ((wg, bg), (wu, bu)))
+    gates = c.integer_weights(var.name, "wg", wg, bg, value.params, observed)
+    ups = c.integer_weights(var.name, "wu", wu, bu, value.params, observed)
     pre, up = c.range_of(var.name, "pre"), c.range_of(var.name, "up", symmetric=True)
     pre = dataclasses.replace(pre, scale=qparams.floor_scale(pre.scale, gates.unit))
     up = dataclasses.replace(up, scale=qparams.floor_scale(up.scale, ups.unit))
@@ -35,7 +36,7 @@ def quantize_glu(c: Quantization, var: relax.Var, call: relax.Call) -> tuple[Any
     )
     (multiplier,), shift = qparams.fixed_point(unit * up.scale / hidden.scale)
     qparams.check_shift(2.0**22, shift, var.name)
-    integers = c.integer_weights(var.name, wd, bd, hidden, c.statistics[f"{var.name}.hidden"])
+    integers = c.integer_weights(var.name, "wd", wd, bd, hidden, c.statistics.get(f"{var.name}.hidden"))
     epilogue, scale, operands, out = c.epilogue(var, call, integers.unit, integers.bound)
     down = qparams.dense(wd, bd, hidden, scale, var.name, np.inf, integers)
     tensors = {

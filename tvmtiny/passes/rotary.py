@@ -25,6 +25,9 @@ Array = npt.NDArray[Any]
 _TOLERANCE = 2e-3
 """Of cosines and sines, which exporters compute in float32 from large angles."""
 
+_ANGLE_STEP = 2.0**-20
+"""Angles are multiples of it: float32 cosines say no more, and a model that is exported again has the same ones."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
@@ -186,7 +189,10 @@ def _pairs(dense: Any, column: Array, factor: Array, heads: int, width: int) -> 
         return None
     if np.abs(np.abs(rotation) - scale).max() > _TOLERANCE * scale:
         return None
-    return Turned(dense, columns, np.angle(rotation[0]).T, np.asarray(places), scale)
+    scale = 1.0 if abs(scale - 1) < _ANGLE_STEP else scale
+    steps, half_turn = np.round(np.angle(rotation[0]).T / _ANGLE_STEP), np.floor(np.pi / _ANGLE_STEP)
+    angles = np.clip(steps, -half_turn, half_turn) * _ANGLE_STEP
+    return Turned(dense, columns, angles, np.asarray(places), scale)
 
 
 def _rotation(

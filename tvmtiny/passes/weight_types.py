@@ -10,7 +10,7 @@ import tvm
 
 from tvmtiny.errors import UserError
 from tvmtiny.passes.graph import Graph
-from tvmtiny.passes.operators import WEIGHTED, kind
+from tvmtiny.passes.operators import MATRICES, WEIGHTED, kind
 from tvmtiny.passes.views import trace
 from tvmtiny.quant.qparams import WEIGHTS
 
@@ -56,3 +56,12 @@ def weight_types(
                 f"Its layers with weights are {', '.join(types)}." if types else "It has none at all.",
             )
     return types | dict(chosen or {})
+
+
+def matrices(fused: tvm.IRModule) -> list[str]:
+    """The weight matrices of a fused module, `<layer>.<operand>`."""
+    return [
+        f"{var.name}.{operand}"
+        for var, value in Graph(fused["main"])
+        for operand in MATRICES.get(kind(value), ())
+    ]

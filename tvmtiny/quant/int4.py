@@ -65,11 +65,12 @@ def expand(packed: Array, scales: Array, depth: int) -> Array:
     return unpack(packed, depth).astype(np.int16) * g
 
 
-def rounded(ratio: Array, moments: Array | None = None) -> tuple[Array, Array]:
+def rounded(ratio: Array, moments: Array | None = None, given: Array | None = None) -> tuple[Array, Array]:
     """q int8 (N, K) and scales uint8 (N, groups) for which scale * q is close to ratio (N, K).
 
     Each group takes, of the scales max |ratio| / HIGHEST * r with r in CLIPS, the one with the least squared error: a
-    smaller scale clips the largest weights and rounds all others finer.
+    smaller scale clips the largest weights and rounds all others finer. Scales that are given, real (N, groups), are
+    only rounded.
 
     With second moments of the layer's inputs, E[x x^T] (K, K), the weights are rounded one after another, and those
     that are left take over what the error of each costs at the output, as far as their inputs move alike (`gptq`).
@@ -80,7 +81,8 @@ def rounded(ratio: Array, moments: Array | None = None) -> tuple[Array, Array]:
     q, scales = np.zeros((n, depth), np.int8), np.zeros((n, groups_of(depth)), np.uint8)
     for group in range(groups_of(depth)):
         first, last = group * GROUP, min(depth, (group + 1) * GROUP)
-        scale = _best_scales(left[:, first:last])
+        part = left[:, first:last]
+        scale = _best_scales(part) if given is None else np.clip(np.round(given[:, group]), 1, MAX_SCALE)
         scales[:, group] = scale
         if spread is None:
             q[:, first:last] = _nearest(left[:, first:last] / scale[:, None])

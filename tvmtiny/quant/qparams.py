@@ -91,6 +91,7 @@ class IntegerWeights:
         unit: real value of one unit of each channel's accumulator (N,).
         bound: what no accumulator of a channel exceeds, for any input (N,).
         stored: as in flash, int8 (N, K) or packed int4. groups: scales of the groups of int4 weights, else None.
+        columns: scale of the input, or of each of its columns (K,).
         mean_error: what rounding adds to the mean of each channel (real), for its bias to take off; none when None.
     """
 
@@ -99,16 +100,30 @@ class IntegerWeights:
     bound: Array
     stored: Array
     groups: Array | None = None
+    columns: Any = 1.0
     mean_error: Array | None = None
 
-    def corrected(self, weight: Array, x: QuantParams, observed: Array) -> IntegerWeights:
+    @property
+    def real(self) -> Array:
+        """The weights (N, K) that the integers stand for."""
+        return np.asarray(self.values.astype(np.float64) * self.unit[:, None] / self.columns)
+
+    @property
+    def steps(self) -> Array:
+        """Step sizes of the weights, times the parts of their input's scales (`_relative`): (N, groups), or (N, 1).
+
+        Given to the function that made these, they make the same weights, but for how scales of groups are rounded.
+        """
+        part = self.unit[:, None] / np.max(self.columns)
+        return np.asarray(part if self.groups is None else part * self.groups)
+
+    def corrected(self, weight: Array, observed: Array) -> IntegerWeights:
         """These weights with the mean error that their rounding makes on inputs (R, K) that were observed (real).
 
         After Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization and Bias
         Correction" (ICCV 2019, arXiv:1906.04721), section 4.2, with means from calibration data.
         """
-        real = self.values.astype(np.float64) * self.unit[:, None] / x.scale
-        error = (real - weight) @ observed.astype(np.float64).mean(axis=0)
+        error = (self.real - weight) @ observed.astype(np.float64).mean(axis=0)
         return dataclasses.replace(self, mean_error=error, bound=self.bound + np.abs(error) / self.unit)
 
 
@@ -361,14 +376,21 @@ def accumulator_bound(weight: Array, bias: Array) -> Array:
     return np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
 
 
-def int8_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | None = None) -> IntegerWeights:
+def int8_weights(
+    weight: Array, bias: Array, x: QuantParams, observed: Array | None = None, given: Array | None = None
+) -> IntegerWeights:
     """Round real weights (N, K) to int8, one scale a channel; the scale of the input x goes into them.
 
-    With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it.
+    With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it. The scales
+    may be given (N, 1), as `IntegerWeights.steps`: larger weights are clipped.
     """
     relative, largest = _relative(x)
     scaled = weight * relative
-    part = int8_scales(scaled, bias / largest)
+    if given is None:
+        part = int8_scales(scaled, bias / largest)
+    else:
+        part = np.maximum(given[:, 0], np.abs(bias) / largest / BIAS_LIMIT)
+        scaled = np.clip(scaled, -128 * part[:, None], 127 * part[:, None])
     steps = scaled / part[:, None]
     if observed is None:
         values = np.clip(np.round(steps), -128, 127).astype(np.int8)
@@ -377,29 +399,36 @@ def int8_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | N
     unit = part * largest
     widest = np.maximum(np.abs(steps) + 0.5, np.abs(values.astype(np.float64)))
     bound = widest.sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
-    return IntegerWeights(values, unit, bound, values)
+    return IntegerWeights(values, unit, bound, values, columns=x.scale)
 
 
-def int4_weights(weight: Array, bias: Array, x: QuantParams, observed: Array | None = None) -> IntegerWeights:
+def int4_weights(
+    weight: Array, bias: Array, x: QuantParams, observed: Array | None = None, given: Array | None = None
+) -> IntegerWeights:
     """Round real weights (N, K) to int4 with group scales; the scale of the input x goes into them.
 
     With inputs that calibration observed, real (R, K), a weight makes up for the errors of those before it
-    (`int4.rounded`).
+    (`int4.rounded`). The scales of groups may be given (N, groups), as `IntegerWeights.steps`.
 
     The unit of a channel is the finest with which its widest group has a scale of at most MAX_SCALE. It is made
     coarser where the channel's accumulator could exceed INT4_BOUND: then it fits 32 bits after any shift that a
     factor of up to MAX_REAL_MULTIPLIER takes, whatever weights and input are.
     """
     scaled = weight * x.scale
-    unit = weight_scales(scaled, bias, int4.MAX_SCALE * int4.HIGHEST)
+    if given is None:
+        unit = weight_scales(scaled, bias, int4.MAX_SCALE * int4.HIGHEST)
+    else:
+        given = given * np.max(x.scale)
+        unit = np.maximum(given.max(axis=1) / int4.MAX_SCALE, np.abs(bias) / BIAS_LIMIT)
     moments = None if observed is None else gptq.moments(observed / x.scale)
     while True:
-        q, groups = int4.rounded(scaled / unit[:, None], moments)
+        wanted = None if given is None else given / unit[:, None]
+        q, groups = int4.rounded(scaled / unit[:, None], moments, wanted)
         packed = int4.pack(q)
         values = int4.expand(packed, groups, weight.shape[1])
         bound = np.abs(values.astype(np.int64)).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit + 1
         if np.all(bound <= INT4_BOUND):
-            return IntegerWeights(values, unit, bound, packed, groups)
+            return IntegerWeights(values, unit, bound, packed, groups, x.scale)
         # Values shrink with the unit, to zero in the end. More than needed, as rounding may give some of it back.
         unit = unit * np.where(bound > INT4_BOUND, 1.1 * bound / INT4_BOUND, 1.0)
 
@@ -412,11 +441,8 @@ def _largest_input(x: QuantParams) -> float:
 ROUNDINGS = ("auto", "nearest", "gptq")
 """How weights are rounded: each by itself, or one after another by calibration data; "auto" does so for int4."""
 
-WEIGHTS: dict[str, Callable[[Array, Array, QuantParams, Array | None], IntegerWeights]] = {
-    "int8": int8_weights,
-    "int4": int4_weights,
-}
-"""Types of weights -> how real weights become such."""
+WEIGHTS: dict[str, Callable[..., IntegerWeights]] = {"int8": int8_weights, "int4": int4_weights}
+"""Types of weights -> how real weights become such: weight, bias, input, what was observed and given."""
 
 
 def dense(

@@ -7,7 +7,10 @@ only the largest magnitude counts, 128 scale. In a file:
 
     {"encoder_1.out": {"scale": 0.0123, "zero_point": -3}, "encoder_1.q": {"scale": [0.02, 0.031]}}
 
-`q`, `k`, `v` and `context` may have a scale for each head, an input one for each column.
+`q`, `k`, `v` and `context` may have a scale for each head, an input one for each column. `<layer>.<matrix>`, as in
+`encoder_1.w1`, are the step sizes of weights: a list for each row (output channel), of one for int8 and of one for each
+group of 32 for int4. Where the columns of a layer's input have scales of their own, they are those of the weights times
+the scale of their column in units of the largest one.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ import numpy as np
 
 from tvmtiny.errors import UserError
 from tvmtiny.frontend.names import suggestion
+from tvmtiny.passes.operators import MATRICES
 from tvmtiny.quant.qparams import QuantParams
 
 Scales: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Name of a value -> `scale` and `zero_point` (0 when it is left out), numbers or lists of numbers."""
+"""Name of a value -> `scale` and `zero_point` (0 when it is left out): numbers, lists of them, or lists of lists."""
 
 ScaleSource: TypeAlias = Path | str | Scales
 
 BY_COLUMN = ("q", "k", "v", "context", "input")
 """Values that may have several scales."""
+
+_WEIGHTS = {operand for operands in MATRICES.values() for operand in operands}
 
 _FORM = 'Write {"LAYER.VALUE": {"scale": 0.02, "zero_point": -3}, ...}.'
 
@@ -81,14 +87,17 @@ def _params(name: str, row: Any) -> QuantParams:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"--scales: '{name}' is {row!r}.", _FORM) from error
     whole = np.all(zero_point == np.round(zero_point)) and np.all(np.abs(zero_point + 0.5) <= 127.5)
-    if scale.ndim > 1 or not (np.all(np.isfinite(scale)) and np.all(scale > 0) and scale.size):
+    value = name.rpartition(".")[2]
+    if scale.ndim > 1 + (value in _WEIGHTS) or not (
+        np.all(np.isfinite(scale)) and np.all(scale > 0) and scale.size
+    ):
         raise UserError(f"--scales: the scale of '{name}' is {row['scale']!r}.", "Give positive numbers.")
     if not whole or zero_point.shape not in ((), scale.shape):
         raise UserError(
             f"--scales: the zero point of '{name}' is {row['zero_point']!r}.",
             "Give an integer from -128 to 127, or one for each scale.",
         )
-    if scale.ndim and name.rpartition(".")[2] not in BY_COLUMN:
+    if scale.ndim and value not in (*BY_COLUMN, *_WEIGHTS):
         raise UserError(f"--scales: '{name}' has {scale.size} scales.", "Give it one.")
     zero = zero_point.astype(np.int32)
     return QuantParams(float(scale) if scale.ndim == 0 else scale, int(zero) if zero.ndim == 0 else zero)

@@ -53,6 +53,8 @@ class CoreFigures:
         cycles_error: largest relative difference between this and the profile of an encoder that it was fitted to.
         code_bytes, code_bytes_per_operator: instructions and tables of a model, and of each operator.
         code_error: as `cycles_error`.
+        cycles_per_unpack_weight, cycles_per_huffman_weight: of a weight that is decoded from packed indices, or from
+            Huffman codes.
     """
 
     cycles_per_mac: float
@@ -62,6 +64,8 @@ class CoreFigures:
     code_bytes: int
     code_bytes_per_operator: int
     code_error: float
+    cycles_per_unpack_weight: float
+    cycles_per_huffman_weight: float
 
     def cycles(self, work: Work) -> int:
         """Estimated cycles of an operator."""
@@ -71,36 +75,25 @@ class CoreFigures:
             + self.cycles_per_element * work.elements
         )
 
+    def decoding_cycles(self, calls: Sequence[Call]) -> int:
+        """Estimated cycles of the decoders of compressed weights in a run with all tokens."""
+        each = {"unpack": self.cycles_per_unpack_weight, "huffman": self.cycles_per_huffman_weight}
+        cycles = 0.0
+        for call in calls:
+            if call.decodes:
+                kernel = call.function.kernel
+                weights = sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "output")
+                by_row = any(a.parameter.name == "ids" for a in call.arguments)
+                cycles += each[kernel] * weights * (ROWS_DECODED[kernel] if by_row else 1)
+        return round(cycles)
+
     def code(self, operators: int) -> int:
         """Estimated bytes of code and tables of a model."""
         return self.code_bytes + self.code_bytes_per_operator * operators
 
 
-DECODING_CYCLES = {
-    "cortex-m0": {"unpack": 17.7, "huffman": 31.0},
-    "cortex-m0plus": {"unpack": 16.8, "huffman": 28.8},
-    "cortex-m3": {"unpack": 5.9, "huffman": 19.6},
-    "cortex-m4": {"unpack": 5.6, "huffman": 19.2},
-    "cortex-m33": {"unpack": 5.9, "huffman": 19.6},
-    "cortex-m7": {"unpack": 3.5, "huffman": 11.5},
-    "cortex-m55": {"unpack": 8.7, "huffman": 18.6},
-}
-"""Cycles for each weight that a kernel decodes: about what `benchmarks/weight_compression.py --cores` prints."""
-
 ROWS_DECODED = {"unpack": 1.0, "huffman": (GROUP + 1) / 2}
 """Rows of a table that are decoded for one that is wanted, on average."""
-
-
-def decoding_cycles(cpu: str, calls: Sequence[Call]) -> int:
-    """What the decoders of compressed weights take in a run, with all tokens."""
-    cycles = 0.0
-    for call in calls:
-        if call.decodes:
-            kernel = call.function.kernel
-            weights = sum(a.parameter.bytes for a in call.arguments if a.parameter.role == "output")
-            by_row = any(a.parameter.name == "ids" for a in call.arguments)
-            cycles += DECODING_CYCLES[cpu][kernel] * weights * (ROWS_DECODED[kernel] if by_row else 1)
-    return round(cycles)
 
 
 def decoder_bytes(calls: Sequence[Call]) -> int:

@@ -26,7 +26,7 @@ from tvmtiny.passes.graph import Graph, as_array
 from tvmtiny.passes.operators import kind
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
-from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, decoding_cycles, work
+from tvmtiny.report.estimate import CoreFigures, core_figures, decoder_bytes, work
 from tvmtiny.schedule.rules import family
 from tvmtiny.target import Target, list_targets
 
@@ -263,7 +263,7 @@ def _fit(
         else sum(
             figures.cycles(work(kernel, operands, quantized.max_tokens)) for _, kernel, operands in known
         )
-        + decoding_cycles(target.cpu, program.calls)
+        + figures.decoding_cycles(program.calls)
     )
     latency = 1000 * cycles / target.clock_hz if cycles is not None and target.clock_hz else None
     code = None if figures is None else figures.code(len(known)) + decoder_bytes(program.all_calls)

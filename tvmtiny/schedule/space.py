@@ -22,7 +22,7 @@ from tvmtiny.kernels import Blocking, Kernel, Operands
 from tvmtiny.kernels.base import PAIRS, PLAIN, WIDE_PAIRS
 from tvmtiny.kernels.weights import any_int4
 from tvmtiny.passes.lower import LENGTH_SYMBOL
-from tvmtiny.passes.macro_lookup import quick_macros
+from tvmtiny.passes.quick_script import quick_script
 from tvmtiny.resources import data_dir
 from tvmtiny.schedule.rules import PAIRED_ROWS, WIDENED_ROWS, blocking, family
 from tvmtiny.schedule.variants import KNOBS, Variant, knobs_of
@@ -175,7 +175,7 @@ def workload(kernel: Kernel, operands: Operands) -> tvm.IRModule:
     MetaSchedule takes no function with a number among its parameters, and no choice depends on that of the tokens, nor
     on where in a sequence they lie.
     """
-    with quick_macros():
+    with quick_script():
         function = kernel.prim_func(operands, Blocking())
     tokens = {LENGTH_SYMBOL: tokens_of(kernel, operands)}
     numbers = [param for param in function.params if not isinstance(param.ty, tirx.BufferType)]
@@ -233,6 +233,6 @@ def tokens_of(kernel: Kernel, operands: Operands) -> int:
 
 def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool:
     choices = (dataclasses.replace(default, rows=rows, widened_rows=0) for rows in (1, 2))
-    with quick_macros():
+    with quick_script():
         one, two = (kernel.prim_func(operands, choice) for choice in choices)
     return not tvm_ffi.structural_equal(one, two)

@@ -4,15 +4,15 @@
 
 #include "tvmt_platform.h"
 
+/* Up to four bytes, the first in the lowest bits: one load where the core has unaligned ones, which compilers see. */
+TVMT_INLINE uint32_t tvmt_index_word(const uint8_t *data, int32_t bytes) {
+  return (bytes > 0 ? (uint32_t)data[0] : 0u) | (bytes > 1 ? (uint32_t)data[1] << 8 : 0u) |
+         (bytes > 2 ? (uint32_t)data[2] << 16 : 0u) | (bytes > 3 ? (uint32_t)data[3] << 24 : 0u);
+}
+
 /* Eight indices are `bits` bytes, the first in the lowest bits. */
 TVMT_INLINE uint64_t tvmt_index_group(const uint8_t *data, int32_t bits) {
-  uint32_t low = 0, high = 0;
-  memcpy(&low, data, (size_t)(bits < 4 ? bits : 4));
-  if (bits > 4) { /* the last four bytes, of which those behind the fourth are wanted */
-    memcpy(&high, data + (bits - 4), sizeof high);
-    high >>= 8 * (8 - bits);
-  }
-  return (uint64_t)high << 32 | low;
+  return (uint64_t)tvmt_index_word(data + 4, bits - 4) << 32 | tvmt_index_word(data, bits);
 }
 
 TVMT_INLINE void tvmt_unpack_bits(const uint8_t *data, const int8_t *codebook, int8_t *out, int32_t count,
