@@ -77,11 +77,11 @@ class SlotModel(nn.Module):
         self.intent = nn.Linear(shape.embedding, intents)
         self.tags = nn.Linear(shape.embedding, tags) if tags else None
         nn.init.normal_(self.words.weight, std=0.1)
-        if self.positions is not None:
-            nn.init.normal_(self.positions, std=0.1)
-        if rotary:
+        if self.positions is None:
             for layer in self.layers:
                 layer.attention = RotaryAttention(shape.embedding, shape.heads, shape.tokens)
+        else:
+            nn.init.normal_(self.positions, std=0.1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """input_ids, attention_mask int64 [B, S]; returns intents [B, 7] and tags [B, S, 79], as logits."""
