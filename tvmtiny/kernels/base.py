@@ -120,6 +120,7 @@ class Kernel:
         variant: which of its forms the operator has, in a word; empty where there is only one.
         columns: arguments (N, K) that are the columns of matrix products, constants, which the TIR takes in the layout
             `Blocking.weights`.
+        tensor_product: whether it is a matrix product of tensors that both depend on the input.
         pairable: whether its columns can lie in pairs.
         state: operands that the TIR changes in place, from step to step.
         stepping: how it runs on `tokens` new tokens of a sequence alone, or why it cannot (a verb phrase).
@@ -134,9 +135,15 @@ class Kernel:
     inplace: Callable[[Operands], tuple[str, ...]] = lambda o: ()
     variant: Callable[[Operands], str] = lambda o: ""
     columns: tuple[str, ...] = ()
+    tensor_product: bool = False
     pairable: Callable[[Operands], bool] = lambda operands: True
     state: tuple[str, ...] = ()
     stepping: Callable[[Operands, int], Stepping | str] = mixes_tokens
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it is made of matrix products: they have variants of micro-kernels."""
+        return bool(self.columns) or self.tensor_product
 
 
 @dataclasses.dataclass(frozen=True)

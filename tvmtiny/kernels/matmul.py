@@ -49,4 +49,5 @@ KERNEL = Kernel(
     reference=_reference,
     prim_func=_prim_func,
     macs=_macs,
+    tensor_product=True,
 )

@@ -13,7 +13,7 @@ import fcntl
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,13 @@ class Chosen:
     record: Record | None = None
 
 
+def product_variants(
+    calls: Sequence[tuple[str, Kernel, Operands]], rule: Callable[[Kernel, Operands], Blocking], own: str
+) -> set[str]:
+    """The variants that a rule gives the matrix products of a model; `own` is that of the rules."""
+    return {rule(kernel, operands).variant or own for _, kernel, operands in calls if kernel.multiplies}
+
+
 class TunedRule:
     """Chooses schedules by records, and by the rules where there are none; usable as the rule of `passes.lower.Lower`.
 
@@ -265,12 +272,7 @@ class TunedRule:
         """
         if self.objective == "latency":
             return
-        own = {
-            self._variant(self.choose(kernel, operands).blocking)
-            for _, kernel, operands in calls
-            if kernel.columns
-        }
-        if len(own) > 1:
+        if len(product_variants(calls, self, self._family)) > 1:
             self._records = {
                 signature: record
                 for signature, record in self._records.items()

@@ -83,7 +83,7 @@ def designs(kernel: Kernel, operands: Operands, target: Target, *, wide_weights:
     default = blocking(own)(kernel, operands)
     rows = _rows(kernel, operands, default)
     pairs = bool(kernel.columns) and kernel.pairable(operands) and not any_int4(operands)
-    multiplies = (bool(kernel.columns) or kernel.name == "matmul") and not any_int4(operands)
+    multiplies = kernel.multiplies and not any_int4(operands)
     layouts = [(default.weights, own)]
     if multiplies and target.dsp and not target.mve:
         layouts += [(PLAIN, own), *([(PAIRS, "dsp")] if pairs else [])]

@@ -52,18 +52,13 @@ class Cost:
     memory: int
 
 
-def multiplies(task: Task) -> bool:
-    """Whether a task has columns: the products of a model must have one variant where flash counts."""
-    return bool(task.kernel.columns)
-
-
 def promising(tasks: Sequence[Task], known: Known, objective: str) -> list[str]:
     """The best variants of each product, judged alone, in the order in which they are found.
 
     Alone, code that is not shared is small: those variants do not compete with the others here.
     """
     found: dict[str, None] = {}
-    for task in filter(multiplies, tasks):
+    for task in _products(tasks):
         own = [one for one in known[task.signature] if one.valid]
         default = next((one for one in own if one.point == task.default), None)
         if default is None:
@@ -73,6 +68,11 @@ def promising(tasks: Sequence[Task], known: Known, objective: str) -> list[str]:
         for shared in (True, False):
             found |= dict.fromkeys([name for name in variants if _shares(name) is shared][:PROMISING])
     return list(found)
+
+
+def _products(tasks: Sequence[Task]) -> list[Task]:
+    """Those that must have one variant where flash counts."""
+    return [task for task in tasks if task.kernel.multiplies]
 
 
 def _shares(variant: str) -> bool:
@@ -86,7 +86,7 @@ def missing(tasks: Sequence[Task], known: Known, objective: str) -> list[tuple[T
     """
     wanted = []
     for variant in promising(tasks, known, objective):
-        for task in filter(multiplies, tasks):
+        for task in _products(tasks):
             own = [one for one in known[task.signature] if one.valid]
             if not own or any(one.point.variant == variant for one in own):
                 continue
@@ -134,7 +134,7 @@ def _plan(tasks: Sequence[Task], known: Known, defaults: Plan, objective: str, v
         own = [
             one
             for one in known[task.signature]
-            if one.valid and (not multiplies(task) or one.point.variant == variant)
+            if one.valid and (not task.kernel.multiplies or one.point.variant == variant)
         ]
         if not own:
             return None
