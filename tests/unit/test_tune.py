@@ -45,7 +45,7 @@ from tvmtiny.tune.places import Image, Outcome, Serial
 from tvmtiny.tune.search import InOrder, candidate, commit, context, fresh_database
 from tvmtiny.tune.session import Options, Session
 from tvmtiny.tune.store import DATABASE, MEASUREMENTS, Measurement, Store
-from tvmtiny.tune.tasks import Task, tasks_of
+from tvmtiny.tune.tasks import Task, Use, tasks_of
 
 TARGETS = ("qemu-m0", "qemu-m4", "qemu-m7")
 ENCODER = EncoderBenchmark(
@@ -208,11 +208,13 @@ def test_a_variant_is_chosen_for_all_products_by_what_the_models_take(
         return whole.Cost(sum(found.cycles for found in plan.values()), flash, 100)
 
     smaller = 4000
-    plan = whole.chosen(tasks, known, objective, cost)
-    assert {found.point.variant for found in plan.values()} == {steps}
+    choice = whole.chosen(tasks, known, objective, cost)
+    assert {found.point.variant for found in choice.plan.values()} == {steps}
+    assert (choice.cost.flash, choice.rules.flash) == (4000, 5000)
     smaller = 5200
-    plan = whole.chosen(tasks, known, objective, cost)
-    assert plan == {task.signature: known[task.signature][0] for task in tasks}
+    choice = whole.chosen(tasks, known, objective, cost)
+    assert choice.cost == choice.rules
+    assert choice.plan == {task.signature: known[task.signature][0] for task in tasks}
 
 
 def test_a_variant_that_one_product_lacks_is_measured_before_it_can_be_chosen(tasks: list[Task]) -> None:
@@ -223,10 +225,69 @@ def test_a_variant_that_one_product_lacks_is_measured_before_it_can_be_chosen(ta
     known = of_all(others, variant) | of_all([ffn])
     ((task, point),) = whole.missing(tasks, known, "flash")
     assert (task, point) == (ffn, dataclasses.replace(ffn.default, variant=variant))
-    plan = whole.chosen(tasks, known, "flash", lambda plan: whole.Cost(0, 0, 0))
+    plan = whole.chosen(tasks, known, "flash", lambda plan: whole.Cost(0, 0, 0)).plan
     assert {found.point for found in plan.values()} == {task.default for task in tasks}
     known[ffn.signature].append(Measurement(point, 900))
     assert whole.missing(tasks, known, "flash") == []
+
+
+def test_a_variant_that_is_missing_is_measured_with_the_loops_that_are_best_for_the_objective(
+    tasks: list[Task],
+) -> None:
+    attention = next(task for task in tasks if task.kernel.name == "attention")
+    others = [task for task in tasks if task is not attention]
+    known = of_all(others, "dsp-pair_steps_8") | of_all([attention])
+    fast, small = (dataclasses.replace(attention.default, rows=rows) for rows in (8, 2))
+    known[attention.signature] += [
+        Measurement(fast, 500, code_bytes=1001),
+        Measurement(small, 980, code_bytes=500),
+    ]
+    loops = [whole.missing(tasks, known, one)[0][1].rows for one in ("latency", "flash", "balanced")]
+    assert loops == [8, 2, 2]
+
+
+def product_of_two_tensors() -> Task:
+    rng = np.random.default_rng(0)
+    instance = GENERATORS["matmul"](Dims(S=8, E=16, N=8, F=16, heads=2, width=8, rows=2), rng)
+    kernel, operands = kernels()["matmul"], Operands(instance.fill(rng), None, instance.attrs)
+    designs = space.designs(kernel, operands, load_target("qemu-m4"), wide_weights=False)
+    signature, uses = Signature.of(kernel, operands), [Use("small", "product")]
+    return Task(signature, kernel, operands, dict(operands.tensors), {"a", "b"}, 8, uses, designs)
+
+
+def test_a_product_of_two_tensors_has_the_variant_of_all_others(tasks: list[Task], own_records: Path) -> None:
+    product, variant = product_of_two_tensors(), "dsp-pair_steps_8"
+    every = [*tasks, product]
+    known = of_all(tasks, variant) | of_all([product], "dsp-inlined_1")
+    plan = whole.chosen(every, known, "flash", lambda plan: whole.Cost(0, 0, 0)).plan
+    assert {found.point.variant for found in plan.values()} == {"dsp"}
+    assert "dsp-inlined_1" in whole.promising(every, known, "flash")
+
+    inlined = next(one for one in product.designs[0].points() if one.variant != product.default.variant)
+    path = own_records / "cortex-m4" / "flash.json"
+    records.write(path, "cortex-m4", "flash", [record_of(product, inlined)])
+    ffn = next(task for task in tasks if task.kernel.name == "ffn")
+    calls = [(task.name, task.kernel, task.operands) for task in (product, ffn)]
+    kept = []
+    for some in (calls[:1], calls):
+        rule = TunedRule(load_target("qemu-m4"), "flash", "dsp")
+        rule.settle(some)
+        kept.append(rule.changes(some))
+    assert kept == [True, False]
+
+
+def test_a_plan_that_does_not_build_is_not_chosen(tasks: list[Task]) -> None:
+    broken, good = "dsp-pair_steps_32", "dsp-pair_steps_8"
+    known = of_all(tasks, good, broken)
+
+    def cost(plan: whole.Plan) -> whole.Cost:
+        variants = {found.point.variant for found in plan.values()}
+        if broken in variants:
+            raise BuildFailure("tvmt_pairs.h:1: error: no such thing")
+        return whole.Cost(1000 - 100 * (good in variants), 1000, 100)
+
+    plan = whole.chosen(tasks, known, "balanced", cost).plan
+    assert {found.point.variant for found in plan.values()} == {good}
 
 
 # the store

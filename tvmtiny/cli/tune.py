@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -249,7 +250,12 @@ def _tune(
                 session.run()
             finally:
                 records = session.records(compiler)
-                saved = _save(board.cpu, options.objective, records)
+                saved = _save(board.cpu, options.objective, records) if session.decided else None
+                if saved is None:
+                    console.message(
+                        f"No records of {options.objective} were written: the run ended before it chose for whole "
+                        f"models. What was measured is in {directory}; the same command goes on from there."
+                    )
     title = f"{board.cpu} on {place.name}, {options.objective}, {options.strategy}, seed {options.seed}"
     if report is not None:
         for path in write_report(report, title, tasks, session.progress, records):
@@ -332,6 +338,7 @@ def _show(session: Session, records: Sequence[Record], *, as_json: bool) -> None
                 "wrong": wrong,
                 "estimated_cycles_rules": before,
                 "estimated_cycles": after,
+                "whole_models": _whole_models(session),
                 "rows": rows,
             }
         )
@@ -354,6 +361,33 @@ def _show(session: Session, records: Sequence[Record], *, as_json: bool) -> None
         f"{trials} trials, {failed} without a figure, {wrong} with wrong bytes (rejected). All tuned operators: "
         f"{before:,} cycles by the rules, {after:,} tuned ({_change(before, after)})."
     )
+    if costs := _whole_models(session):
+        _show_whole_models(costs)
+
+
+def _whole_models(session: Session) -> dict[str, dict[str, int]] | None:
+    """What decided where flash counts: figures of the models with the rules' schedules and with the chosen ones."""
+    if (choice := session.choice) is None:
+        return None
+    return {
+        name: dataclasses.asdict(cost) for name, cost in (("rules", choice.rules), ("tuned", choice.cost))
+    }
+
+
+def _show_whole_models(costs: dict[str, dict[str, int]]) -> None:
+    numbers = ("rules", "tuned", "change")
+    table = console.table("Whole models", "all together", *numbers, right=numbers)
+    names = {
+        "cycles": "cycles of tuned kernels",
+        "flash": "code and weights, bytes",
+        "memory": "arena, bytes",
+    }
+    for key, name in names.items():
+        before, after = costs["rules"][key], costs["tuned"][key]
+        table.add_row(name, f"{before:,}", f"{after:,}", _change(before, after))
+    console.show(table)
+    if costs["rules"] == costs["tuned"]:
+        console.show("Nothing that was measured is better for them than the rules' schedules.")
 
 
 def _change(before: int, after: int) -> str:

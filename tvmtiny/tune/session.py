@@ -76,7 +76,8 @@ class Options:
 
     Attributes:
         strategy: one of search.STRATEGIES.
-        trials: candidates over all tasks; the batch that reaches so many is the last.
+        trials: candidates over all tasks; the batch that reaches so many is the last. To choose for whole models,
+            further ones are measured where kernels lack variants of others (`whole.missing`).
         batch: candidates that are built and measured at once.
         from_records: whether to begin with the schedules of records. Without them a seed gives the same trials again,
             whatever was found before.
@@ -114,7 +115,8 @@ class Session:
         models: Sequence[Artifact] = (),
     ) -> None:
         self.tasks, self.target, self.store, self.options = tasks, target, store, options
-        self._models, self._plan = models, whole.Plan()
+        self._models = models
+        self.choice: whole.Choice | None = None
         self._by_key = {key_of(task.signature): task for task in tasks}
         self.progress = [Progress(task) for task in tasks]
         self._place, self._limits, self._on_batch = place, limits, on_batch
@@ -139,8 +141,18 @@ class Session:
             left = self.options.trials - sum(one.trials for one in self.progress)
             if left > 0:
                 self._search(engine, Path(folder), left)
-            if self._models and self.options.objective != "latency":
-                self._plan = self._choose(engine, Path(folder))
+            if self._by_models:
+                self.choice = self._choose(engine, Path(folder))
+
+    @property
+    def _by_models(self) -> bool:
+        """Whether schedules are chosen for whole models."""
+        return bool(self._models) and self.options.objective != "latency"
+
+    @property
+    def decided(self) -> bool:
+        """Whether the records are those of the objective: not where the choice for whole models is still to come."""
+        return self.choice is not None or not self._by_models
 
     def _measure_defaults(self, engine: Engine) -> None:
         """The rules' schedules, against which all others count."""
@@ -223,7 +235,7 @@ class Session:
                 raise self._failure from None
             raise
 
-    def _choose(self, engine: Engine, folder: Path) -> whole.Plan:
+    def _choose(self, engine: Engine, folder: Path) -> whole.Choice:
         """The schedules that are best for the models as a whole."""
         objective = self.options.objective
         wanted = whole.missing(self.tasks, self._known(), objective)
@@ -241,7 +253,8 @@ class Session:
         return [one for one in made if one is not None]
 
     def _record(self, task: Task, compiler: str) -> Record | None:
-        known, chosen, share = self.found(task), self._plan.get(task.signature), self.share(task)
+        known, share = self.found(task), self.share(task)
+        chosen = None if self.choice is None else self.choice.plan.get(task.signature)
         if chosen is not None and chosen.point.variant != task.default.variant:
             share = 1.0  # all products of a model have that variant, small ones too
         if chosen is None and self.options.objective != "latency":

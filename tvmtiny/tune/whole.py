@@ -17,13 +17,16 @@ import tvm
 
 from tvmtiny.artifact import Artifact
 from tvmtiny.codegen.directory import write_files
-from tvmtiny.codegen.program import Program, build_program
-from tvmtiny.kernels import Blocking, Kernel, Operands
-from tvmtiny.passes.lower import Lower
-from tvmtiny.runner.build import compile_object
-from tvmtiny.schedule.rules import Schedule, blocking, family
+from tvmtiny.codegen.program import Program
+from tvmtiny.kernels import Blocking, Kernel, Operands, kernel_calls
+from tvmtiny.lowering import Stages, build
+from tvmtiny.passes.quantize import QuantizedModel
+from tvmtiny.runner.build import BuildFailure, compile_object
+from tvmtiny.schedule.records import product_variants
+from tvmtiny.schedule.rules import blocking, family
 from tvmtiny.schedule.signature import Signature
 from tvmtiny.schedule.variants import Variant
+from tvmtiny.storage.choice import AS_THEY_ARE, Storage
 from tvmtiny.target import Target
 from tvmtiny.templates import jinja_environment
 from tvmtiny.tune.image import allocated_bytes
@@ -82,15 +85,16 @@ def _shares(variant: str) -> bool:
 def missing(tasks: Sequence[Task], known: Known, objective: str) -> list[tuple[Task, Blocking]]:
     """What has to be measured until every product is known in every promising variant that it can have.
 
-    One point each: with the loops of the task's best one.
+    One point each: with the loops of the task's best one for the objective.
     """
     wanted = []
     for variant in promising(tasks, known, objective):
         for task in _products(tasks):
             own = [one for one in known[task.signature] if one.valid]
-            if not own or any(one.point.variant == variant for one in own):
+            default = next((one for one in own if one.point == task.default), None)
+            if default is None or any(one.point.variant == variant for one in own):
                 continue
-            loops = _loops(min(own, key=lambda one: one.cycles).point)
+            loops = _loops(best(own, default, objective).point)
             points = [p for design in task.designs for p in design.points() if p.variant == variant]
             points.sort(key=lambda point, loops=loops: _loops(point) != loops)  # type: ignore[misc]
             wanted += [(task, point) for point in points[:1]]
@@ -101,29 +105,56 @@ def _loops(point: Blocking) -> tuple[int, bool]:
     return point.rows, point.tokens_outer
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The schedules that are best for whole models.
+
+    Attributes:
+        cost, rules: what the models take with this plan, and with the rules' schedules.
+    """
+
+    plan: Plan
+    cost: Cost
+    rules: Cost
+
+
 def chosen(
     tasks: Sequence[Task],
     known: Known,
     objective: str,
-    cost_of: Callable[[Plan], Cost],
-) -> Plan:
+    cost_of: Callable[[Plan], Cost | None],
+) -> Choice:
     """The schedules that are best for the models: those of the rules, or the best ones of one variant.
 
     Args:
-        cost_of: `Models.cost`.
+        cost_of: `Models.cost`. A plan that does not build is not chosen.
+
+    Raises:
+        BuildFailure: the rules' schedules do not build.
     """
     defaults = {
         task.signature: next(one for one in known[task.signature] if one.point == task.default)
         for task in tasks
     }
-    plans = [defaults]
+    rules = cost_of(defaults)
+    assert rules is not None
+    plans, costs = [defaults], [rules]
     for variant in promising(tasks, known, objective):
         plan = _plan(tasks, known, defaults, objective, variant)
-        if plan is not None and plan not in plans:
+        cost = None if plan is None or plan in plans else _cost_if_built(plan, cost_of)
+        if plan is not None and cost is not None:
             plans.append(plan)
-    costs = [cost_of(plan) for plan in plans]
-    scores = [overall(dataclasses.asdict(cost), dataclasses.asdict(costs[0]), objective) for cost in costs]
-    return plans[min(range(len(plans)), key=scores.__getitem__)]
+            costs.append(cost)
+    scores = [overall(dataclasses.asdict(cost), dataclasses.asdict(rules), objective) for cost in costs]
+    least = min(range(len(plans)), key=scores.__getitem__)
+    return Choice(plans[least], costs[least], rules)
+
+
+def _cost_if_built(plan: Plan, cost_of: Callable[[Plan], Cost | None]) -> Cost | None:
+    try:
+        return cost_of(plan)
+    except BuildFailure:
+        return None
 
 
 def _plan(tasks: Sequence[Task], known: Known, defaults: Plan, objective: str, variant: str) -> Plan | None:
@@ -143,7 +174,7 @@ def _plan(tasks: Sequence[Task], known: Known, defaults: Plan, objective: str, v
 
 
 class Models:
-    """Integer models whose operators are compiled with one schedule or another.
+    """Integer models whose operators are compiled with one schedule or another, and stored as the models' weights are.
 
     Args:
         folder: for sources and objects.
@@ -156,28 +187,30 @@ class Models:
         self, tasks: Sequence[Task], artifacts: Iterable[Artifact], target: Target, folder: Path
     ) -> None:
         self._tasks, self._target, self._folder = tasks, target, folder
-        self._modules = [
-            tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text("utf-8"))
-            for artifact in artifacts
-        ]
+        self._models = [(_integer_model(artifact), _storage(artifact)) for artifact in artifacts]
         self._count = 0
 
-    def cost(self, plan: Plan) -> Cost:
-        """Of a plan; operators that are no tasks have the rules' schedule."""
-        rules = blocking(family(self._target))
+    def cost(self, plan: Plan) -> Cost | None:
+        """Of a plan; operators that are no tasks have the rules' schedule.
+
+        None where the products of a model had several variants: a compile would take the rules' schedules.
+        """
+        own = family(self._target)
+        rules = blocking(own)
 
         def rule(kernel: Kernel, operands: Operands) -> Blocking:
             found = plan.get(Signature.of(kernel, operands))
             return rules(kernel, operands) if found is None else found.point
 
-        programs = [self._program(module, rule) for module in self._modules]
+        if any(len(product_variants(kernel_calls(model.module), rule, own)) > 1 for model, _ in self._models):
+            return None
+        programs = [
+            build(model, self._target, NAME, own, Stages(), rule=rule, storage=storage)
+            for model, storage in self._models
+        ]
         cycles = sum(plan[task.signature].cycles * len(task.uses) for task in self._tasks)
         weights = sum(program.weight_bytes for program in programs)
         return Cost(cycles, self._code_bytes(programs) + weights, sum(p.plan.arena_bytes for p in programs))
-
-    def _program(self, module: tvm.IRModule, rule: Callable[[Kernel, Operands], Blocking]) -> Program:
-        scheduled = Schedule(family(self._target))(Lower(rule)(module))
-        return build_program(scheduled, NAME, self._target.tvm_target())
 
     def _code_bytes(self, programs: Sequence[Program]) -> int:
         sources = [self._write(program, variant) for program in programs for variant in program.variants]
@@ -195,3 +228,15 @@ class Models:
         text = template.render(headers=sorted(used), functions=calls)
         write_files(directory, {"operators.c": text, **Variant.parse(name).headers(used)})
         return directory / "operators.c"
+
+
+def _integer_model(artifact: Artifact) -> QuantizedModel:
+    """What `lowering.build` takes of a compiled model."""
+    module = tvm.ir.load_json((artifact.directory / INTEGER_MODULE).read_text("utf-8"))
+    return QuantizedModel(module, {}, (), {}, artifact.max_tokens, artifact.has_length)
+
+
+def _storage(artifact: Artifact) -> Storage:
+    """How flash holds the weights of a compiled model."""
+    said = artifact.metadata["storage"]
+    return Storage(said["form"], said["decode"]) if said["decode"] is not None else AS_THEY_ARE
