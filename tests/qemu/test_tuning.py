@@ -19,9 +19,11 @@ from tvmtiny.kernels import Blocking
 from tvmtiny.runner import RunResult, Sample, run
 from tvmtiny.schedule import records
 from tvmtiny.schedule.records import RULES, Record
+from tvmtiny.schedule.rules import family
 from tvmtiny.target import load_target
 from tvmtiny.tune import results, whole
 from tvmtiny.tune.engine import Engine, Limits
+from tvmtiny.tune.models import artifacts_of
 from tvmtiny.tune.places import Qemu, request
 from tvmtiny.tune.store import Measurement, Store
 from tvmtiny.tune.tasks import Task, tasks_of
@@ -205,6 +207,72 @@ def test_a_plan_costs_what_the_linked_model_does(
     assert abs(flash[1] - flash[0]) > 1000
     assert [cost.memory for cost in costs] == arenas
     assert arenas[1] > arenas[0]
+
+
+def test_stored_weights_count_as_they_are_stored(tmp_path: Path) -> None:
+    target = load_target("qemu-m4")
+    encoder = dataclasses.replace(ENCODER, embedding=64, hidden=256)
+    model = save(encoder, tmp_path)
+    for form, decode in (("huffman", "tile"), ("huffman", "boot")):
+        stored = compile_model(
+            model,
+            target="qemu-m4",
+            calibration=calibration(encoder),
+            tuned=RULES,
+            compress_weights=form,
+            decode=decode,
+            output=tmp_path / decode / "model",
+        )
+        saved = stored.metadata["storage"]["plain_bytes"] - stored.metadata["storage"]["stored_bytes"]
+        assert saved > 2000
+        tasks = tasks_of([stored], target, wide_weights=False)
+        models = whole.Models(tasks, [stored], target, tmp_path / decode / "operators")
+        cost = models.cost({task.signature: Measurement(task.default, 1) for task in tasks})
+        assert cost is not None
+        sizes = _check_bytes(stored, "qemu").sizes
+        assert cost.memory == stored.arena_bytes
+        flash = sizes.code_bytes + sizes.table_bytes + sizes.weight_bytes
+        # Beside operators a model has code of its interface.
+        assert 0 <= flash - cost.flash <= 1500
+
+
+@pytest.fixture(scope="module")
+def shipped_for(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """Models whose kernels have shipped records; their integer modules are the same for every core."""
+    folder = tmp_path_factory.mktemp("shipped")
+    keyword = Path(__file__).parents[2] / "examples" / "keyword"
+    compiled = compile_model(
+        keyword / "model.onnx",
+        target="qemu-m7",
+        calibration=keyword / "calibration.npz",
+        tuned=RULES,
+        output=folder / "keyword",
+    )
+    return {"keyword": compiled, "enc32": artifacts_of(["enc32"], "qemu-m7", None, folder)[0]}
+
+
+@pytest.mark.parametrize("name", ["keyword", "enc32"])
+@pytest.mark.parametrize("core", ["qemu-m7", "qemu-m55"])
+def test_shipped_balanced_records_cost_a_model_neither_cycles_nor_flash(
+    shipped_for: dict[str, Artifact], core: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(records.ENVIRONMENT_VARIABLE, str(tmp_path))
+    artifact, target = shipped_for[name], load_target(core)
+    tasks = tasks_of([artifact], target, wide_weights=False)
+    rule = records.TunedRule(target, "balanced", family(target))
+    rule.settle([(task.name, task.kernel, task.operands) for task in tasks])
+    rules, tuned = whole.Plan(), whole.Plan()
+    for task in tasks:
+        found = rule.choose(task.kernel, task.operands)
+        before, after = (found.record.default.cycles, found.record.figures.cycles) if found.record else (0, 0)
+        rules[task.signature] = Measurement(task.default, before)
+        tuned[task.signature] = Measurement(found.blocking, after)
+    models = whole.Models(tasks, [artifact], target, tmp_path / "operators")
+    costs = models.cost(rules), models.cost(tuned)
+    assert costs[0] is not None
+    assert costs[1] is not None
+    assert costs[1].cycles < costs[0].cycles
+    assert costs[1].flash < costs[0].flash
 
 
 def _check_bytes(artifact: Artifact, place: str) -> RunResult:
