@@ -684,6 +684,25 @@ def test_a_borrowed_schedule_has_the_rows_of_the_rules_where_its_record_has(
     assert borrowed == {4: 6, 6: 6, 8: 8, 16: 8}  # there are 8 tokens
 
 
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_a_borrowed_order_of_loops_is_kept_only_where_there_is_one(
+    tasks: list[Task], own_records: Path, heads: int
+) -> None:
+    """One head leaves nothing to order; 8 heads of 16 columns are too narrow for keys in pairs."""
+    attention = next(task for task in tasks if task.kernel.name == "attention")
+    point = dataclasses.replace(attention.default, tokens_outer=True, variant="dsp")
+    records.write(
+        own_records / "cortex-m4" / "flash.json", "cortex-m4", "flash", [record_of(attention, point)]
+    )
+    one = attention.operands
+    per_head = {name: np.zeros(heads, str(one[name].ty.dtype)) for name in ("score_multiplier", "ratio")}
+    operands = Operands(one.tensors | per_head, one.n, {**one.attrs, "heads": heads})
+    chosen = TunedRule(load_target("qemu-m4"), "flash", "dsp").choose(attention.kernel, operands)
+    assert chosen.origin == (TUNED if heads == 2 else BORROWED)
+    assert chosen.blocking.tokens_outer is (heads == 2)
+    assert ("tokens outer" in space.describe(chosen.blocking)) is (heads == 2)
+
+
 def test_wide_weights_are_for_latency_alone(tasks: list[Task], own_records: Path) -> None:
     task = next(task for task in tasks if task.kernel.name == "ffn")
     made = [record_of(task, Blocking(4, 4, "wide_pairs", "wide_weights"))]

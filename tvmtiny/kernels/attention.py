@@ -208,9 +208,9 @@ def _attend_all(
 
 
 def _tokens_outer(o: Operands, blocking: Blocking) -> bool:
-    """Whether all heads are computed for a block of tokens: where they are many and their rows are not turned or few.
+    """Whether all heads are computed for a block of tokens: several heads, no window, no rotary positions.
 
-    A head's keys in pairs begin with a whole word and end with one.
+    In pairs a head width that is a multiple of four: its keys begin with a whole word and end with one.
     """
     plain = "before" not in o.attrs and "rotary" not in o and o.attrs["heads"] > 1
     width = o.shape("wv")[0] // kv_heads(o)

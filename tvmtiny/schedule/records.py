@@ -314,7 +314,11 @@ class TunedRule:
         origin = TUNED if record.signature == signature else BORROWED
         point = record.blocking
         if origin == BORROWED:
-            point = dataclasses.replace(point, rows=self._rows(record, kernel, operands))
+            point = dataclasses.replace(
+                point,
+                rows=self._rows(record, kernel, operands),
+                tokens_outer=point.tokens_outer and space.has_orders(kernel, operands, point.weights),
+            )
         return Chosen(point, origin, record) if self._applies(point, kernel, operands) else None
 
     def _rows(self, record: Record, kernel: Kernel, operands: Operands) -> int:

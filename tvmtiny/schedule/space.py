@@ -2,8 +2,8 @@
 
 A point of a space is a `Blocking`. As a TVM schedule it is a trace: one sampled decision for each choice, each written
 to the root block as an annotation, so that it replays on the kernel of any parameters (`blocking_of` reads it back).
-What the decisions do is done when the kernel is lowered: rows and layouts decide its loops and buffers, the variant its
-micro-kernels.
+What the decisions do is done when the kernel is lowered: rows, the order of loops and layouts decide its loops and
+buffers, the variant its micro-kernels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Design:
     Attributes:
         columns: layout of weights (`tvmtiny.kernels.columns`); keys and values follow from it.
         family: of the micro-kernels.
-        choices: what is open, by name: "rows" and the knobs.
+        choices: what is open, by name: "rows", "tokens_outer" where the order of loops is open, and the knobs.
     """
 
     columns: str
@@ -92,7 +92,7 @@ def designs(kernel: Kernel, operands: Operands, target: Target, *, wide_weights:
     found = []
     for columns, name in dict.fromkeys(layouts):
         knobs = knobs_of(name, columns) if multiplies else {}
-        orders = {"tokens_outer": (0, 1)} if _has_orders(kernel, operands, columns) else {}
+        orders = {"tokens_outer": (0, 1)} if has_orders(kernel, operands, columns) else {}
         choices = {"rows": rows, **orders, **{knob: what.choices for knob, what in knobs.items()}}
         found.append(Design(columns, name, choices))
     return found
@@ -243,7 +243,7 @@ def _goes_by_rows(kernel: Kernel, operands: Operands, default: Blocking) -> bool
     )
 
 
-def _has_orders(kernel: Kernel, operands: Operands, columns: str) -> bool:
+def has_orders(kernel: Kernel, operands: Operands, columns: str) -> bool:
     """Whether the order of a kernel's loops is open."""
     return _differ(
         kernel, operands, *(Blocking(weights=columns, tokens_outer=outer) for outer in (False, True))
