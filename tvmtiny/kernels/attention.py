@@ -5,7 +5,7 @@ last head meets the contexts of the earlier ones block by block in the output pr
 context never exists as a whole. Scores, their exponentials and the sums share memory. V is kept transposed, a column a
 channel, so that the sum over tokens runs along memory.
 
-With tokens outside (`Blocking.tokens_outer`) K and V of all heads exist at once, and a block of rows meets head after
+With tokens outer (`Blocking.tokens_outer`) K and V of all heads exist at once, and a block of rows meets head after
 head; then no contexts of other blocks do. Tokens are widened for each projection instead of for each head of it.
 
 In the folded form (`passes.fold_query_key`; no operand `wk`) the queries of a head have E columns and the keys of all

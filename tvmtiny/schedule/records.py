@@ -252,7 +252,7 @@ class TunedRule:
             return default
         signature = Signature.of(kernel, operands)
         if signature not in self._chosen:
-            # `balanced` promises cycles of no more than the rules': only a kernel's own record knows them.
+            # Compiles take `balanced` by default, and what it gains is known of models whose kernels were measured.
             near = (
                 found
                 for found in self.near(kernel, operands)
