@@ -10,7 +10,6 @@ firmware. Both are measured only where the schedules of a model differ. Printed 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -23,15 +22,7 @@ from tvmtiny.compiler import compile as compile_model
 from tvmtiny.frontend.data import load_samples
 from tvmtiny.report.profile import profile
 from tvmtiny.schedule.records import OBJECTIVES, RULES
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Of a whole model: estimated cycles of a run with the most tokens, bytes of flash and of the arena."""
-
-    cycles: int
-    flash: int
-    arena: int
+from tvmtiny.tune.results import Cost
 
 
 def main() -> None:
@@ -57,7 +48,7 @@ def row(name: str, target: str, objective: str) -> str:
             return "| the rules' schedules | |"
         before, after = cost(rules, name), cost(tuned, name)
     change = f"{100 * (after.cycles / before.cycles - 1):+.2f} %"
-    sizes = f"{after.flash - before.flash:+,} | {after.arena - before.arena:+,}"
+    sizes = f"{after.flash - before.flash:+,} | {after.memory - before.memory:+,}"
     return f"{before.cycles:,} | {change} | {sizes}"
 
 
@@ -99,7 +90,7 @@ def loops_of(schedule: str, variant: str) -> str:
 
 
 def cost(artifact: Artifact, name: str) -> Cost:
-    """Counted in QEMU, of an input of the example's or of the encoder's reference vectors."""
+    """Of the longest input of the example's calibration or of the encoder's reference vectors, counted in QEMU."""
     own = ROOT / "examples" / name / "calibration.npz"
     samples = load_samples(
         artifact, own if name in EXAMPLES else artifact.directory / "reference" / "inputs.npz"

@@ -201,11 +201,11 @@ def test_a_variant_is_chosen_for_all_products_by_what_the_models_take(
     steps, large = "dsp-pair_steps_8", "dsp-pair_steps_32"  # large is the better one of each kernel alone
     known = of_all(tasks, steps, large)
 
-    def cost(plan: whole.Plan) -> whole.Cost:
+    def cost(plan: whole.Plan) -> results.Cost:
         used = {found.point.variant for found in plan.values()}
         assert len(used) == 1
         flash = {"dsp": 5000, steps: smaller, large: 6000}[used.pop()]
-        return whole.Cost(sum(found.cycles for found in plan.values()), flash, 100)
+        return results.Cost(sum(found.cycles for found in plan.values()), flash, 100)
 
     smaller = 4000
     choice = whole.chosen(tasks, known, objective, cost)
@@ -225,7 +225,7 @@ def test_a_variant_that_one_product_lacks_is_measured_before_it_can_be_chosen(ta
     known = of_all(others, variant) | of_all([ffn])
     ((task, point),) = whole.missing(tasks, known, "flash")
     assert (task, point) == (ffn, dataclasses.replace(ffn.default, variant=variant))
-    plan = whole.chosen(tasks, known, "flash", lambda plan: whole.Cost(0, 0, 0)).plan
+    plan = whole.chosen(tasks, known, "flash", lambda plan: results.Cost(0, 0, 0)).plan
     assert {found.point for found in plan.values()} == {task.default for task in tasks}
     known[ffn.signature].append(Measurement(point, 900))
     assert whole.missing(tasks, known, "flash") == []
@@ -259,7 +259,7 @@ def test_a_product_of_two_tensors_has_the_variant_of_all_others(tasks: list[Task
     product, variant = product_of_two_tensors(), "dsp-pair_steps_8"
     every = [*tasks, product]
     known = of_all(tasks, variant) | of_all([product], "dsp-inlined_1")
-    plan = whole.chosen(every, known, "flash", lambda plan: whole.Cost(0, 0, 0)).plan
+    plan = whole.chosen(every, known, "flash", lambda plan: results.Cost(0, 0, 0)).plan
     assert {found.point.variant for found in plan.values()} == {"dsp"}
     assert "dsp-inlined_1" in whole.promising(every, known, "flash")
 
@@ -280,11 +280,11 @@ def test_a_plan_that_does_not_build_is_not_chosen(tasks: list[Task]) -> None:
     broken, good = "dsp-pair_steps_32", "dsp-pair_steps_8"
     known = of_all(tasks, good, broken)
 
-    def cost(plan: whole.Plan) -> whole.Cost:
+    def cost(plan: whole.Plan) -> results.Cost:
         variants = {found.point.variant for found in plan.values()}
         if broken in variants:
             raise BuildFailure("tvmt_pairs.h:1: error: no such thing")
-        return whole.Cost(1000 - 100 * (good in variants), 1000, 100)
+        return results.Cost(1000 - 100 * (good in variants), 1000, 100)
 
     plan = whole.chosen(tasks, known, "balanced", cost).plan
     assert {found.point.variant for found in plan.values()} == {good}
@@ -778,11 +778,11 @@ class Fits:
 
     def __init__(self, *_: object) -> None: ...
 
-    def cost(self, plan: whole.Plan) -> whole.Cost:
+    def cost(self, plan: whole.Plan) -> results.Cost:
         variants = {found.point.variant for found in plan.values()}
         if variants == {"dsp"} or not self.small:
-            return whole.Cost(1000, 1000 + len(variants) - ("dsp" in variants), 100)
-        return whole.Cost(900, 900, 100)
+            return results.Cost(1000, 1000 + len(variants) - ("dsp" in variants), 100)
+        return results.Cost(900, 900, 100)
 
 
 class Faster(ByName):
@@ -824,7 +824,7 @@ def test_records_are_those_of_the_plan_that_is_best_for_whole_models(
     assert len(variants) == 1
     assert (variants == {"dsp"}) is not small
     assert session.choice is not None
-    assert session.choice.cost == (whole.Cost(900, 900, 100) if small else session.choice.rules)
+    assert session.choice.cost == (results.Cost(900, 900, 100) if small else session.choice.rules)
     if small:
         assert {one.signature for one in made} == {task.signature for task in some}
 

@@ -178,24 +178,8 @@ def _attend_all(
 ):  # fmt: skip
     """All heads for `rows` tokens from `start`, with K and V of all heads."""
     weights.dense_s8(
-        w4,
-        x,
-        start,
-        wq,
-        gq,
-        bq,
-        mq,
-        0,
-        q,
-        0,
-        0,
-        workspace,
-        rows,
-        heads * query_width,
-        depth,
-        form["q_shift"],
-        0,
-    )
+        w4, x, start, wq, gq, bq, mq, 0, q, 0, 0, workspace, rows, heads * query_width, depth, form["q_shift"], 0
+    )  # fmt: skip
     for head in T.serial(heads):
         products.scores_s32(
             q, head * query_width, k, 0 if form["folded"] else T.truncdiv(head, group) * width, sums, workspace,
@@ -280,29 +264,8 @@ def _prim_func(o: Operands, blocking: Blocking) -> tirx.PrimFunc:
                 )  # fmt: skip
         if together:
             _keys_and_values(
-                k_w,
-                v_w,
-                x,
-                wk,
-                gk,
-                bk,
-                mk,
-                wv,
-                gv,
-                bv,
-                mv,
-                rotary,
-                0,
-                k,
-                v,
-                sums,
-                workspace,
-                n,
-                V,
-                E,
-                R,
-                form,
-            )
+                k_w, v_w, x, wk, gk, bk, mk, wv, gv, bv, mv, rotary, 0, k, v, sums, workspace, n, V, E, R, form
+            )  # fmt: skip
         elif G == 1:  # else those of the head before serve
             _keys_and_values(
                 k_w, v_w, x, wk, gk, bk, mk, wv, gv, bv, mv, rotary, V - P, k, v, sums, workspace, n, P, E, R,

@@ -75,9 +75,8 @@ def make(project: Project, name: str, *, strict: bool = False, lean: bool = Fals
 
 
 def compile_object(source: Path, target: Target, include: Path) -> Path:
-    """Compile one C file as a project's Makefile does; returns the object beside it. Raises BuildFailure."""
-    prefix = os.environ.get("CROSS_COMPILE", DEFAULT_PREFIX)
-    compiler = host_compiler() if target.cpu == HOST else find_tool(f"{prefix}gcc")
+    """Compile one C file for a core as a project's Makefile does; returns the object beside it. Raises BuildFailure."""
+    compiler = find_tool(f"{os.environ.get('CROSS_COMPILE', DEFAULT_PREFIX)}gcc")
     result = source.with_suffix(".o")
     sections = ("-ffunction-sections", "-fdata-sections")
     command = [compiler, *target.flags, "-std=c11", target.optimize, *sections, "-w", f"-I{include}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -39,6 +40,15 @@ WEIGHTS = {
 """What each per cent counts in an objective: cycles, flash and memory of the arena, relative to the rules' schedule."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a kernel takes, or models: cycles, bytes of flash (code and constants) and of memory (scratch or arena)."""
+
+    cycles: int
+    flash: int
+    memory: int
+
+
 def score(found: Measurement, default: Measurement, objective: str) -> float:
     """`overall` of a schedule beside the rules' one; infinite for what failed."""
     if not found.valid:
@@ -46,17 +56,18 @@ def score(found: Measurement, default: Measurement, objective: str) -> float:
     return overall(_alone(found), _alone(default), objective)
 
 
-def _alone(found: Measurement) -> dict[str, int]:
-    return {"cycles": found.cycles, "flash": found.flash_bytes, "memory": found.scratch_bytes}
+def _alone(found: Measurement) -> Cost:
+    return Cost(found.cycles, found.flash_bytes, found.scratch_bytes)
 
 
-def overall(found: dict[str, int], rules: dict[str, int], objective: str) -> float:
+def overall(found: Cost, rules: Cost, objective: str) -> float:
     """What is to become small: a mean weighted by WEIGHTS, relative to what the rules' schedules take: 1.
 
     Compiles take the records of `balanced` by default: to it nothing is better that does not take CERTAIN fewer cycles
     than the rules' schedules, or that takes more flash.
     """
-    terms = {name: (value + 1) / (rules[name] + 1) for name, value in found.items()}
+    before = dataclasses.asdict(rules)
+    terms = {name: (value + 1) / (before[name] + 1) for name, value in dataclasses.asdict(found).items()}
     if objective == "balanced" and (terms["cycles"] > 1 - CERTAIN or terms["flash"] > 1):
         return max(1.0, terms["cycles"], terms["flash"])
     weights = WEIGHTS[objective]

@@ -30,7 +30,7 @@ from tvmtiny.storage.choice import AS_THEY_ARE, Storage
 from tvmtiny.target import Target
 from tvmtiny.templates import jinja_environment
 from tvmtiny.tune.image import allocated_bytes
-from tvmtiny.tune.results import best, overall, score
+from tvmtiny.tune.results import Cost, best, overall, score
 from tvmtiny.tune.store import Measurement
 from tvmtiny.tune.tasks import Task
 from tvmtiny.verify import INTEGER_MODULE
@@ -44,15 +44,6 @@ Plan: TypeAlias = dict[Signature, Measurement]
 
 Known: TypeAlias = Mapping[Signature, Sequence[Measurement]]
 """What is known of each task."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Of all models together: cycles of their tasks, bytes of their operators' code and weights, of their arenas."""
-
-    cycles: int
-    flash: int
-    memory: int
 
 
 def promising(tasks: Sequence[Task], known: Known, objective: str) -> list[str]:
@@ -145,7 +136,7 @@ def chosen(
         if plan is not None and cost is not None:
             plans.append(plan)
             costs.append(cost)
-    scores = [overall(dataclasses.asdict(cost), dataclasses.asdict(rules), objective) for cost in costs]
+    scores = [overall(cost, rules, objective) for cost in costs]
     least = min(range(len(plans)), key=scores.__getitem__)
     return Choice(plans[least], costs[least], rules)
 
@@ -191,9 +182,10 @@ class Models:
         self._count = 0
 
     def cost(self, plan: Plan) -> Cost | None:
-        """Of a plan; operators that are no tasks have the rules' schedule.
+        """Of all models together: cycles of their tasks, their operators' code with all weights, their arenas.
 
-        None where the products of a model had several variants: a compile would take the rules' schedules.
+        Operators that are no tasks have the rules' schedule. None where the products of a model had several variants:
+        a compile would take the rules' schedules.
         """
         own = family(self._target)
         rules = blocking(own)
