@@ -18,6 +18,8 @@ from tvmtiny.options import ModelOptions
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.quant.placeholder import placeholder_statistics
 from tvmtiny.report.inspection import inspect
+from tvmtiny.resources import data_dir
+from tvmtiny.schedule import records
 from tvmtiny.schedule.records import BORROWED, DEFAULT, TunedRule
 from tvmtiny.schedule.signature import Signature
 from tvmtiny.target import load_target
@@ -39,12 +41,32 @@ def intent() -> QuantizedModel:
     return options.quantize(fused, placeholder_statistics(fused, specs, tokens))
 
 
+@pytest.fixture
+def records_of_other_attention(
+    intent: QuantizedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the shipped records those of attention in other models: the model's other products have none to borrow."""
+    own = {Signature.of(kernel, operands) for _, kernel, operands in kernel_calls(intent.module)}
+    cpu = load_target(M4).cpu
+    for objective in records.OBJECTIVES:
+        shipped = records.read(data_dir("schedules") / "tuned" / cpu / f"{objective}.json", cpu, objective)
+        others = [
+            record
+            for record in shipped
+            if record.signature.kernel == "attention" and record.signature not in own
+        ]
+        records.write(records.user_folder() / cpu / f"{objective}.json", cpu, objective, others)
+    monkeypatch.setattr(records, "folders", lambda: [records.user_folder()])
+
+
+@pytest.mark.usefixtures("records_of_other_attention")
 @pytest.mark.parametrize("objective", ["flash", "balanced"])
 def test_a_model_has_one_variant_where_flash_counts(intent: QuantizedModel, objective: str) -> None:
     program, _ = build_tuned(intent, load_target(M4), "model", "dsp", Stages(), objective)
     assert program.variants == ["dsp"]
 
 
+@pytest.mark.usefixtures("records_of_other_attention")
 def test_another_variant_is_kept_where_all_products_have_it(intent: QuantizedModel) -> None:
     calls = kernel_calls(intent.module)
     attention = next(call for call in calls if call[1].name == "attention")
@@ -55,9 +77,11 @@ def test_another_variant_is_kept_where_all_products_have_it(intent: QuantizedMod
         rule.settle(some)
         variants.append(rule.choose(*attention[1:]).blocking.variant)
         assert rule.changes(some) == (some != calls)
-    assert variants == ["dsp-strip_steps_4", ""]
+    assert variants[0] == "dsp-strip_steps_4"
+    assert variants[1] in {"", "dsp"}  # both name the rules' one; a record does so in full
 
 
+@pytest.mark.usefixtures("records_of_other_attention")
 def test_balanced_borrows_nothing(intent: QuantizedModel) -> None:
     attention = next(call for _, *call in kernel_calls(intent.module) if call[0].name == "attention")
     rule = TunedRule(load_target(M4), "balanced", "dsp")
