@@ -17,7 +17,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from common import EncoderShape  # noqa: E402  the line above makes it importable
+import common  # noqa: E402  the line above makes it importable
+from common import EncoderShape  # noqa: E402
 from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
 from model import SlotModel, batches  # noqa: E402
@@ -83,6 +84,7 @@ def task(
         calibration=corpus.calibration,
         teacher=(lambda: load_teacher(Path(teacher), corpus)) if teacher else None,
         files={"tokenizer": corpus.tokenizer_file, "labels": labels},
+        depends=(Path(common.__file__), *([Path(teacher) / "module.pt"] if teacher else [])),
     )
 
 
