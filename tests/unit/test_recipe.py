@@ -275,9 +275,12 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_compiler")
 def test_a_finished_run_trains_nothing_again_unless_told_to(tmp_path: Path) -> None:
     loaded, epochs = recipe(tmp_path, TASK + "[train]\nepochs = 1\n" + COMPILE), []
+    seconds = []
     for resume in (True, True, False):
         run_recipe(loaded, tmp_path, resume=resume, on_progress=lambda event: epochs.append(event.done))
+        seconds.append(json.loads((tmp_path / "figures.json").read_text())["rows"][0]["seconds"])
     assert sum(epochs) == 2
+    assert [value is None for value in seconds] == [False, True, False]
 
 
 @pytest.mark.usefixtures("without_compiler")

@@ -35,7 +35,7 @@ class Stage:
         weight_bytes, arena_bytes: as a compile gives them.
         code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
         metrics: of the module on the selection split, behind the step qat of its integers; empty in a dry run.
-        seconds: that the step took; those of a run that went on are of the last one.
+        seconds: that the step took; None where a training was taken from a checkpoint.
     """
 
     step: str
@@ -46,7 +46,7 @@ class Stage:
     code_bytes: int | None
     estimated_cycles: int | None
     metrics: dict[str, float]
-    seconds: float
+    seconds: float | None
 
     @property
     def flash_bytes(self) -> int:
@@ -176,7 +176,7 @@ def _run(recipe: Recipe, task: Task, run: Progress) -> Iterator[_Standing]:
             module.eval()
             progress.report("measuring")
             proto = to_onnx(module, task)
-            seconds = time.perf_counter() - start
+            seconds = None if progress.restored else time.perf_counter() - start
             yield _Standing(module, proto, _stage(recipe, task, module, proto, progress, seconds))
     finally:
         torch.use_deterministic_algorithms(deterministic)
@@ -190,7 +190,12 @@ def _progress(recipe: Recipe, task: Task, run: Progress, number: int) -> Progres
 
 
 def _stage(
-    recipe: Recipe, task: Task, module: nn.Module, proto: onnx.ModelProto, progress: Progress, seconds: float
+    recipe: Recipe,
+    task: Task,
+    module: nn.Module,
+    proto: onnx.ModelProto,
+    progress: Progress,
+    seconds: float | None,
 ) -> Stage:
     inspection, fit_ = estimate(proto, _options(recipe, task, module))
     return Stage(
