@@ -15,6 +15,7 @@ from tvmtiny.bench.catalog import EncoderBenchmark
 SEED = 2026
 CALIBRATION_SAMPLES = 32
 INPUT, OUTPUT = "x", "y"
+LEAST_WEIGHTS = 512
 
 
 class _Graph:
@@ -124,8 +125,8 @@ def save(encoder: EncoderBenchmark, directory: Path) -> Path:
     return path
 
 
-def with_few_integers(model: onnx.ModelProto, entries: int, least: int = 512) -> onnx.ModelProto:
-    """A copy with at most `entries` distinct integers in each matrix and embedding table of `least` weights or more.
+def with_few_integers(model: onnx.ModelProto, entries: int) -> onnx.ModelProto:
+    """A copy with at most `entries` distinct integers in each matrix and embedding table of LEAST_WEIGHTS or more.
 
     Rows are output channels, so columns of a MatMul's initializer; a table has one scale. NumPy alone makes it.
     """
@@ -134,7 +135,7 @@ def with_few_integers(model: onnx.ModelProto, entries: int, least: int = 512) ->
     book = np.unique(np.round(127 * np.sin(np.linspace(-np.pi / 2, np.pi / 2, entries)) ** 3))
     for tensor in result.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim != 2 or values.size < least:
+        if values.dtype != np.float32 or values.ndim != 2 or values.size < LEAST_WEIGHTS:
             continue
         table = values.shape[0] > 10 * values.shape[1]
         scale = np.abs(values).max(axis=None if table else 0, keepdims=True) / 127

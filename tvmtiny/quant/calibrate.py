@@ -68,7 +68,7 @@ class FloatModel:
 
 
 def _executable(module: tvm.IRModule) -> tvm.runtime.Executable:
-    """For the host, in little time: it runs a few samples, and every operator is a function of its own.
+    """For the host, in little time: more optimization does not make operators that are functions of their own faster.
 
     Checks of arguments in these functions would be two thirds of the code; the virtual machine checks those of `main`.
     """

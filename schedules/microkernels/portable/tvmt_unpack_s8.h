@@ -12,7 +12,8 @@ TVMT_INLINE uint32_t tvmt_index_word(const uint8_t *data, int32_t bytes) {
 
 /* Eight indices are `bits` bytes, the first in the lowest bits. */
 TVMT_INLINE uint64_t tvmt_index_group(const uint8_t *data, int32_t bits) {
-  return (uint64_t)tvmt_index_word(data + 4, bits - 4) << 32 | tvmt_index_word(data, bits);
+  const uint32_t high = bits > 4 ? tvmt_index_word(data + 4, bits - 4) : 0u;
+  return (uint64_t)high << 32 | tvmt_index_word(data, bits);
 }
 
 TVMT_INLINE void tvmt_unpack_bits(const uint8_t *data, const int8_t *codebook, int8_t *out, int32_t count,
