@@ -44,9 +44,14 @@ class SelfAttention(nn.Module):
         batch, tokens, embedding = x.shape
         return x.reshape(batch, tokens, self.heads, embedding // self.heads).transpose(1, 2)
 
+    def placed(self, x: Tensor) -> Tensor:
+        """Queries or keys [B, H, S, P] with what they are to tell of their positions: nothing here."""
+        return x
+
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """x [B, S, E]; keep bool [B, 1, 1, S], True where a key is present; returns [B, S, E]."""
-        query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        query, key = self.placed(self._split(self.query(x))), self.placed(self._split(self.key(x)))
+        value = self._split(self.value(x))
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
         if keep is not None:
             scores = scores.masked_fill(~keep, float("-inf"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,18 +36,11 @@ class RotaryAttention(SelfAttention):
         angles = torch.arange(tokens)[:, None] * speeds
         self.register_buffer("angles", torch.cat([angles, angles], dim=1), persistent=False)
 
-    def _turned(self, x: Tensor) -> Tensor:
+    def placed(self, x: Tensor) -> Tensor:
         """[B, H, S, P], each half of a head's columns turned with the other."""
         angles = self.angles[: x.shape[2]]
         first, second = x.chunk(2, dim=-1)
         return x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
-
-    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        """x [B, S, E]; keep bool [B, 1, 1, S], True where a key is present; returns [B, S, E]."""
-        query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
-        scores = self._turned(query) @ self._turned(key).transpose(2, 3) / math.sqrt(query.shape[-1])
-        heads = torch.softmax(scores.masked_fill(~keep, float("-inf")), dim=-1) @ value
-        return self.output(heads.transpose(1, 2).flatten(2))
 
 
 class SlotModel(nn.Module):

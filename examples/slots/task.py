@@ -17,7 +17,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from common import EncoderShape  # noqa: E402  the line above makes it importable
+import common  # noqa: E402  the line above makes it importable
+from common import EncoderShape  # noqa: E402
 from corpus import Corpus, load  # noqa: E402
 from metrics import TAGS, metrics  # noqa: E402
 from model import SlotModel, batches  # noqa: E402
@@ -81,12 +82,13 @@ def task(
         selection=Split(*corpus.encode(corpus.selection)),
         test=Split(*corpus.encode(corpus.validation)),
         calibration=corpus.calibration,
-        teacher=(lambda: load_teacher(Path(teacher), corpus)) if teacher else None,
+        teacher=(lambda: load_teacher(Path(teacher), corpus, vocabulary)) if teacher else None,
         files={"tokenizer": corpus.tokenizer_file, "labels": labels},
+        depends=(Path(common.__file__), *([Path(teacher) / "module.pt"] if teacher else [])),
     )
 
 
-def load_teacher(directory: Path, corpus: Corpus) -> nn.Module:
+def load_teacher(directory: Path, corpus: Corpus, vocabulary: int) -> nn.Module:
     """The model that teacher.toml trained, with this corpus's pieces."""
     if not (directory / "module.pt").is_file():
         raise UserError(
@@ -94,6 +96,12 @@ def load_teacher(directory: Path, corpus: Corpus) -> nn.Module:
             f"tvmtiny compress examples/slots/teacher.toml -o {directory}",
         )
     shape = tomllib.loads((HERE / "teacher.toml").read_text())["task"]
+    own, given = (shape["vocabulary"], shape["tokens"]), (vocabulary, corpus.tokens)
+    if own != given:
+        raise UserError(
+            f"The teacher has a vocabulary of {own[0]} and {own[1]} tokens, the student {given[0]} and {given[1]}.",
+            "Give the student the vocabulary and tokens of teacher.toml: both must read the same word pieces.",
+        )
     encoder = EncoderShape(
         corpus.tokens, *(shape[k] for k in ("embedding", "heads", "feed_forward", "layers"))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn  # noqa: E402
 
 from tvmtiny.compiler import compile as compile_model  # noqa: E402
 from tvmtiny.compress.cluster import LARGEST, Codebook, cluster  # noqa: E402
+from tvmtiny.compress.progress import Progress  # noqa: E402
 from tvmtiny.compress.task import Split, Task  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
 
@@ -107,6 +109,24 @@ def test_training_can_aim_at_the_outputs_from_before() -> None:
         found = cluster(module, task, clusters=8, epochs=10, learning_rate=1e-2, distil=share)
         apart.append(np.square(task.predict(found, task.selection.inputs)["logits"] - wanted).mean())
     assert apart[1] < 0.1 * apart[0]
+
+
+def test_a_loss_that_does_not_count_needs_no_value() -> None:
+    task = dataclasses.replace(_task(), loss=lambda _outputs, _targets: torch.tensor(float("nan")))
+    found = cluster(Model(), task, clusters=8, epochs=1, distil=1.0)
+    assert all(torch.isfinite(value).all() for value in found.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"mask": "masks"}, "'masks' is none of ids, labels"),
+        ({"mask": "labels"}, r"mask = 'labels' has the shape \[16\]"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(arguments: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        cluster(Model(), _task(), distil=1.0, progress=Progress(dry=True), **arguments)
 
 
 def test_the_compiler_finds_the_codebook(tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def test_outputs_count_where_a_target_tells_something() -> None:
     assert float(distance({"tags": own}, {"tags": said}, present)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_batch_in_which_nothing_tells_anything_has_no_distance() -> None:
+    own, present = torch.randn(3, 5, 4).requires_grad_(), torch.zeros(3, 5, dtype=torch.bool)
+    found = distance({"tags": own}, {"tags": torch.randn(3, 5, 4)}, present)
+    found.backward()
+    assert (found.item(), own.grad.abs().max().item()) == (0.0, 0.0)
+
+
 class Counted(torch.nn.Module):
     """A teacher, and how many batches of training it has labelled."""
 
@@ -194,6 +201,7 @@ def test_a_killed_training_from_lessons_goes_on_with_the_same_ones(
         ({"teacher": None}, {}, "no teacher"),
         ({}, {"augment": True}, "no `augment`"),
         ({}, {"mask": "masks"}, "'masks' is none of ids, mask, labels"),
+        ({}, {"mask": "labels"}, r"mask = 'labels' has the shape \[32\]"),
         ({}, {"lessons": 2, "hidden": {"layers.0": "layers.0"}}, "outputs of the teacher are kept"),
         ({}, {"hidden": {"layers.0": "layers.9"}}, "no module 'layers.9'"),
         ({}, {"hidden": {"layer.0": "layers.0"}}, "no module 'layer.0'"),

@@ -16,8 +16,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from family_models import FAMILIES  # noqa: E402  torch may be missing
-from quantized_families import family_onnx, fused_family, quantized_family, tensors  # noqa: E402
+from quantized_families import (  # noqa: E402  torch may be missing
+    MODELS,
+    family_onnx,
+    fused_family,
+    quantized_family,
+    tensors,
+)
 from recipe_task import task as recipe_task  # noqa: E402
 
 import tvmtiny  # noqa: E402
@@ -90,13 +95,19 @@ def test_the_c_gives_the_integers_of_the_trained_module(trained: Any, tmp_path: 
     assert np.allclose(task.predict(module, inputs)["logits"], integers * scale, rtol=1e-6)
 
 
-def test_a_fused_module_is_the_model_it_was_made_of() -> None:
-    family = FAMILIES["joint_bert"]
+@pytest.mark.parametrize(
+    "name", ["joint_bert", "bert_types", "id_mask", "llama_like", "local_text", "albert"]
+)
+def test_a_fused_module_is_the_model_it_was_made_of(name: str) -> None:
+    family = MODELS[name]
     samples = family.samples()
-    found = FusedModule(fused_family("joint_bert"), family.inputs)(*tensors(samples).values())
-    session = onnxruntime.InferenceSession(family_onnx("joint_bert"), providers=["CPUExecutionProvider"])
-    present = np.arange(samples["attention_mask"].shape[1]) < samples["attention_mask"].sum(1)[:, None]
-    rows = [session.run(None, {k: x[i : i + 1] for k, x in samples.items()}) for i in range(len(present))]
+    found = FusedModule(fused_family(name), family.inputs)(*tensors(samples).values())
+    found = found if isinstance(found, tuple) else (found,)
+    session = onnxruntime.InferenceSession(family_onnx(name), providers=["CPUExecutionProvider"])
+    count = len(next(iter(samples.values())))
+    rows = [session.run(None, {k: x[i : i + 1] for k, x in samples.items()}) for i in range(count)]
+    (mask,) = [x for k, x in samples.items() if "mask" in k] or [np.ones((count, 1), int)]
+    present = np.arange(mask.shape[1]) < mask.sum(1)[:, None]
     for place, values in enumerate(found):
         expected = np.concatenate([row[place] for row in rows])
         kept = present if expected.ndim == 3 else slice(None)
@@ -177,7 +188,15 @@ def test_gradients_of_the_steps_of_weights_are_those_of_the_paper(kind: str) -> 
 def test_steps_of_weights_are_learned_unless_they_are_to_follow_from_them(trained: Any) -> None:
     task, module, _ = trained
     scales = compile_options(module)["scales"]
-    assert "logits.weight" in scales
+    torch.manual_seed(0)
+    start = with_options(task.model(), layer_weights={"logits": "int4"})
+    untrained = qat(start, task, progress=Progress(dry=True))
+    assert list(untrained.weight_steps) == list(module.weight_steps)
+    for name, steps in module.weight_steps.items():
+        moved = (steps - untrained.weight_steps[name]).abs().max().item()
+        assert 1e-3 < moved < 1, name
+    learned = module.weight_steps["logits/weight"].detach().exp().numpy()
+    assert np.allclose(np.ravel(scales["logits.weight"]["scale"]), learned)
     train = FineTuning(epochs=1)
     fixed = qat(task.model(), task, train=train, learn_steps=False, progress=Progress(dry=True))
     assert not any(np.ndim(row["scale"]) == 2 for row in compile_options(fixed)["scales"].values())

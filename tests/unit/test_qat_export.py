@@ -7,11 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quantized_families import fused_family, quantized_family, tensors  # noqa: E402  torch may be missing
+from quantized_families import family_task, fused_family, quantized_family, tensors  # noqa: E402  torch may be missing
 
-from tvmtiny.compress.calibrated import batch  # noqa: E402
+from tvmtiny.compress.calibrated import batch, statistics_of  # noqa: E402
 from tvmtiny.compress.export import to_fused  # noqa: E402
 from tvmtiny.compress.fused_module import FusedModule  # noqa: E402
+from tvmtiny.compress.quantized_module import QuantizedModule  # noqa: E402
 from tvmtiny.errors import UserError  # noqa: E402
 from tvmtiny.frontend.data import input_specs  # noqa: E402
 from tvmtiny.passes.quantize import quantize  # noqa: E402
@@ -43,6 +44,18 @@ def test_what_is_exported_quantizes_to_the_integers_of_the_forward(name: str) ->
         results = reference.run(rows, int(samples.n_tokens[index]))
         for ours, theirs in zip(module.quantized().outputs, again.outputs, strict=True):
             assert np.array_equal(found[ours][index].numpy(), results[theirs]), (index, theirs)
+
+
+@pytest.mark.parametrize("layer", ["node_layer_norm_3", "node_layer_norm_4"])
+def test_layers_of_different_types_that_share_a_matrix_share_no_steps(layer: str) -> None:
+    """Rows of one group: there, steps of int4 are of the same shape as those of int8, and 16 times as large."""
+    fused, task = fused_family("albert"), family_task("albert")
+    types = weight_types(fused, "int8", {layer: "int4"})
+    start = quantize(fused, statistics_of(fused, task), weights=types, rounding="nearest")
+    found = QuantizedModule(fused, list(task.calibration), start, types).quantized().matrices
+    assert any(name.startswith(layer) for name in found)
+    for name, weights in start.matrices.items():
+        assert np.allclose(found[name].real, weights.real, rtol=1e-6), name
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -115,6 +115,58 @@ def test_the_front_end_of_a_recipe_is_known_to_its_steps(tmp_path: Path) -> None
     assert found.key(0, 0) != key
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("beside.py", "WIDTH = 2\n"),  # which the task imports
+        ("task.py", "def task(seed: int, width: int = 2): ...\n"),  # the default of a parameter
+        ("teacher.pt", "another"),
+        ("front.toml", "another"),
+    ],
+)
+def test_a_checkpoint_does_not_count_when_a_file_has_changed(tmp_path: Path, file: str, text: str) -> None:
+    files = {
+        "beside.py": "WIDTH = 1\n",
+        "task.py": "def task(seed: int, width: int = 1): ...\n",
+        "teacher.pt": "one",
+        "front.toml": "one",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    task = dataclasses.replace(
+        recipe_task.task(0), depends=(tmp_path / "teacher.pt",), files={"features": tmp_path / "front.toml"}
+    )
+    loaded = recipe(tmp_path, '[task]\nfile = "task.py"\n' + COMPILE)
+    before = loaded.key(0, 0, task)
+    assert loaded.key(0, 0, task) == before
+    (tmp_path / file).write_text(text)
+    assert loaded.key(0, 0, task) != before
+
+
+def test_defaults_count_as_if_they_were_written(tmp_path: Path) -> None:
+    def key(width: str, rounds: str) -> str:
+        text = f'{TASK}{width}[[step]]\nkind = "prune"\n{rounds}'
+        return recipe(tmp_path, text + COMPILE).key(0, 1)
+
+    assert key("", "") == key("width = 16\n", "rounds = 1\n")
+    assert len({key("", ""), key("width = 12\n", ""), key("", "rounds = 2\n")}) == 3
+
+
+def test_a_default_that_has_changed_is_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = recipe(tmp_path, TASK + '[[step]]\nkind = "prune"\n' + COMPILE)
+    before = loaded.key(0, 1)
+    monkeypatch.setitem(step_function("prune", "prune").__kwdefaults__, "rounds", 2)
+    assert loaded.key(0, 1) != before
+
+
+def test_a_file_that_the_task_depends_on_must_exist(tmp_path: Path) -> None:
+    task = dataclasses.replace(recipe_task.task(0), depends=(tmp_path / "module.pt",))
+    with pytest.raises(UserError, match=r"Cannot read .*module.pt, on which the task depends"):
+        recipe(tmp_path).key(0, 0, task)
+
+
 def test_an_error_in_the_task_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def task(seed):\n    return 1 / 0\n")
     loaded = recipe(tmp_path, '[task]\nfile = "broken.py"\n' + COMPILE)
@@ -223,9 +275,12 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_compiler")
 def test_a_finished_run_trains_nothing_again_unless_told_to(tmp_path: Path) -> None:
     loaded, epochs = recipe(tmp_path, TASK + "[train]\nepochs = 1\n" + COMPILE), []
+    seconds = []
     for resume in (True, True, False):
         run_recipe(loaded, tmp_path, resume=resume, on_progress=lambda event: epochs.append(event.done))
+        seconds.append(json.loads((tmp_path / "figures.json").read_text())["rows"][0]["seconds"])
     assert sum(epochs) == 2
+    assert [value is None for value in seconds] == [False, True, False]
 
 
 @pytest.mark.usefixtures("without_compiler")

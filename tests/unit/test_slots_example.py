@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import runpy
@@ -155,3 +156,14 @@ def test_rotary_attention_turns_pairs_as_complex_numbers() -> None:
     mixed = (weights @ projected("value")[:, :5]).transpose(1, 0, 2).reshape(tokens, embedding)
     expected = attention.output(torch.from_numpy(mixed))
     assert torch.allclose(attention(x, keep)[0], expected, atol=1e-6)  # angles are float32
+
+
+@pytest.mark.parametrize(("vocabulary", "tokens"), [(80, 32), (1000, 24)])
+def test_a_teacher_of_other_word_pieces_is_refused(
+    data: Any, vocabulary: int, tokens: int, tmp_path: Path
+) -> None:
+    (tmp_path / "module.pt").write_bytes(b"")
+    task = runpy.run_path(str(Path(corpus.__file__).with_name("task.py")))
+    student = dataclasses.replace(data, tokens=tokens)
+    with pytest.raises(UserError, match=f"the student {vocabulary} and {tokens}"):
+        task["load_teacher"](tmp_path, student, vocabulary)

@@ -14,7 +14,7 @@ from torch import nn
 from tvmtiny.calibration import traced
 from tvmtiny.compress.batched import BatchedModel
 from tvmtiny.compress.task import Arrays, Split, Task
-from tvmtiny.features.attach import choose_features, periods
+from tvmtiny.features.attach import periods_of
 from tvmtiny.frontend.data import Batch, check_arrays, input_specs
 from tvmtiny.passes.quantize import QuantizedModel
 from tvmtiny.passes.smooth import smooth
@@ -28,8 +28,8 @@ Array = npt.NDArray[Any]
 
 def statistics_of(fused: tvm.IRModule, task: Task) -> Statistics:
     """What the tensors of the float module hold over the calibration inputs of a task, as the compiler finds it."""
-    choice = choose_features(task.files.get("features"), input_specs(fused)[0], has_length=False)
-    return Statistics(traced(fused, batch(fused, task.calibration))[1], periods=periods(choice))
+    periods = periods_of(task.files.get("features"), input_specs(fused)[0])
+    return Statistics(traced(fused, batch(fused, task.calibration))[1], periods=periods)
 
 
 def smoother(

@@ -97,16 +97,23 @@ def present_tokens(inputs: Tensors, mask: str, targets: Tensors | None = None) -
             nothing; "" for none.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or it is not of shape (B, S).
     """
     if not mask:
         return None
     if mask in inputs:
-        return inputs[mask].bool()
-    if targets is not None and mask in targets:
-        return targets[mask] >= 0
-    names = ", ".join([*inputs, *(targets or {})])
-    raise UserError(f"mask = '{mask}' is none of {names}.", "Correct the recipe.")
+        present = inputs[mask].bool()
+    elif targets is not None and mask in targets:
+        present = targets[mask] >= 0
+    else:
+        names = ", ".join([*inputs, *(targets or {})])
+        raise UserError(f"mask = '{mask}' is none of {names}.", "Correct the recipe.")
+    if present.ndim != 2:
+        raise UserError(
+            f"mask = '{mask}' has the shape {list(present.shape)}: it tells nothing of tokens.",
+            "Name an input or target of shape [B, S].",
+        )
+    return present
 
 
 def batches_of(task: Task, count: int | None = None) -> Iterator[tuple[Tensors, Tensors]]:

@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tvmtiny.compress.checks import present_tokens
+from tvmtiny.compress.checks import attempt, batches_of, present_tokens
 from tvmtiny.compress.distil import distance
 from tvmtiny.compress.progress import Progress
 from tvmtiny.compress.task import Task, Tensors
@@ -76,15 +76,21 @@ def cluster(
 
         def loss(trained: nn.Module, inputs: Tensors, targets: Tensors) -> Tensor:
             found = task.forward(trained, inputs)
-            value = (1 - distil) * task.loss(found, targets)
+            parts = []  # a loss that does not count is not computed: it may have no value
+            if distil < 1:
+                parts.append((1 - distil) * task.loss(found, targets))
             if distil:
                 with torch.no_grad():
                     said = task.forward(before, inputs)
-                value = value + distil * distance(found, said, present_tokens(inputs, mask, targets), outputs)
-            return value
+                present = present_tokens(inputs, mask, targets)
+                parts.append(distil * distance(found, said, present, outputs))
+            return torch.stack(parts).sum()
 
+        progress = progress or Progress()
+        if progress.dry:  # what does not go together is found without training
+            attempt("the loss of the first batch", lambda: loss(trained, *next(batches_of(task))))
         training = Training(epochs, learning_rate, weight_decay=0.0)
-        fit(trained, task, training, progress=progress or Progress(), loss=loss)
+        fit(trained, task, training, progress=progress, loss=loss)
     for owner, name in (owner for owners in matrices for owner in owners):
         parametrize.remove_parametrizations(owner, name)
     result.load_state_dict(trained.state_dict())

@@ -231,11 +231,11 @@ def _apart(own: Tensor, theirs: Tensor, kind: str, temperature: float) -> Tensor
 
 
 def _mean(values: Tensor, present: Tensor | None) -> Tensor:
-    """Mean over the present elements."""
+    """Mean over the present elements; 0 where there are none."""
     if present is None:
         return values.mean()
     weight = present.expand_as(values).to(values.dtype)
-    return (values * weight).sum() / weight.sum()
+    return (values * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _scores(query: Tensor, key: Tensor, heads: int) -> Tensor:

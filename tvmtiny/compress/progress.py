@@ -48,6 +48,7 @@ class Progress:
         seed: from which all that is random follows.
         dry: train nothing; only sizes matter.
         checkpoints: beginning of the paths of checkpoints; None: keep none.
+        restored: whether a training was taken from its checkpoint, or a part of it.
     """
 
     step: str = ""
@@ -55,6 +56,7 @@ class Progress:
     seed: int = 0
     dry: bool = False
     checkpoints: Path | None = None
+    restored: bool = field(default=False, init=False)
     _trainings: int = field(default=0, init=False)
 
     def report(self, text: str, done: int = 0, total: int = 0, **values: float) -> None:

@@ -93,13 +93,15 @@ class QuantizedModule(FusedModule):
 
     def _learnable(self, start: QuantizedModel) -> list[str]:
         """The matrices, `<layer>.<operand>` that have step sizes of their own: one name of each that layers share."""
+        # Steps of int8 and of int4 differ in size, though in shape only where rows have several groups.
         users: dict[str, list[str]] = {}
         for name, first in self._graph.same.items():
             users.setdefault(first, []).append(_value(name))
         found = []
         for names in users.values():
-            shapes = {start.matrices[name].steps.shape for name in names if name in start.matrices}
-            if len(shapes) == 1 and all(name in start.matrices for name in names):
+            made = [start.matrices[name] for name in names if name in start.matrices]
+            alike = {(weights.groups is None, weights.steps.shape) for weights in made}
+            if len(alike) == 1 and len(made) == len(names):
                 found.append(names[0])
         return found
 

@@ -19,6 +19,7 @@ Paths are relative to the recipe. Everything is checked when it is loaded, befor
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -59,6 +60,10 @@ class Step:
         """What the step makes of a module, which stays as it is."""
         return step_function(self.kind, self.kind)(module, task, **self.parameters, progress=progress)
 
+    def bound(self) -> dict[str, Any]:
+        """All its parameters, those left at their defaults among them."""
+        return _bound(step_function(self.kind, self.kind), self.parameters)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -93,16 +98,29 @@ class Recipe:
     def _front_end(self) -> dict[str, Path]:
         return {name: file for name, file in self.compile.items() if name == "features"}
 
-    def key(self, seed: int, steps: int) -> str:
-        """Tells the state after so many steps from that of any other recipe, task, seed or version of this package."""
+    def key(self, seed: int, steps: int, task: Task | None = None) -> str:
+        """Tells the state after so many steps from that of any other recipe, task, seed or version of this package.
+
+        Files count by their contents: the front end, and the Python files beside the task's, which it may import.
+        Parameters count whether they are written or left at their defaults.
+
+        Args:
+            task: of the seed, where it has been made: the files that it names count, too.
+
+        Raises:
+            UserError: a file that the task depends on cannot be read.
+        """
+        code = {file.name: _digest(file) for file in self.task_file.parent.glob("*.py")}
+        depends = [] if task is None else [*task.depends]
+        front_end = {**({} if task is None else task.files), **self._front_end}.get("features")
         state = {
             "version": __version__,
-            "task": hashlib.sha256(self.task_file.read_bytes()).hexdigest(),
-            "parameters": dict(self.task_parameters),
+            "task": [self.task_file.name, code],
+            "depends": [_digest(Path(file)) for file in (*depends, front_end) if file],
+            "parameters": _bound(_task_function(self.task_file), self.task_parameters),
             "seed": seed,
             "train": self.train,
-            "steps": self.steps[:steps],
-            **{name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in self._front_end.items()},
+            "steps": [(step.kind, step.bound()) for step in self.steps[:steps]],
         }
         return hashlib.sha256(json.dumps(state, default=_plain, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -203,6 +221,22 @@ def _beside(path: Path, files: Any) -> Any:
             f"{path}: [compile]: there is no file {path.parent / files}.", "Paths are relative to the recipe."
         )
     return path.parent / files
+
+
+def _bound(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a function, those left at their defaults among them."""
+    signature = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in signature if p.default is not p.empty} | dict(parameters)
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {file}, on which the task depends: {error.strerror}.",
+            "Correct the task of the recipe, or make the file.",
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ class Stage:
         weight_bytes, arena_bytes: as a compile gives them.
         code_bytes, estimated_cycles: estimates; None where there are no figures for the core.
         metrics: of the module on the selection split, behind the step qat of its integers; empty in a dry run.
-        seconds: that the step took; those of a run that went on are of the last one.
+        seconds: that the step took; None where a training was taken from a checkpoint.
     """
 
     step: str
@@ -46,7 +46,7 @@ class Stage:
     code_bytes: int | None
     estimated_cycles: int | None
     metrics: dict[str, float]
-    seconds: float
+    seconds: float | None
 
     @property
     def flash_bytes(self) -> int:
@@ -107,10 +107,10 @@ def run_recipe(
     """
     directory = Path(output)
     kept = Path(checkpoints) if checkpoints is not None else directory / CHECKPOINTS
-    if not resume:
-        _forget(recipe, seed, kept)
     task = recipe.task(seed)
     _rehearse(recipe, task, Progress(seed=seed, dry=True))
+    if not resume:
+        _forget(recipe, task, seed, kept)
     for place in (directory, kept):
         check_place(place)
     run = Progress(listener=on_progress, seed=seed, checkpoints=kept)
@@ -167,7 +167,7 @@ def _run(recipe: Recipe, task: Task, run: Progress) -> Iterator[_Standing]:
         module = _untrained(task, run.seed)
         for number in range(len(recipe.steps) + 1):
             start = time.perf_counter()
-            progress = _progress(recipe, run, number)
+            progress = _progress(recipe, task, run, number)
             set_seed(f"{run.seed}/{progress.step}")
             if number:
                 module = recipe.steps[number - 1].apply(module, task, progress)
@@ -176,21 +176,26 @@ def _run(recipe: Recipe, task: Task, run: Progress) -> Iterator[_Standing]:
             module.eval()
             progress.report("measuring")
             proto = to_onnx(module, task)
-            seconds = time.perf_counter() - start
+            seconds = None if progress.restored else time.perf_counter() - start
             yield _Standing(module, proto, _stage(recipe, task, module, proto, progress, seconds))
     finally:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _progress(recipe: Recipe, run: Progress, number: int) -> Progress:
+def _progress(recipe: Recipe, task: Task, run: Progress, number: int) -> Progress:
     """The run as the step of a number sees it; 0 is the training."""
     name = f"{number} {recipe.steps[number - 1].kind}" if number else "train"
-    place = None if run.checkpoints is None else run.checkpoints / recipe.key(run.seed, number)
+    place = None if run.checkpoints is None else run.checkpoints / recipe.key(run.seed, number, task)
     return Progress(step=name, listener=run.listener, seed=run.seed, dry=run.dry, checkpoints=place)
 
 
 def _stage(
-    recipe: Recipe, task: Task, module: nn.Module, proto: onnx.ModelProto, progress: Progress, seconds: float
+    recipe: Recipe,
+    task: Task,
+    module: nn.Module,
+    proto: onnx.ModelProto,
+    progress: Progress,
+    seconds: float | None,
 ) -> Stage:
     inspection, fit_ = estimate(proto, _options(recipe, task, module))
     return Stage(
@@ -217,10 +222,10 @@ def _options(recipe: Recipe, task: Task, module: nn.Module) -> dict[str, Any]:
     return {**task.files, **recipe.compile, **own}
 
 
-def _forget(recipe: Recipe, seed: int, checkpoints: Path) -> None:
+def _forget(recipe: Recipe, task: Task, seed: int, checkpoints: Path) -> None:
     """Remove the checkpoints of this recipe and seed."""
     for number in range(len(recipe.steps) + 1):
-        for path in checkpoints.glob(f"{recipe.key(seed, number)}-*.pt"):
+        for path in checkpoints.glob(f"{recipe.key(seed, number, task)}-*.pt"):
             path.unlink()
 
 

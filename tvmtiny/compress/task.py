@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ class Task:
             more for the checks before a run.
         augment: inputs and targets to further ones, for distillation: the teacher labels them.
         files: what `tvmtiny compile` is to be given besides: its arguments `tokenizer`, `features`, `labels`.
+        depends: files that the module depends on besides the Python files beside the task's, such as those of a
+            teacher: when one of them changes, checkpoints do not count any more.
     """
 
     model: Callable[[], nn.Module]
@@ -79,6 +82,7 @@ class Task:
     teacher: Callable[[], nn.Module] | None = None
     augment: Callable[[Tensors, Tensors], tuple[Tensors, Tensors]] | None = None
     files: Mapping[str, Any] = field(default_factory=dict)
+    depends: tuple[Path, ...] = ()
 
     def forward(self, module: nn.Module, inputs: Tensors) -> dict[str, Tensor]:
         """The outputs of `module` by name."""

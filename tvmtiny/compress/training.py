@@ -78,6 +78,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: rate(at, steps, training.warmup))
     parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
     start = _restore(checkpoint, parts)
+    progress.restored |= start > 0
     for epoch in range(start, training.epochs):
         set_seed(f"{checkpoint.name}/{epoch}")
         where = f"{progress.step or 'training'}, epoch {epoch + 1} of {training.epochs}"

@@ -107,26 +107,41 @@ def choose_features(
     if path is None:
         return None
     spec = load_spec(path)
+    filled = _filled(path, spec, specs)
+    rows, columns = _rows_and_columns(filled.shape)
+    return FeatureChoice(
+        filled.name, spec, rows * columns // spec.columns, has_length, Path(path).read_text("utf-8")
+    )
+
+
+def _filled(path: Path | str, spec: Spec, specs: Sequence[InputSpec]) -> InputSpec:
+    """The input that a front end fills; raises UserError when it does not belong to the model."""
     inputs = [item for item in specs if item.kind == "features"]
     if len(inputs) != 1 or len(specs) != 1:
         raise UserError(
             f"A front end fills one input of features; the model's inputs are {listed(s.name for s in specs)}.",
             "Compile it without --features and write the inputs yourself.",
         )
-    rows, columns = _rows_and_columns(inputs[0].shape)
+    _, columns = _rows_and_columns(inputs[0].shape)
     if columns % spec.columns:
         raise UserError(
             f"{path} describes rows of {spec.columns} values; '{inputs[0].name}' has rows of {columns}.",
             "Give the front end that the model was trained with, its frames along the axis before the last.",
         )
-    return FeatureChoice(
-        inputs[0].name, spec, rows * columns // spec.columns, has_length, Path(path).read_text("utf-8")
-    )
+    return inputs[0]
 
 
 def periods(choice: FeatureChoice | None) -> dict[str, int]:
     """Columns after which an input's scales repeat: frames that make a token share the tables of the front end."""
     return {} if choice is None else {choice.input: choice.spec.columns}
+
+
+def periods_of(path: Path | str | None, specs: Sequence[InputSpec]) -> dict[str, int]:
+    """The `periods` of a description for a model with these inputs; raises UserError as `choose_features` does."""
+    if path is None:
+        return {}
+    spec = load_spec(path)
+    return {_filled(path, spec, specs).name: spec.columns}
 
 
 def _rows_and_columns(shape: Sequence[int]) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -90,8 +90,9 @@ class IntegerWeights:
         values: integers (N, K); values * unit[:, None] is the real weight times the scale of its input.
         unit: real value of one unit of each channel's accumulator (N,).
         bound: what no accumulator of a channel exceeds, for any input (N,).
-        stored: as in flash, int8 (N, K) or packed int4. groups: scales of the groups of int4 weights, else None.
+        stored: as in flash, int8 (N, K) or packed int4.
         columns: scale of the input, or of each of its columns (K,).
+        groups: scales of the groups of int4 weights, else None.
         mean_error: what rounding adds to the mean of each channel (real), for its bias to take off; none when None.
     """
 
@@ -99,8 +100,8 @@ class IntegerWeights:
     unit: Array
     bound: Array
     stored: Array
+    columns: Any
     groups: Array | None = None
-    columns: Any = 1.0
     mean_error: Array | None = None
 
     @property
@@ -399,7 +400,7 @@ def int8_weights(
     unit = part * largest
     widest = np.maximum(np.abs(steps) + 0.5, np.abs(values.astype(np.float64)))
     bound = widest.sum(axis=1) * _largest_input(x) + np.abs(bias) / unit
-    return IntegerWeights(values, unit, bound, values, columns=x.scale)
+    return IntegerWeights(values, unit, bound, values, x.scale)
 
 
 def int4_weights(
@@ -428,7 +429,7 @@ def int4_weights(
         values = int4.expand(packed, groups, weight.shape[1])
         bound = np.abs(values.astype(np.int64)).sum(axis=1) * _largest_input(x) + np.abs(bias) / unit + 1
         if np.all(bound <= INT4_BOUND):
-            return IntegerWeights(values, unit, bound, packed, groups, x.scale)
+            return IntegerWeights(values, unit, bound, packed, x.scale, groups)
         # Values shrink with the unit, to zero in the end. More than needed, as rounding may give some of it back.
         unit = unit * np.where(bound > INT4_BOUND, 1.1 * bound / INT4_BOUND, 1.0)
 
@@ -441,8 +442,23 @@ def _largest_input(x: QuantParams) -> float:
 ROUNDINGS = ("auto", "nearest", "gptq")
 """How weights are rounded: each by itself, or one after another by calibration data; "auto" does so for int4."""
 
-WEIGHTS: dict[str, Callable[..., IntegerWeights]] = {"int8": int8_weights, "int4": int4_weights}
-"""Types of weights -> how real weights become such: weight, bias, input, what was observed and given."""
+
+class Weights(Protocol):
+    """How real weights become integers."""
+
+    def __call__(
+        self,
+        weight: Array,
+        bias: Array,
+        x: QuantParams,
+        observed: Array | None = None,
+        given: Array | None = None,
+    ) -> IntegerWeights:
+        """Round weights (N, K) with a bias (N,) that read x; arguments as of `int8_weights`."""
+
+
+WEIGHTS: dict[str, Weights] = {"int8": int8_weights, "int4": int4_weights}
+"""Types of weights -> how real weights become such."""
 
 
 def dense(
