@@ -65,7 +65,7 @@
 #endif
 
 /* A turn, entered in its middle when the number of steps is not a multiple of its own. */
-#define TVMT_LOOP(LABEL, STEP)                                    \
+#define TVMT_STRIP_LOOP(LABEL, STEP)                              \
   LABEL ":\n\t" TVMT_STRIP_TURN(STEP)                             \
   "ldr r2, [sp, #80]\n\t" /* the strip's end */                   \
   "cmp r0, r2\n\t"                                                \
@@ -84,12 +84,12 @@
 #define TVMT_STRIP_STAGED_TABLE
 #define TVMT_STRIP_STAGED_CODE
 #define TVMT_STRIP_LOOPS \
-  TVMT_LOOP("11", TVMT_STEP_1) \
-  TVMT_LOOP("12", TVMT_STEP_2) \
-  TVMT_LOOP("13", TVMT_STEP_3) \
-  TVMT_LOOP("14", TVMT_STEP_4) \
-  TVMT_LOOP("15", TVMT_STEP_5) \
-  TVMT_LOOP("16", TVMT_STEP_6)
+  TVMT_STRIP_LOOP("11", TVMT_STEP_1) \
+  TVMT_STRIP_LOOP("12", TVMT_STEP_2) \
+  TVMT_STRIP_LOOP("13", TVMT_STEP_3) \
+  TVMT_STRIP_LOOP("14", TVMT_STEP_4) \
+  TVMT_STRIP_LOOP("15", TVMT_STEP_5) \
+  TVMT_STRIP_LOOP("16", TVMT_STEP_6)
 
 #endif
 

@@ -113,7 +113,7 @@
 
 /* What a column begins with (its word may be loaded already), a turn of steps that may be entered anywhere, also at
  * their end, and the last step. */
-#define TVMT_LOOP(START, LABEL, ROWS, WORD, STEP)                       \
+#define TVMT_STRIP_LOOP(START, LABEL, ROWS, WORD, STEP)                 \
   START ":\n\t"                                                         \
   "ldr.w r2, [r1], #4\n\t"                                              \
   "ldm.w r0!, {" ROWS "}\n\t"                                           \
@@ -141,12 +141,12 @@
   "ldrh r10, [r3, r4, lsl #1]\n\t"         \
   "add r10, r10, r9\n\t"
 #define TVMT_STRIP_LOOPS                                            \
-  TVMT_LOOP("51", "11", "r8, r9", "r7", TVMT_STEP_1)                \
-  TVMT_LOOP("52", "12", "r8, r9, r10, r11", "r7", TVMT_STEP_2)      \
-  TVMT_LOOP("53", "13", "r8, r9, r10, r11", "r7", TVMT_STEP_3)      \
-  TVMT_LOOP("54", "14", "r10, r11, r12", "r3", TVMT_STEP_4)         \
-  TVMT_LOOP("55", "15", "r10, r11, r12", "r3", TVMT_STEP_5)         \
-  TVMT_LOOP("56", "16", "r10, r11, r12", "r3", TVMT_STEP_6)
+  TVMT_STRIP_LOOP("51", "11", "r8, r9", "r7", TVMT_STEP_1)          \
+  TVMT_STRIP_LOOP("52", "12", "r8, r9, r10, r11", "r7", TVMT_STEP_2) \
+  TVMT_STRIP_LOOP("53", "13", "r8, r9, r10, r11", "r7", TVMT_STEP_3) \
+  TVMT_STRIP_LOOP("54", "14", "r10, r11, r12", "r3", TVMT_STEP_4)   \
+  TVMT_STRIP_LOOP("55", "15", "r10, r11, r12", "r3", TVMT_STEP_5)   \
+  TVMT_STRIP_LOOP("56", "16", "r10, r11, r12", "r3", TVMT_STEP_6)
 
 #endif
 
