@@ -240,18 +240,21 @@ def test_stored_weights_count_as_they_are_stored(tmp_path: Path) -> None:
 def shipped_for(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     """Models whose kernels have shipped records; their integer modules are the same for every core."""
     folder = tmp_path_factory.mktemp("shipped")
-    keyword = Path(__file__).parents[2] / "examples" / "keyword"
-    compiled = compile_model(
-        keyword / "model.onnx",
-        target="qemu-m7",
-        calibration=keyword / "calibration.npz",
-        tuned=RULES,
-        output=folder / "keyword",
-    )
-    return {"keyword": compiled, "enc32": artifacts_of(["enc32"], "qemu-m7", None, folder)[0]}
+    examples = Path(__file__).parents[2] / "examples"
+    compiled = {
+        name: compile_model(
+            examples / name / "model.onnx",
+            target="qemu-m7",
+            calibration=examples / name / "calibration.npz",
+            tuned=RULES,
+            output=folder / name,
+        )
+        for name in ("keyword", "motion")
+    }
+    return compiled | {"enc32": artifacts_of(["enc32"], "qemu-m7", None, folder)[0]}
 
 
-@pytest.mark.parametrize("name", ["keyword", "enc32"])
+@pytest.mark.parametrize("name", ["keyword", "motion", "enc32"])
 @pytest.mark.parametrize("core", ["qemu-m7", "qemu-m55"])
 def test_shipped_balanced_records_cost_a_model_neither_cycles_nor_flash(
     shipped_for: dict[str, Artifact], core: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -78,7 +78,7 @@ def test_another_variant_is_kept_where_all_products_have_it(intent: QuantizedMod
         variants.append(rule.choose(*attention[1:]).blocking.variant)
         assert rule.changes(some) == (some != calls)
     assert variants[0] == "dsp-strip_steps_4"
-    assert variants[1] in {"", "dsp"}  # both name the rules' one; a record does so in full
+    assert variants[1] == "dsp"
 
 
 @pytest.mark.usefixtures("records_of_other_attention")
