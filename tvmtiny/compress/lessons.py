@@ -49,9 +49,8 @@ class Lessons:
         if chosen not in self._made:
             set_seed(f"{self._seed}/lesson/{chosen}")
             self._made[chosen] = [self._labelled(*batch) for batch in batches_of(self._task)]
-        set_seed(
-            f"{self._seed}/order/{order}"
-        )  # also of what follows: no matter whether the lesson was there
+        # Also for what is random later: it must not matter whether the lesson was there.
+        set_seed(f"{self._seed}/order/{order}")
         lesson = self._made[chosen]
         for at in torch.randperm(len(lesson)).tolist():
             yield lesson[at]
